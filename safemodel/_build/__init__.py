@@ -1,0 +1,1 @@
+"""Checked specs → tensors, arrays and containers: the only place that makes them."""

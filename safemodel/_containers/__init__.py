@@ -1,0 +1,1 @@
+"""Bytes → named records. Knows containers, nothing of pickle; runs and extracts nothing."""

@@ -1,0 +1,1 @@
+"""One module a file format: containers, pickles and checks put together into a graph."""

@@ -1,0 +1,1 @@
+"""Inert nodes → checked specs. Whatever leaves here may be built without a second look."""

@@ -1,0 +1,110 @@
+"""`Opaque`: what stands for an object whose class is not on the allowlist.
+
+It holds what the file said about the object and can never become it: it knows the
+class by name only, and nothing here looks that name up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+
+class Opaque(Mapping[str, object]):
+    """An inert record of an object the file describes but we do not build.
+
+    As a mapping it shows the object's state: the items of a dictionary subclass
+    first, then its attributes. Two opaque values are equal only if they are the
+    same one.
+
+    Attributes:
+        qualified_name: ``module.name`` of the class or function, as text.
+        args: Positional arguments the file would have passed.
+        kwargs: Keyword arguments, nearly always empty.
+        state: What the file would have restored (an attribute dictionary, usually),
+            or None.
+        elements: Items of a list or set subclass, else an empty list.
+
+    >>> thing = Opaque("pkg.Config", state={"lr": 0.1})
+    >>> thing["lr"], list(thing)
+    (0.1, ['lr'])
+    >>> thing
+    <Opaque pkg.Config lr=0.1>
+    """
+
+    __slots__ = ("args", "elements", "kwargs", "pairs", "qualified_name", "state")
+
+    def __init__(
+        self,
+        qualified_name: str,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+        state: object = None,
+    ) -> None:
+        self.qualified_name = qualified_name
+        self.args = args
+        self.kwargs = dict(kwargs or {})
+        self.state = state
+        self.pairs: dict[object, object] = {}
+        self.elements: list[object] = []
+
+    def attributes(self) -> dict[str, object]:
+        """Return the attributes in `state`: its dictionary, then its slots."""
+        parts = self.state if type(self.state) is tuple else (self.state,)
+        merged: dict[str, object] = {}
+        for part in parts:
+            if isinstance(part, dict):
+                merged.update(part)
+        return merged
+
+    def __getitem__(self, key: object) -> object:
+        if key in self.pairs:
+            return self.pairs[key]
+        return self.attributes()[key]  # type: ignore[index]  # any key may be asked for
+
+    def __iter__(self) -> Iterator[str]:
+        merged: dict[object, object] = {**self.attributes()}
+        seen = dict.fromkeys([*self.pairs, *merged])
+        return iter(seen)  # type: ignore[arg-type]  # keys are the file's, mostly str
+
+    def __len__(self) -> int:
+        return len({*self.pairs, *self.attributes()})
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        shown = [f"{_short(arg)}" for arg in self.args[:4]]
+        for key in list(self)[:4]:
+            shown.append(f"{str(key)[:40]}={_short(self[key])}")
+        if len(self) > 4 or len(self.args) > 4:
+            shown.append("...")
+        return " ".join([f"<Opaque {self.qualified_name}", *shown]) + ">"
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the flat state dict, where this was a `torch.nn.Module`.
+
+        Order and names are those of ``Module.state_dict``: parameters, persistent
+        buffers, then the children.
+
+        Raises:
+            ValueError: It was not a module (no ``_parameters`` and ``_modules``).
+        """
+        from safemodel._graph.modules import module_state_dict  # noqa: PLC0415
+
+        return module_state_dict(self)
+
+
+def _short(value: object) -> str:
+    """Return a value in a few characters; containers by their size only."""
+    if value is None or type(value) in (bool, int, float, str):
+        text = repr(value)
+        return text if len(text) <= 40 else text[:37] + "..."
+    if isinstance(value, Opaque):
+        return f"<Opaque {value.qualified_name}>"
+    return type(value).__name__

@@ -1,0 +1,1 @@
+"""Pickle bytes → inert nodes. Nothing is imported, looked up or called."""

@@ -1,0 +1,106 @@
+"""Inert records of what a pickle asks for.
+
+The machine makes them, `_graph` reads them. They have no methods: a node cannot do
+anything. Plain containers and scalars of a pickle are ordinary Python values; only
+what would need a name from outside the file becomes a node.
+
+`value` is empty until `_graph` has checked the node; then it holds a spec or a plain
+value, and `_build` reads nothing else.
+
+Their size matters: one byte of a pickle may make a `SetNode`, and memory must stay
+under 100 bytes per byte of pickle. Hence the slots, and no position where none is
+needed.
+"""
+
+from __future__ import annotations
+
+UNCHECKED = object()
+"""The `value` of a node that no checker has seen yet."""
+
+
+class GlobalRef:
+    """A ``module.name`` the pickle refers to; one per name and pickle."""
+
+    __slots__ = ("module", "name", "position", "value")
+
+    def __init__(self, module: str, name: str, position: int) -> None:
+        self.module = module
+        self.name = name
+        self.position = position
+        self.value: object = UNCHECKED
+
+
+class Call:
+    """``target(*args, **kwargs)``, and what the pickle then did to the result.
+
+    Attributes:
+        target: What would be called: a `GlobalRef`, or another node.
+        args: Positional arguments.
+        kwargs: Keyword arguments (NEWOBJ_EX only), else None.
+        opcode: The opcode byte: REDUCE, NEWOBJ, NEWOBJ_EX, INST or OBJ.
+        position: Byte offset of that opcode.
+        state: Argument of BUILD; `UNCHECKED` if there was none.
+        pairs: Keys and values given by SETITEM(S), alternating; None if none.
+        elements: Items given by APPEND(S) or ADDITEMS; None if none.
+    """
+
+    __slots__ = (
+        "args",
+        "elements",
+        "kwargs",
+        "opcode",
+        "pairs",
+        "position",
+        "state",
+        "target",
+        "value",
+    )
+
+    def __init__(
+        self,
+        target: object,
+        args: tuple[object, ...],
+        opcode: int,
+        position: int,
+        kwargs: dict[object, object] | None = None,
+    ) -> None:
+        self.target = target
+        self.args = args
+        self.opcode = opcode
+        self.position = position
+        self.kwargs = kwargs
+        self.state: object = UNCHECKED
+        self.pairs: list[object] | None = None
+        self.elements: list[object] | None = None
+        self.value: object = UNCHECKED
+
+
+class PersistentRef:
+    """A persistent id: in torch files, which storage; one per opcode."""
+
+    __slots__ = ("pid", "position", "value")
+
+    def __init__(self, pid: object, position: int) -> None:
+        self.pid = pid
+        self.position = position
+        self.value: object = UNCHECKED
+
+
+class SetNode:
+    """A set (EMPTY_SET and ADDITEMS). A real one would hash before anyone checked."""
+
+    __slots__ = ("elements", "value")
+
+    def __init__(self) -> None:
+        self.elements: list[object] | None = None
+        self.value: object = UNCHECKED
+
+
+class FrozenSetNode:
+    """A frozenset (FROZENSET)."""
+
+    __slots__ = ("elements", "value")
+
+    def __init__(self, elements: tuple[object, ...]) -> None:
+        self.elements = elements
+        self.value: object = UNCHECKED

@@ -1,0 +1,221 @@
+"""The exceptions safemodel raises about files, and nothing else.
+
+Three families, told apart by what the caller should do next:
+
+* `UnsafeFileError`: well-formed, but asks for something not allowed: quarantine it.
+* `MalformedFileError`: not a well-formed file: download it again, and never try a
+  laxer loader, because an attacker chooses when this error appears.
+* `UnsupportedFormatError`: recognised, but not ours to read: use another tool.
+
+No class here derives from `pickle.UnpicklingError` or `ValueError`: callers answer
+the first by loading again without protection, and swallow the second by accident.
+File content inside a message is escaped and cut by `quote`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_QUOTED = 80
+_MAX_LISTED_GLOBALS = 20
+
+
+def quote(content: object) -> str:
+    """Return file content as printable ASCII, at most 80 characters long."""
+    if type(content) is str:
+        text = content[: MAX_QUOTED + 1]
+    elif type(content) is bytes:
+        text = content[: MAX_QUOTED + 1].decode("latin-1")
+    else:
+        text = str(content)[: MAX_QUOTED + 1]
+    escaped = text.encode("unicode_escape").decode("ascii")
+    if len(escaped) > MAX_QUOTED:
+        escaped = escaped[: MAX_QUOTED - 3] + "..."
+    return escaped
+
+
+def _at(record: str, position: int | None) -> str:
+    """Return the place an error speaks of, as ``record@position: ``."""
+    if position is None:
+        return f"{quote(record)}: " if record else ""
+    return f"{quote(record)}@{position}: "
+
+
+class SafeModelError(Exception):
+    """Base of every error safemodel raises about a file. Never raised itself."""
+
+
+class UnsafeFileError(SafeModelError):
+    """A well-formed file asks for something that is not allowed."""
+
+
+class ForbiddenGlobalError(UnsafeFileError):
+    """A file names globals outside the allowlist.
+
+    Attributes:
+        globals: Every refused global of the file, as (module, name, record,
+            position), in file order.
+        module: Module of the first one.
+        name: Name of the first one.
+        record: The record whose pickle names it; "" for a bare pickle.
+        position: Byte offset of the opcode within that pickle.
+    """
+
+    def __init__(self, refused: Sequence[tuple[str, str, str, int]]) -> None:
+        self.globals = tuple(refused)
+        self.module, self.name, self.record, self.position = self.globals[0]
+        listed = [
+            f"{quote(f'{module}.{name}')} ({quote(record)}@{position})"
+            for module, name, record, position in self.globals[:_MAX_LISTED_GLOBALS]
+        ]
+        more = len(self.globals) - len(listed)
+        if more:
+            listed.append(f"and {more:,} more")
+        super().__init__(
+            "the file names globals that are not allowed: "
+            + ", ".join(listed)
+            + ". Nothing was run. weights_only=False puts an inert Opaque in their"
+            " place (it still runs nothing); Policy.with_extra() accepts your own class"
+        )
+
+
+class ForbiddenOpcodeError(UnsafeFileError):
+    """A pickle uses an opcode that reaches outside the file.
+
+    Attributes:
+        opcode: Name of the opcode, as in `pickletools`.
+        record: The record that holds the pickle.
+        position: Byte offset of the opcode within the pickle.
+    """
+
+    def __init__(self, opcode: str, *, position: int, record: str = "") -> None:
+        super().__init__(f"{_at(record, position)}opcode {opcode} is not allowed")
+        self.opcode, self.position, self.record = opcode, position, record
+
+
+class ForbiddenCallError(UnsafeFileError):
+    """An allowed global is used with arguments outside its schema.
+
+    Attributes:
+        name: Dotted name of the global.
+        reason: What is wrong with the arguments.
+        record: The record that holds the pickle.
+        position: Byte offset of the opcode; None where no pickle is involved.
+    """
+
+    def __init__(
+        self, name: str, reason: str, *, position: int | None = None, record: str = ""
+    ) -> None:
+        super().__init__(f"{_at(record, position)}{quote(name)}: {reason}")
+        self.name, self.reason = name, reason
+        self.position, self.record = position, record
+
+
+class LimitExceededError(UnsafeFileError):
+    """A file asks for more than `safemodel.limits.Limits` allows.
+
+    Attributes:
+        limit: Name of the field of `Limits`.
+        allowed: Its value.
+        requested: What the file asks for, or how far it was counted.
+    """
+
+    def __init__(self, limit: str, *, allowed: float, requested: float) -> None:
+        super().__init__(f"{limit}: file asks for {requested:,}, allowed {allowed:,}")
+        self.limit, self.allowed, self.requested = limit, allowed, requested
+
+
+class MalformedFileError(SafeModelError):
+    """Not a well-formed container, pickle or header.
+
+    Attributes:
+        reason: What is wrong.
+        record: The record concerned; "" for the whole file.
+        position: Byte offset within the record, where one is known.
+    """
+
+    def __init__(
+        self, reason: str, *, record: str = "", position: int | None = None
+    ) -> None:
+        super().__init__(_at(record, position) + reason)
+        self.reason, self.record, self.position = reason, record, position
+
+
+class TruncatedFileError(MalformedFileError):
+    """The file ends before what it announces.
+
+    Attributes:
+        needed: Bytes the file announces.
+        available: Bytes that are there.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        needed: int,
+        available: int,
+        record: str = "",
+        position: int | None = None,
+    ) -> None:
+        super().__init__(
+            f"{what}: needs {needed:,} bytes, {available:,} available",
+            record=record,
+            position=position,
+        )
+        self.needed, self.available = needed, available
+
+
+class StorageBoundsError(MalformedFileError):
+    """A view reaches past its storage, or a storage past its record.
+
+    Attributes:
+        needed: Elements (view) or bytes (storage) that are asked for.
+        available: Elements or bytes that are there.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        needed: int,
+        available: int,
+        record: str = "",
+        position: int | None = None,
+    ) -> None:
+        super().__init__(
+            f"{what}: needs {needed:,}, {available:,} available",
+            record=record,
+            position=position,
+        )
+        self.needed, self.available = needed, available
+
+
+class ChecksumError(MalformedFileError):
+    """A record's bytes do not match the CRC-32 the archive gives for them.
+
+    Attributes:
+        expected: The archive's CRC-32.
+        actual: The CRC-32 of the bytes.
+    """
+
+    def __init__(self, record: str, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"CRC-32 is {actual:08x}, the archive says {expected:08x}", record=record
+        )
+        self.expected, self.actual = expected, actual
+
+
+class UnsupportedFormatError(SafeModelError):
+    """Recognised for what it is, but not a format safemodel reads.
+
+    Attributes:
+        what: What the file is, in one sentence.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what

@@ -1,0 +1,64 @@
+"""What to do with globals outside the allowlist: a frozen value passed to a call.
+
+There is no process-wide allowlist to add to, and no environment variable to switch
+anything off: what a call accepts can be read where the call is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, Protocol, Self
+
+
+class Reconstructor(Protocol):
+    """The caller's own code for one global: checks its data, returns an object.
+
+    Called with the constructor's arguments and the state the file gives (None if
+    none). Both hold only plain data, tensors, arrays and `Opaque` values, all of
+    them already built. It is called as the file's content decides, so it must check
+    what it is given; whatever it raises reaches the caller unchanged.
+    """
+
+    def __call__(self, args: tuple[object, ...], state: object, /) -> object: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Which globals a file may name.
+
+    Attributes:
+        others: What happens to globals outside the allowlist: "refuse" raises
+            `ForbiddenGlobalError`; "opaque" puts an inert `Opaque` in their place.
+        extra: Dotted name (``package.module.Name``) to the caller's `Reconstructor`.
+    """
+
+    others: Literal["refuse", "opaque"] = "refuse"
+    extra: Mapping[str, Reconstructor] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    def __post_init__(self) -> None:
+        if self.others not in ("refuse", "opaque"):
+            raise ValueError(f"others must be 'refuse' or 'opaque': {self.others!r}")
+        for name, reconstructor in self.extra.items():
+            if type(name) is not str or "." not in name:
+                raise ValueError(f"not a dotted name: {name!r}")
+            if not callable(reconstructor):
+                raise TypeError(f"the reconstructor of {name} is not callable")
+        # A private copy: a caller who mutates the dictionary later changes nothing.
+        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+
+    def with_extra(self, extra: Mapping[str, Reconstructor], /) -> Self:
+        """Return a copy that also accepts ``extra``; this policy stays as it is.
+
+        Raises:
+            TypeError: A reconstructor is not callable.
+            ValueError: A name is not dotted.
+        """
+        return replace(self, extra={**self.extra, **extra})
+
+
+STRICT = Policy()
+SALVAGE = Policy(others="opaque")
