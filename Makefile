@@ -1,0 +1,77 @@
+# Everything a stranger or CI does here is one of these targets; `make help` lists
+# them. Set-up happens once, in .venv, and again only when its inputs change.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+# How long `make fuzz` mutates files, in seconds, and the seed it starts from.
+SECONDS ?= 60
+SEED    ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint format typecheck docs-check zoo fuzz clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+setup: $(READY)  ## create .venv and install the package with pinned versions
+
+# torch comes first and alone, without dependencies: should pip find a CUDA build,
+# set-up stops before gigabytes of CUDA packages are fetched.
+$(READY): pyproject.toml constraints.txt tools/no_cuda.py
+	@echo "== set-up: $(VENV) (once; a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== set-up: torch"
+	@$(PIP) setuptools
+	@$(PIP) --no-deps torch==2.13.0
+	@$(BIN)/python tools/no_cuda.py
+	@echo "== set-up: safemodel and its tools"
+	@$(PIP) --no-build-isolation --editable '.[test,dev]'
+	@$(BIN)/python tools/no_cuda.py
+	@touch $@
+
+demo: $(READY)  ## build a real checkpoint and a hostile twin, and open both safely
+	@echo "== demo: examples/demo.py"
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)  ## run the test suite
+	@echo "== test: pytest"
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## measure against torch, safetensors and picklescan; write benchmarks/RESULTS.md
+	@echo "== bench: benchmarks/report.py (about ten minutes, 4 GB of disk)"
+	$(BIN)/python benchmarks/report.py
+
+lint: $(READY)  ## ruff check and ruff format --check
+	@echo "== lint: ruff"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff fix and format the tree
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(READY)  ## mypy --strict on the package and on tests/typing
+	@echo "== typecheck: mypy"
+	$(BIN)/mypy --strict safemodel tests/typing/api.py
+
+docs-check: $(READY)  ## run every example and command shown in README and docs
+	@echo "== docs-check: tests/test_docs.py"
+	$(BIN)/python -m pytest tests/test_docs.py
+
+zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/zoo
+	@echo "== zoo: tools/compatibility.py"
+	$(BIN)/python tools/compatibility.py
+
+fuzz: $(READY)  ## mutate files for SECONDS=60 from SEED=0; only our errors may come out
+	@echo "== fuzz: $(SECONDS) s from seed $(SEED)"
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
+
+clean:  ## remove .venv, caches and generated models
+	@echo "== clean"
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .benchmarks build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
