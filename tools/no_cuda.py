@@ -17,11 +17,11 @@ HOW = (
 
 def cuda_packages() -> list[str]:
     """Return what is installed, or required by torch unconditionally, of CUDA."""
-    names = [requirement for requirement in requires("torch") or ()]
+    names = list(requires("torch") or ())
     names = [name for name in names if "extra ==" not in name]
     names += [distribution.metadata["Name"] or "" for distribution in distributions()]
     return sorted(
-        name for name in names if name.lower().startswith(("nvidia-", "cuda-", "triton"))
+        name for name in names if name.lower().startswith(("nvidia", "cuda", "triton"))
     )
 
 

@@ -1,0 +1,44 @@
+"""Open any model file without trusting it.
+
+A model file is parsed, checked and built; nothing it names is ever imported, looked
+up or called. Importing this package imports neither torch nor numpy nor numba.
+"""
+
+from safemodel._graph.opaque import Opaque
+from safemodel.errors import (
+    ChecksumError,
+    ForbiddenCallError,
+    ForbiddenGlobalError,
+    ForbiddenOpcodeError,
+    LimitExceededError,
+    MalformedFileError,
+    SafeModelError,
+    StorageBoundsError,
+    TruncatedFileError,
+    UnsafeFileError,
+    UnsupportedFormatError,
+)
+from safemodel.limits import Limits
+from safemodel.policy import SALVAGE, STRICT, Policy
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "SALVAGE",
+    "STRICT",
+    "ChecksumError",
+    "ForbiddenCallError",
+    "ForbiddenGlobalError",
+    "ForbiddenOpcodeError",
+    "LimitExceededError",
+    "Limits",
+    "MalformedFileError",
+    "Opaque",
+    "Policy",
+    "SafeModelError",
+    "StorageBoundsError",
+    "TruncatedFileError",
+    "UnsafeFileError",
+    "UnsupportedFormatError",
+    "__version__",
+]
