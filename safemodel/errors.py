@@ -14,7 +14,7 @@ File content inside a message is escaped and cut by `quote`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,27 @@ def _at(record: str, position: int | None) -> str:
 
 
 class SafeModelError(Exception):
-    """Base of every error safemodel raises about a file. Never raised itself."""
+    """Base of every error safemodel raises about a file. Never raised itself.
+
+    Attributes:
+        record: The record concerned; "" for the whole file.
+        position: Byte offset of the opcode or field within that record, if known.
+    """
+
+    record: str = ""
+    position: int | None = None
+
+    def locate(self, *, record: str = "", position: int | None = None) -> Self:
+        """Fill in where it happened, as far as the raiser did not know; return self."""
+        self.record = self.record or record
+        if self.position is None:
+            self.position = position
+        return self
+
+    def __str__(self) -> str:
+        # Composed when shown: the layer that knows the record is not the one that
+        # raises.
+        return _at(self.record, self.position) + super().__str__()
 
 
 class UnsafeFileError(SafeModelError):
@@ -81,6 +101,9 @@ class ForbiddenGlobalError(UnsafeFileError):
             " place (it still runs nothing); Policy.with_extra() accepts your own class"
         )
 
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
 
 class ForbiddenOpcodeError(UnsafeFileError):
     """A pickle uses an opcode that reaches outside the file.
@@ -92,7 +115,7 @@ class ForbiddenOpcodeError(UnsafeFileError):
     """
 
     def __init__(self, opcode: str, *, position: int, record: str = "") -> None:
-        super().__init__(f"{_at(record, position)}opcode {opcode} is not allowed")
+        super().__init__(f"opcode {opcode} is not allowed")
         self.opcode, self.position, self.record = opcode, position, record
 
 
@@ -109,7 +132,7 @@ class ForbiddenCallError(UnsafeFileError):
     def __init__(
         self, name: str, reason: str, *, position: int | None = None, record: str = ""
     ) -> None:
-        super().__init__(f"{_at(record, position)}{quote(name)}: {reason}")
+        super().__init__(f"{quote(name)}: {reason}")
         self.name, self.reason = name, reason
         self.position, self.record = position, record
 
@@ -140,7 +163,7 @@ class MalformedFileError(SafeModelError):
     def __init__(
         self, reason: str, *, record: str = "", position: int | None = None
     ) -> None:
-        super().__init__(_at(record, position) + reason)
+        super().__init__(reason)
         self.reason, self.record, self.position = reason, record, position
 
 

@@ -8,7 +8,7 @@ natural bound. A `Limits` is a value passed to a call; nothing here is global.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Limits:
     Attributes:
         max_pickle_bytes: Size of one pickle. 1 GiB: arrays pickled in band are
             legitimate, and memory is bounded by a multiple of this size.
-        max_opcodes: Opcodes in one pickle; 21,000 tensors take 700 thousand.
+        max_integer_bytes: Size of one integer; arithmetic on long ones is not linear.
         max_depth: Containers within containers in the result. 256 is a quarter of
             Python's recursion limit, so `repr` and `copy.deepcopy` of what comes
             back still work.
@@ -37,11 +37,13 @@ class Limits:
             in full, which is what `repr` and `==` visit.
         max_key_probes: Hash-table probes per key, on average, that the keys of one
             dictionary may cost; honest keys need less than 2.
+        max_key_bytes: Length of a text or bytes key.
+        max_key_nodes: Nodes of a tuple key, nested ones included.
         max_nesting: Archives within archives, or pickles within pickles.
     """
 
     max_pickle_bytes: int = 1 << 30
-    max_opcodes: int = 200_000_000
+    max_integer_bytes: int = 1024
     max_depth: int = 256
     max_tensors: int = 1_000_000
     max_records: int = 1_000_000
@@ -53,12 +55,14 @@ class Limits:
     min_inflated_bytes: int = 1 << 20
     max_expanded_nodes: int = 1 << 30
     max_key_probes: int = 16
+    max_key_bytes: int = 1 << 16
+    max_key_nodes: int = 64
     max_nesting: int = 4
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ValueError(f"{field.name} must be positive")
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive")
 
 
 DEFAULT_LIMITS = Limits()
