@@ -1,0 +1,164 @@
+"""A record: a named span of bytes in a container, stored or deflated.
+
+Rules:
+
+1. Inflating is bounded before it starts, by the declared size, and stops at the
+   first byte beyond it; the ratio to the compressed size is bounded by `Limits`.
+2. The deflate stream fills its span exactly and gives exactly the declared size.
+3. A CRC-32 the container gives is compared with that of the bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from safemodel.errors import (
+    ChecksumError,
+    LimitExceededError,
+    MalformedFileError,
+    UnsupportedFormatError,
+    quote,
+)
+
+if TYPE_CHECKING:
+    from safemodel._containers.source import Source
+    from safemodel.limits import Limits
+
+STORED = 0
+DEFLATED = 8
+
+_METHOD_NAMES = {
+    1: "shrink",
+    6: "implode",
+    9: "deflate64",
+    12: "bzip2",
+    14: "LZMA",
+    20: "zstd (old number)",
+    93: "zstd",
+    95: "xz",
+    98: "PPMd",
+    99: "AES encryption",
+}
+_STEP = 1 << 18
+
+
+def method_name(method: int) -> str:
+    """Return what a zip compression method is called."""
+    return _METHOD_NAMES.get(method, f"number {method}")
+
+
+class Record:
+    """A named span of bytes in a container.
+
+    Attributes:
+        name: Name within the container.
+        source: Where the bytes are.
+        offset: First byte of the span in the source.
+        size: Bytes of the record once inflated.
+        crc32: CRC-32 of the inflated bytes, None where the container has none.
+        method: `STORED` or `DEFLATED`, or another zip method that cannot be read.
+        stored_size: Bytes of the span.
+    """
+
+    # A plain class: an archive has tens of thousands of these, and a frozen dataclass
+    # takes three times as long to make.
+    __slots__ = ("crc32", "method", "name", "offset", "size", "source", "stored_size")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - called once per record of an archive
+        self,
+        name: str,
+        source: Source,
+        offset: int,
+        size: int,
+        crc32: int | None = None,
+        method: int = STORED,
+        stored_size: int | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.offset = offset
+        self.size = size
+        self.crc32 = crc32
+        self.method = method
+        self.stored_size = size if stored_size is None else stored_size
+
+    def __repr__(self) -> str:
+        return f"Record({quote(self.name)!r}, offset={self.offset}, size={self.size})"
+
+    def read(self, *, limits: Limits, verify: bool = True) -> bytes:
+        """Return the whole record, inflated.
+
+        Args:
+            limits: Bounds of inflation.
+            verify: Whether to compare the CRC-32, where the container gives one.
+
+        Raises:
+            ChecksumError: The CRC-32 differs.
+            LimitExceededError: It inflates further than ``limits`` allows.
+            MalformedFileError: It does not inflate to its declared size.
+            TruncatedFileError: The span is not all there.
+            UnsupportedFormatError: It is compressed with another method.
+        """
+        if self.method == STORED:
+            data = self.source.read(self.offset, self.stored_size)
+        elif self.method == DEFLATED:
+            data = self._inflate(limits)
+        else:
+            raise UnsupportedFormatError(
+                f"record {quote(self.name)} is compressed with "
+                f"{method_name(self.method)}, which safemodel does not read"
+            )
+        if verify and self.crc32 is not None:
+            self.check_crc32(zlib.crc32(data))
+        return data
+
+    def check_crc32(self, actual: int) -> None:
+        """Compare the CRC-32 of the bytes with the container's, if it gives one.
+
+        Raises:
+            ChecksumError: They differ.
+        """
+        if self.crc32 is not None and actual != self.crc32:
+            raise ChecksumError(self.name, expected=self.crc32, actual=actual)
+
+    def _inflate(self, limits: Limits) -> bytes:
+        """Return the inflated bytes, exactly as many as declared."""
+        allowed = max(limits.max_inflation * self.stored_size, limits.min_inflated_bytes)
+        if self.size > allowed:
+            raise LimitExceededError(
+                "max_inflation",
+                allowed=limits.max_inflation,
+                requested=round(self.size / max(self.stored_size, 1), 1),
+            )
+        pieces: list[bytes] = []
+        try:
+            whole = self._inflate_into(pieces)
+        except zlib.error as error:
+            raise MalformedFileError(
+                "the deflate stream is broken", record=self.name
+            ) from error
+        if not whole:
+            raise MalformedFileError(
+                f"does not inflate to exactly {self.size:,} bytes", record=self.name
+            )
+        return b"".join(pieces)
+
+    def _inflate_into(self, pieces: list[bytes]) -> bool:
+        """Inflate step by step; tell whether both sizes came out exactly."""
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        left, done = self.size, 0
+        while done < self.stored_size and left >= 0 and not inflater.eof:
+            step = min(_STEP, self.stored_size - done)
+            packed = self.source.view(self.offset + done, step)
+            # One byte more than declared is asked for, so that it would be seen.
+            piece = inflater.decompress(packed, left + 1)
+            pieces.append(piece)
+            left -= len(piece)
+            done += step
+        return (
+            inflater.eof
+            and not left
+            and not inflater.unused_data
+            and done == self.stored_size
+        )

@@ -1,0 +1,286 @@
+"""A zip archive → records, such that no other reader could see other ones.
+
+Zip readers disagree wherever a file says something twice. So everything that is said
+twice must agree, and every byte must belong to exactly one thing:
+
+- C3 A local header has the same name, flags, method, sizes and CRC-32 as its entry in
+  the central directory.
+- C4 Records lie in the order of the directory, start where the one before ends, and
+  the directory follows the last one.
+- C5 Flags: data descriptor, UTF-8, the deflate levels. C10 Nothing encrypted.
+- C6 The CRC-32 of a record is compared when it is read (`Record.read`).
+- C7, C8 No two equal names, also after case folding and NFC.
+- C9 Methods: stored and deflated.
+- C11 An archive within an archive is a record like any other.
+- C12 The first local header is at offset 0. C13 The file ends with the end record.
+- C14 There is one end record, whichever end the search starts at.
+- C15 zip64 fields only where a number needs one, and the same number in both places.
+- C16 A data descriptor repeats the entry's CRC-32 and sizes.
+- C17 No extra field renames a record.
+- C18 Names are plain relative paths (`zip_names`). C19 No links or special files.
+- C20 Which root folder counts is for the format to say, not for the container.
+
+Ordinary entries take a short path here; the first thing out of the ordinary sends an
+entry to `zip_entries`, which is the only one that raises.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from operator import lt
+from typing import TYPE_CHECKING
+
+from safemodel._containers import zip_salvage
+from safemodel._containers.records import STORED, Record
+from safemodel._containers.zip_end import ENTRY_BYTES, MAX_32, find_directory
+from safemodel._containers.zip_entries import (
+    CENTRAL,
+    CENTRAL_SIGNATURE,
+    DESCRIPTOR,
+    DESCRIPTOR_SIGNATURE,
+    FLAG_DESCRIPTOR,
+    FLAG_UTF8,
+    LOCAL,
+    LOCAL_SIGNATURE,
+    Entry,
+    EntryFields,
+    check_local,
+    decode_name,
+    read_entry,
+)
+from safemodel._containers.zip_names import check_names
+from safemodel.errors import (
+    LimitExceededError,
+    MalformedFileError,
+    SafeModelError,
+)
+
+if TYPE_CHECKING:
+    from safemodel._containers.source import Source
+    from safemodel._containers.zip_end import Directory
+    from safemodel.limits import Limits
+
+_ORDINARY_FLAGS = frozenset({0, FLAG_DESCRIPTOR, FLAG_UTF8, FLAG_DESCRIPTOR | FLAG_UTF8})
+# What torch (0), zipfile (0600) and Info-ZIP (0644, 0664) write for a plain file.
+_ORDINARY_ATTRIBUTES = frozenset({0, 0x01800000, 0x81A40000, 0x81B40000, 0x81800000})
+_SLASH = ord("/")
+_TAG = struct.Struct("<I")
+_PADDING_TAG = 0x4246
+_MAX_WINDOW = 1 << 20
+_NEAR = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZipArchive:
+    """The records of a zip archive.
+
+    Attributes:
+        records: Name → record, in file order; folders are left out.
+        comment: Comment of the archive.
+        anomalies: What makes the archive unacceptable, first the reason for which it
+            would be refused; empty for a well-formed one.
+    """
+
+    records: dict[str, Record]
+    comment: bytes = b""
+    anomalies: list[str] = field(default_factory=list)
+
+
+def read_zip(source: Source, *, limits: Limits, strict: bool = True) -> ZipArchive:
+    """Read the directory of a zip archive and check all of its headers.
+
+    Args:
+        source: The archive.
+        limits: `Limits.max_records` applies.
+        strict: False collects what is wrong in `ZipArchive.anomalies` instead of
+            raising, and gives every record that some reader might find.
+
+    Raises:
+        LimitExceededError: More records than allowed.
+        MalformedFileError: It breaks a rule of this module.
+        UnsupportedFormatError: Encrypted, multi-volume, or compressed in another way.
+    """
+    try:
+        return _read(source, limits)
+    except LimitExceededError:
+        raise
+    except SafeModelError as error:
+        if strict:
+            raise
+        found = zip_salvage.find_records(source, limits=limits)
+        return ZipArchive(
+            records=found.records, anomalies=[str(error), *found.anomalies]
+        )
+
+
+def _read(source: Source, limits: Limits) -> ZipArchive:
+    """Read an archive that keeps every rule."""
+    directory = find_directory(source, limits)
+    entries = _read_entries(directory)
+    names = _names(entries)
+    check_names(names)
+    offsets = _locate(source, directory, entries)
+    records = {
+        name: Record(name, source, offset, size, crc32, method, stored_size)
+        for name, offset, (_, _, method, crc32, stored_size, size, _) in zip(
+            names, offsets, entries, strict=True
+        )
+    }
+    if any(name.endswith("/") for name in names):
+        records = {
+            name: record for name, record in records.items() if not name.endswith("/")
+        }
+    return ZipArchive(records=records, comment=directory.comment)
+
+
+def _read_entries(directory: Directory) -> list[EntryFields]:
+    """Return the entries of the central directory, which must fill it exactly."""
+    data = directory.data
+    entries: list[EntryFields] = []
+    add, unpack = entries.append, CENTRAL.unpack_from
+    at, last = 0, len(data) - ENTRY_BYTES
+    # One turn per record, tens of thousands of them: no calls but these.
+    for _ in range(directory.count):
+        if at <= last:
+            (
+                signature,
+                flags,
+                method,
+                crc32,
+                stored_size,
+                size,
+                name_length,
+                extra_length,
+                comment_length,
+                disk,
+                attributes,
+                start,
+            ) = unpack(data, at)
+            end = at + ENTRY_BYTES + name_length
+            if (
+                signature == CENTRAL_SIGNATURE
+                and method == STORED
+                and size == stored_size != MAX_32 != start
+                and not (extra_length or comment_length or disk)
+                and flags in _ORDINARY_FLAGS
+                and attributes in _ORDINARY_ATTRIBUTES
+                and end <= len(data)
+                and data[end - 1] != _SLASH
+            ):
+                name = data[at + ENTRY_BYTES : end]
+                add((name, flags, method, crc32, stored_size, size, start))
+                at = end
+                continue
+        entry, at = read_entry(data, at)
+        add(entry)
+    if at != len(data):
+        raise MalformedFileError(
+            f"the central directory has {len(data) - at:,} bytes behind its last entry"
+        )
+    return entries
+
+
+def _names(entries: list[EntryFields]) -> list[str]:
+    """Return the names of the entries as text."""
+    raw = [entry[0] for entry in entries]
+    if b"".join(raw).isascii():
+        return [name.decode("ascii") for name in raw]
+    return [decode_name(entry[0], entry[1]) for entry in entries]
+
+
+def _locate(
+    source: Source, directory: Directory, entries: list[EntryFields]
+) -> list[int]:
+    """Compare each entry with its local header; return where its bytes start."""
+    starts = [entry[6] for entry in entries]
+    ends = [*starts[1:], directory.offset]
+    first = starts[0] if starts else directory.offset
+    if first:
+        raise MalformedFileError(f"{first:,} bytes precede the first record")
+    if not all(map(lt, starts, ends)):
+        raise MalformedFileError(
+            "the records do not lie in the order of the central directory"
+        )
+    offsets: list[int] = []
+    window, base = directory.tail, source.size - len(directory.tail)
+    # What the bytes in front of the next header must be, checked when it is read.
+    owed: tuple[int, int, int, int] | None = None
+    unpack, unpack_tag = LOCAL.unpack_from, _TAG.unpack_from
+    for index, fields in enumerate(entries):
+        name, flags, method, crc32, stored_size, size, start = fields
+        at = start - base
+        name_at = at + LOCAL.size
+        extra_at = name_at + len(name)
+        lead = DESCRIPTOR.size if owed else 0
+        if at < lead or extra_at + _TAG.size > len(window):
+            base = max(start - DESCRIPTOR.size, 0)
+            window = _load_window(source, entries, index, base)
+            at = start - base
+            name_at = at + LOCAL.size
+            extra_at = name_at + len(name)
+        if owed and DESCRIPTOR.unpack_from(window, at - DESCRIPTOR.size) != owed:
+            check_local(source, Entry(*entries[index - 1]), start)
+        owed = None
+        if extra_at + _TAG.size <= len(window):
+            (
+                signature,
+                local_flags,
+                local_method,
+                local_crc32,
+                local_stored_size,
+                local_size,
+                name_length,
+                extra_length,
+            ) = unpack(window, at)
+            offset = start + LOCAL.size + name_length + extra_length
+            gap = ends[index] - offset - stored_size
+            if (
+                signature == LOCAL_SIGNATURE
+                and local_flags == flags
+                and local_method == method
+                and window[name_at : name_at + name_length] == name
+                and (
+                    not extra_length
+                    or unpack_tag(window, extra_at)[0]
+                    == _PADDING_TAG | (extra_length - 4) << 16
+                )
+            ):
+                if flags & FLAG_DESCRIPTOR:
+                    if (
+                        gap == DESCRIPTOR.size
+                        and not local_crc32
+                        and not local_stored_size
+                        and not local_size
+                    ):
+                        owed = (DESCRIPTOR_SIGNATURE, crc32, stored_size, size)
+                        offsets.append(offset)
+                        continue
+                elif (
+                    not gap
+                    and local_crc32 == crc32
+                    and local_stored_size == stored_size
+                    and local_size == size
+                ):
+                    offsets.append(offset)
+                    continue
+        offsets.append(check_local(source, Entry(*fields), ends[index]))
+    if owed:
+        check_local(source, Entry(*entries[-1]), directory.offset)
+    return offsets
+
+
+def _load_window(
+    source: Source, entries: list[EntryFields], index: int, base: int
+) -> bytes:
+    """Read the header of an entry, and those behind it that lie close together."""
+    last, count = index, len(entries) - 1
+    start = entries[last][6]
+    while last < count:
+        following = entries[last + 1][6]
+        if following - start > _NEAR or following - base > _MAX_WINDOW:
+            break
+        start = following
+        last += 1
+    end = start + LOCAL.size + len(entries[last][0]) + _TAG.size
+    return source.read(base, min(end, source.size) - base)
