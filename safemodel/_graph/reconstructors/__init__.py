@@ -1,0 +1,1 @@
+"""Reconstructors: one checker a global, from a call's arguments to a spec."""
