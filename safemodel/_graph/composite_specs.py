@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemodel._graph.specs import UNBUILT, Spec, StorageSpec
 
 if TYPE_CHECKING:
-    from safemodel._unpickle.nodes import GlobalRef
     from safemodel.policy import Reconstructor
 
 
@@ -116,18 +115,31 @@ class TensorGraph:
         root: The value the file stands for: plain Python values, nodes whose `value`
             is checked, and specs.
         specs: Every leaf spec (storages excepted), in the order of the file.
-        storages: Every storage by key.
-        globals: Every global the file names, in order.
-        opaque: Dotted names that became opaque, in order.
+        storages: Every storage that is used, by a key unique within the file.
+        unused: Records that hold storages nothing refers to, by name.
+        opaque: Dotted names that became opaque, each once, in order.
         byte_count: Bytes of the file, for limits relative to it.
+        mutables: Every dict, list and mutable composite spec that can be reached.
+        immutables: Every tuple and immutable composite spec, after what it holds.
     """
 
-    __slots__ = ("byte_count", "globals", "opaque", "root", "specs", "storages")
+    __slots__ = (
+        "byte_count",
+        "immutables",
+        "mutables",
+        "opaque",
+        "root",
+        "specs",
+        "storages",
+        "unused",
+    )
 
     def __init__(self, root: object, byte_count: int) -> None:
         self.root = root
         self.specs: list[Spec] = []
         self.storages: dict[str, StorageSpec] = {}
-        self.globals: list[GlobalRef] = []
+        self.unused: list[str] = []
         self.opaque: list[str] = []
         self.byte_count = byte_count
+        self.mutables: list[Any] = []
+        self.immutables: list[Any] = []

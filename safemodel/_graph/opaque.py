@@ -7,6 +7,7 @@ class by name only, and nothing here looks that name up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class Opaque(Mapping[str, object]):
@@ -44,27 +45,25 @@ class Opaque(Mapping[str, object]):
         self.args = args
         self.kwargs = dict(kwargs or {})
         self.state = state
-        self.pairs: dict[object, object] = {}
+        self.pairs: dict[Any, object] = {}
         self.elements: list[object] = []
 
-    def attributes(self) -> dict[str, object]:
+    def attributes(self) -> dict[str, Any]:
         """Return the attributes in `state`: its dictionary, then its slots."""
         parts = self.state if type(self.state) is tuple else (self.state,)
-        merged: dict[str, object] = {}
+        merged: dict[str, Any] = {}
         for part in parts:
             if isinstance(part, dict):
                 merged.update(part)
         return merged
 
-    def __getitem__(self, key: object) -> object:
+    def __getitem__(self, key: Any) -> object:
         if key in self.pairs:
             return self.pairs[key]
-        return self.attributes()[key]  # type: ignore[index]  # any key may be asked for
+        return self.attributes()[key]
 
     def __iter__(self) -> Iterator[str]:
-        merged: dict[object, object] = {**self.attributes()}
-        seen = dict.fromkeys([*self.pairs, *merged])
-        return iter(seen)  # type: ignore[arg-type]  # keys are the file's, mostly str
+        return iter(dict.fromkeys([*self.pairs, *self.attributes()]))
 
     def __len__(self) -> int:
         return len({*self.pairs, *self.attributes()})
@@ -95,7 +94,7 @@ class Opaque(Mapping[str, object]):
         Raises:
             ValueError: It was not a module (no ``_parameters`` and ``_modules``).
         """
-        from safemodel._graph.modules import module_state_dict  # noqa: PLC0415
+        from safemodel._graph.modules import module_state_dict
 
         return module_state_dict(self)
 

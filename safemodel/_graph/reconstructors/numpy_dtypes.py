@@ -32,14 +32,14 @@ from safemodel.errors import LimitExceededError, quote
 
 _SIZE_END = 1 << 31
 
-_FIXED = {
+FIXED = {
     "b1": 1, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2, "u4": 4, "u8": 8,
     "f2": 2, "f4": 4, "f8": 8, "f16": 16, "c8": 8, "c16": 16, "c32": 32,
     "M8": 8, "m8": 8, "O": 8, "O4": 8, "O8": 8,
 }  # fmt: skip
 """Kinds with a fixed size, as numpy writes them: bytes an element."""
 
-_FLEXIBLE = re.compile(r"([SUV])([0-9]{1,10})", re.ASCII)
+FLEXIBLE = re.compile(r"([SUV])([0-9]{1,10})", re.ASCII)
 _UNITS = frozenset(
     ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 )
@@ -67,7 +67,7 @@ _DTYPE_CLASSES = {
 
 def simple_dtype(descr: str) -> NumpyDTypeSpec:
     """Return a new spec of a dtype without fields, such as "<f4"."""
-    return NumpyDTypeSpec(descr, _FIXED[descr[1:]])
+    return NumpyDTypeSpec(descr, FIXED[descr[1:]])
 
 
 def check_dtype(call: Call, ctx: CheckContext) -> object:
@@ -76,7 +76,7 @@ def check_dtype(call: Call, ctx: CheckContext) -> object:
     code = _code(call, ctx)
     state = call.state
     if state is UNCHECKED:
-        if code not in _FIXED:
+        if code not in FIXED:
             ctx.refuse(call, "a dtype of no size")
         state = (3, "<", None, None, None, -1, -1, 0)
     if type(state) is not tuple or len(state) not in (8, 9) or state[0] not in (3, 4):
@@ -96,7 +96,7 @@ def _code(call: Call, ctx: CheckContext) -> str:
     if global_name(value) == ("numpy", "record"):
         return "V0"
     code = text(value, call, ctx, "the dtype")
-    if code not in _FIXED and not _FLEXIBLE.fullmatch(code):
+    if code not in FIXED and not FLEXIBLE.fullmatch(code):
         ctx.refuse(call, f"not a dtype: {quote(code)}")
     return code
 
@@ -118,8 +118,8 @@ def _from_state(
     if kind == "O":
         spec = NumpyDTypeSpec("|O", 8)
         spec.has_objects = True
-    elif code in _FIXED:
-        itemsize = _FIXED[code]
+    elif code in FIXED:
+        itemsize = FIXED[code]
         spec = NumpyDTypeSpec(("|" if itemsize == 1 else mark) + code + unit, itemsize)
         if size not in (-1, itemsize):
             ctx.refuse(call, f"{code} elements of {size} bytes")

@@ -1,0 +1,150 @@
+"""One file being read: what every format module needs, and how formats nest.
+
+`Reading` carries the caller's settings and the one `FileCheck` that all pickles of a
+file share. Format modules take it and a source, and return the value the source
+stands for: plain values, checked nodes and specs, ready for `FileCheck.finish`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safemodel._containers.records import Record
+from safemodel._containers.source import open_source
+from safemodel._graph.walk import settle
+from safemodel._unpickle.machine import unpickle
+from safemodel.errors import MalformedFileError, TruncatedFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from safemodel._containers.source import Source
+    from safemodel._graph.check import FileCheck
+    from safemodel._graph.storages import StorageTable
+    from safemodel._unpickle.nodes import Call, PersistentRef
+    from safemodel._unpickle.rare import Pickle
+    from safemodel.limits import Limits
+
+_FIRST_CHUNK = 1 << 20
+_CHUNK_GROWTH = 4
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """The settings of one call, and the check all parts of the file go through.
+
+    Attributes:
+        check: Shared by everything in the file.
+        limits: Bounds.
+        read_any: Reads a source of any format; given by `formats`, so that a pickle
+            may hold a file without the modules importing each other in a circle.
+        encoding: Of Python 2 strings.
+        errors: How that encoding answers what it cannot decode.
+        verify: Compare the CRC-32 of pickles and headers.
+        sources: Shards opened on the way.
+        consumed: Bytes of the source that the file took.
+    """
+
+    check: FileCheck
+    limits: Limits
+    read_any: Callable[[Reading, Source, str], tuple[object, int]]
+    encoding: str = "utf-8"
+    errors: str = "strict"
+    verify: bool = True
+    sources: list[Source] = field(default_factory=list)
+    consumed: int = 0
+
+    def close(self) -> None:
+        """Close what was opened on the way."""
+        for source in self.sources:
+            source.close()
+
+    def parse(self, data: bytes, start: int, record: str) -> Pickle:
+        """Parse a pickle with this call's settings."""
+        return unpickle(
+            data,
+            start,
+            record=record,
+            limits=self.limits,
+            encoding=self.encoding,
+            errors=self.errors,
+        )
+
+    def check_pickle(
+        self,
+        pickle: Pickle,
+        record: str,
+        persistent: StorageTable | Callable[[PersistentRef], object] | None = None,
+    ) -> object:
+        """Check a parsed pickle; return its value.
+
+        Args:
+            pickle: The pickle.
+            record: Its name, for errors.
+            persistent: What resolves persistent ids; None where there are none.
+        """
+        if persistent is None:
+            resolve: Callable[[PersistentRef], object] = _no_persistent
+        elif callable(persistent):
+            resolve = persistent
+        else:
+            resolve = persistent.resolve
+        return self.check.add_pickle(
+            pickle,
+            record=record,
+            persistent=resolve,
+            load_nested=self._nested(record),
+            memory_record=_memory_record,
+        )
+
+    def _nested(self, record: str) -> Callable[[bytes, Call], object]:
+        """Return what reads a file inside a pickle (`_load_from_bytes`)."""
+
+        def load(data: bytes, call: Call) -> object:
+            place = f"{record}@{call.position}" if record else f"@{call.position}"
+            self.check.nested()
+            value, _ = self.read_any(self, open_source(data), f"{place}/")
+            self.check.unnested()
+            return settle(value)
+
+        return load
+
+
+def _memory_record(data: bytes) -> Record:
+    return Record("", open_source(data), 0, len(data))
+
+
+def _no_persistent(ref: PersistentRef) -> object:
+    raise MalformedFileError(
+        "a persistent id where no storages are", position=ref.position
+    )
+
+
+class PickleStream:
+    """Pickles one after the other at the start of a source that goes on after them.
+
+    Reads a chunk, and four times as much whenever a pickle is longer, so the bytes
+    read and parsed stay within a small factor of the pickles' own.
+    """
+
+    def __init__(self, reading: Reading, source: Source) -> None:
+        self._reading = reading
+        self._source = source
+        self._data = source.read(0, min(source.size, _FIRST_CHUNK))
+
+    def parse(self, start: int) -> Pickle:
+        """Parse the pickle at an offset.
+
+        Raises:
+            TruncatedFileError: The source ends before the pickle does.
+            MalformedFileError: It is not a pickle.
+        """
+        while True:
+            try:
+                return self._reading.parse(self._data, start, "")
+            except TruncatedFileError:
+                if len(self._data) == self._source.size:
+                    raise
+            size = max(start, len(self._data)) * _CHUNK_GROWTH
+            self._data = self._source.read(0, min(self._source.size, size))

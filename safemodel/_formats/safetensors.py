@@ -1,0 +1,68 @@
+"""`.safetensors`: a JSON header of names, dtypes, shapes and spans; then the bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._containers.safetensors_file import read_safetensors
+from safemodel._graph.specs import StorageSpec, TensorSpec
+from safemodel.errors import LimitExceededError, UnsupportedFormatError, quote
+
+if TYPE_CHECKING:
+    from safemodel._containers.source import Source
+    from safemodel._formats.reading import Reading
+
+DTYPES = {
+    "BOOL": ("bool", 1),
+    "U8": ("uint8", 1),
+    "I8": ("int8", 1),
+    "U16": ("uint16", 2),
+    "I16": ("int16", 2),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "U32": ("uint32", 4),
+    "I32": ("int32", 4),
+    "F32": ("float32", 4),
+    "U64": ("uint64", 8),
+    "I64": ("int64", 8),
+    "F64": ("float64", 8),
+    "C64": ("complex64", 8),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+}
+
+
+def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> object:
+    """Return the dictionary of tensors of a file; its metadata is not part of it."""
+    entries, _ = read_safetensors(source, limits=reading.limits)
+    limits = reading.limits
+    tensors: dict[str, object] = {}
+    storages: list[StorageSpec] = []
+    for name, dtype, shape, _, _, record in entries:
+        known = DTYPES.get(dtype)
+        if known is None:
+            raise UnsupportedFormatError(
+                f"tensor {quote(name)} has dtype {quote(dtype)}, which torch lacks"
+            )
+        if len(shape) > limits.max_dimensions:
+            raise LimitExceededError(
+                "max_dimensions", allowed=limits.max_dimensions, requested=len(shape)
+            )
+        torch_dtype, itemsize = known
+        numel = record.size // itemsize
+        storage = StorageSpec(name, torch_dtype, itemsize, numel, record)
+        stride, step = [], 1
+        for length in reversed(shape):
+            stride.append(step)
+            step *= length or 1
+        storages.append(storage)
+        storage.views = 1
+        tensors[name] = TensorSpec(
+            storage, torch_dtype, 0, tuple(shape), tuple(reversed(stride))
+        )
+    reading.check.add_storages(storages, prefix)
+    reading.check.add_specs(tensors.values())  # type: ignore[arg-type]
+    return tensors

@@ -1,0 +1,97 @@
+"""The zip archive `torch.save` writes since 1.6, and the TorchScript archive.
+
+Rules:
+
+1. One root folder holds everything; `data.pkl` in it is the object.
+2. A storage is the record `data/KEY`, found by its exact name.
+3. `byteorder` says "little" or "big"; the other small records are not acted on.
+4. In a TorchScript archive classes are named under `__torch__`. They are code of the
+   archive, which is never read; their attributes come back as opaque values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._graph.storages import StorageTable
+from safemodel.errors import MalformedFileError, quote
+
+if TYPE_CHECKING:
+    from safemodel._containers.records import Record
+    from safemodel._containers.zip_archive import ZipArchive
+    from safemodel._formats.reading import Reading
+
+
+def root_folder(archive: ZipArchive) -> str:
+    """Return the one folder everything is in, with its slash (rule 1)."""
+    for name in archive.records:
+        if name.endswith("/data.pkl") and name.count("/") == 1:
+            return name[: -len("data.pkl")]
+    raise MalformedFileError("the archive has no data.pkl in a root folder")
+
+
+def read_torch_zip(reading: Reading, archive: ZipArchive, prefix: str) -> object:
+    """Return the object of an archive.
+
+    Args:
+        reading: The call.
+        archive: Its records.
+        prefix: Where the archive itself is, for names of records within records.
+    """
+    root = root_folder(archive)
+    return _read_part(reading, archive, (root, "data.pkl", "data/"), prefix)
+
+
+def read_torchscript(reading: Reading, archive: ZipArchive, prefix: str) -> object:
+    """Return the attributes of a TorchScript archive (rule 4).
+
+    The constants of its code, where it has any, stand under "constants".
+    """
+    root = root_folder(archive)
+    reading.check.script = True
+    value = _read_part(reading, archive, (root, "data.pkl", "data/"), prefix)
+    if f"{root}constants.pkl" not in archive.records:
+        return value
+    part = (root, "constants.pkl", "constants/")
+    return {"data": value, "constants": _read_part(reading, archive, part, prefix)}
+
+
+def _read_part(
+    reading: Reading, archive: ZipArchive, part: tuple[str, str, str], prefix: str
+) -> object:
+    """Return the object of one pickle and its folder of storages."""
+    root, pickle_name, folder = part
+    records = archive.records
+    folder = root + folder
+    name = prefix + root + pickle_name
+    data = records[root + pickle_name].read(
+        limits=reading.limits, verify=reading.verify
+    )
+
+    def find_record(key: str) -> Record | None:
+        return records.get(folder + key)
+
+    table = StorageTable(
+        find_record, record=name, big_endian=_is_big_endian(reading, archive, root)
+    )
+    value = reading.check_pickle(reading.parse(data, 0, name), name, table)
+    reading.check.add_storages(table.storages.values(), prefix + folder)
+    reading.check.add_unused(
+        prefix + other
+        for other in records
+        if other.startswith(folder) and other[len(folder) :] not in table.storages
+    )
+    return value
+
+
+def _is_big_endian(reading: Reading, archive: ZipArchive, root: str) -> bool:
+    """Rule 3."""
+    record = archive.records.get(f"{root}byteorder")
+    if record is None:
+        return False
+    order = record.read(limits=reading.limits, verify=reading.verify)
+    if order not in (b"little", b"big"):
+        raise MalformedFileError(
+            f"byte order is {quote(order)}", record=f"{root}byteorder"
+        )
+    return order == b"big"

@@ -1,0 +1,334 @@
+"""Nodes → checked graph: the one place where a file is refused for what it asks.
+
+Rules:
+
+1. A global is allowed by its exact (module, name), after old spellings are made one;
+   never by package, never by attribute, never by pattern.
+2. Every global of every pickle of a file is looked at before the file is refused, so
+   that one error names them all.
+3. Calls are checked in the order of the file: arguments before the call that takes
+   them. A checker sees data only, and answers with data.
+4. In opaque mode a call outside the allowlist becomes a record of itself. Nothing
+   inside an allowed call's schema gets laxer.
+5. The result of a call is never called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safemodel._graph.allowlist import (
+    ALLOWED_ARGUMENTS,
+    ALLOWED_CALLS,
+    ALLOWED_VALUES,
+    STORAGE_DTYPES,
+)
+from safemodel._graph.composite_specs import (
+    ExtraSpec,
+    OpaqueSpec,
+    SequenceSpec,
+    TensorGraph,
+)
+from safemodel._graph.reconstructors.aliases import canonical
+from safemodel._graph.reconstructors.common import CheckContext, Checker
+from safemodel._graph.specs import Spec
+from safemodel._graph.walk import walk
+from safemodel._unpickle import opcodes as op
+from safemodel._unpickle.keys import KeyGuard
+from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef, PersistentRef
+from safemodel.errors import (
+    ForbiddenCallError,
+    ForbiddenGlobalError,
+    LimitExceededError,
+    MalformedFileError,
+    SafeModelError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from safemodel._containers.records import Record
+    from safemodel._graph.specs import StorageSpec
+    from safemodel._unpickle.rare import Pickle
+    from safemodel.limits import Limits
+    from safemodel.policy import Policy
+
+_RECONSTRUCTOR = ("copyreg", "_reconstructor")
+_NAMED_TUPLE_FIELDS = 2
+_SCRIPT = "__torch__"
+
+
+class FileCheck:
+    """The check of one file, all of its pickles and archives included.
+
+    Use it as: `add_pickle` for every pickle, `add_specs` for what other formats hold,
+    then `finish` with the root.
+    """
+
+    def __init__(self, policy: Policy, limits: Limits, byte_count: int) -> None:
+        self.policy = policy
+        self.limits = limits
+        self.refused: dict[tuple[str, str, str], int] = {}
+        # TorchScript: its own classes stand for data in every mode.
+        self.script = False
+        self.nesting = 0
+        self._graph = TensorGraph(None, byte_count)
+        self._opaque: dict[str, None] = {}
+        self._context = CheckContext(
+            limits,
+            byte_count=byte_count,
+            specs=self._graph.specs,
+            refused=self._outside_schema,
+        )
+
+    def add_pickle(
+        self,
+        pickle: Pickle,
+        *,
+        record: str,
+        persistent: Callable[[PersistentRef], object],
+        load_nested: Callable[[bytes, Call], object],
+        memory_record: Callable[[bytes], Record],
+    ) -> object:
+        """Check one pickle; return its value, whose nodes now have theirs.
+
+        Args:
+            pickle: As the machine read it.
+            record: Name of its record, for errors.
+            persistent: Turns a persistent id into a storage spec.
+            load_nested: Reads a file inside a pickle (`_load_from_bytes`).
+            memory_record: Makes a record of bytes inside a pickle.
+
+        Raises:
+            UnsafeFileError: What it asks for is outside the policy or the limits.
+            MalformedFileError: Its parts do not fit together.
+        """
+        context = self._context
+        outer = context.record, context.load_nested, context.memory_record
+        context.record = record
+        context.load_nested, context.memory_record = load_nested, memory_record
+        try:
+            self._globals(pickle.globals, record)
+            for ref in pickle.persistent:
+                ref.value = persistent(ref)
+            self._calls(pickle)
+        except SafeModelError as error:
+            raise self._or_refused(error.locate(record=record)) from error.__cause__
+        finally:
+            context.record, context.load_nested, context.memory_record = outer
+        return pickle.root
+
+    def add_call(self, call: Call, record: str) -> object:
+        """Check a call of an allowed global that no pickle spells out; return its value.
+
+        Raises:
+            UnsafeFileError: As `add_pickle`.
+            MalformedFileError: As `add_pickle`.
+        """
+        target: Any = call.target
+        try:
+            entry = ALLOWED_CALLS[target.module, target.name]
+            return entry.checker(call, self._context)
+        except SafeModelError as error:
+            raise error.locate(record=record) from error.__cause__
+
+    def add_specs(self, specs: Iterable[Spec]) -> None:
+        """Add leaf specs that no pickle made."""
+        self._graph.specs.extend(specs)
+
+    def add_storages(self, storages: Iterable[StorageSpec], prefix: str = "") -> None:
+        """Add storages under keys made unique by the archive they are in."""
+        for spec in storages:
+            self._graph.storages[f"{prefix}{spec.key}"] = spec
+
+    def add_unused(self, names: Iterable[str]) -> None:
+        """Note records that hold bytes nothing refers to."""
+        self._graph.unused.extend(names)
+
+    def add_amplified(self, nbytes: int) -> None:
+        """Count bytes that the file asks for without holding them."""
+        self._context.add_amplified(nbytes)
+
+    def nested(self) -> None:
+        """Count one level of a file within a file; undo with `unnested`."""
+        self.nesting += 1
+        if self.nesting > self.limits.max_nesting:
+            raise LimitExceededError(
+                "max_nesting", allowed=self.limits.max_nesting, requested=self.nesting
+            )
+
+    def unnested(self) -> None:
+        """Leave a level that `nested` entered."""
+        self.nesting -= 1
+
+    def finish(self, root: object) -> TensorGraph:
+        """Return the checked graph, or refuse the file.
+
+        Raises:
+            ForbiddenGlobalError: The policy refuses globals; it lists all of them.
+            UnsafeFileError: The result is too deep or too large.
+            MalformedFileError: It holds something that cannot be built.
+        """
+        self._refuse()
+        graph, limits = self._graph, self.limits
+        if len(graph.specs) > limits.max_tensors:
+            raise LimitExceededError(
+                "max_tensors", allowed=limits.max_tensors, requested=len(graph.specs)
+            )
+        graph.root = root
+        graph.opaque = list(self._opaque)
+        guard = KeyGuard(limits)
+        guard.has_long_text = True
+        order = walk(root, limits, guard)
+        graph.mutables, graph.immutables = order.mutables, order.immutables
+        return graph
+
+    def _refuse(self) -> None:
+        if self.refused:
+            raise ForbiddenGlobalError(
+                [(*name, position) for name, position in self.refused.items()]
+            )
+
+    def _or_refused(self, error: SafeModelError) -> SafeModelError:
+        """What a file is refused for comes before what else is wrong with it."""
+        try:
+            self._refuse()
+        except ForbiddenGlobalError as refusal:
+            refusal.__cause__ = error
+            return refusal
+        return error
+
+    def _globals(self, refs: list[GlobalRef], record: str) -> None:
+        """Rule 1 for every global, whether it is called or not."""
+        for ref in refs:
+            name = canonical(ref.module, ref.name)
+            make = ALLOWED_VALUES.get(name)
+            if make is not None:
+                ref.value = value = make.make()
+                if isinstance(value, Spec):
+                    self._graph.specs.append(value)
+                continue
+            dotted = f"{ref.module}.{ref.name}"
+            ref.value = OpaqueSpec(dotted)
+            if self.script and ref.module.split(".", 1)[0] == _SCRIPT:
+                self._opaque[dotted] = None
+            elif not (
+                name in ALLOWED_CALLS
+                or name in ALLOWED_ARGUMENTS
+                or name in STORAGE_DTYPES
+                or dotted in self.policy.extra
+            ):
+                self._outside(ref.module, ref.name, record, ref.position)
+
+    def _outside(self, module: str, name: str, record: str, position: int) -> None:
+        """Note a name outside the allowlist, as the policy wants."""
+        if self.policy.others == "refuse":
+            self.refused.setdefault((module, name, record), position)
+        else:
+            self._opaque[f"{module}.{name}"] = None
+
+    def _calls(self, pickle: Pickle) -> None:
+        """Rule 3."""
+        context = self._context
+        if any(type(ref.value) is GlobalRef for ref in pickle.persistent):
+            _name_classes(pickle)
+        table: dict[object, Checker] = {}
+        for ref in pickle.globals:
+            if f"{ref.module}.{ref.name}" in self.policy.extra:
+                table[ref] = self._extra
+                continue
+            name = canonical(ref.module, ref.name)
+            entry = ALLOWED_CALLS.get(name)
+            table[ref] = self._opaque_call if entry is None else entry.checker
+        for call in pickle.calls:
+            checker = table.get(call.target) if type(call.target) is GlobalRef else None
+            if checker is None:
+                checker = self._call_of_result
+            call.value = checker(call, context)
+
+    def _extra(self, call: Call, context: CheckContext) -> object:
+        """A global of the caller's own."""
+        target: Any = call.target
+        name = f"{target.module}.{target.name}"
+        if call.pairs is not None or call.elements is not None or call.kwargs:
+            raise ForbiddenCallError(
+                name,
+                "a Reconstructor takes arguments and a state, not items",
+                position=call.position,
+                record=context.record,
+            )
+        state = None if call.state is UNCHECKED else call.state
+        return ExtraSpec(name, self.policy.extra[name], call.args, state)
+
+    def _opaque_call(self, call: Call, context: CheckContext) -> object:
+        """Rule 4. The refusal, where the policy refuses, is noted already."""
+        del context
+        target: Any = call.target
+        return _opaque(call, f"{target.module}.{target.name}", call.args)
+
+    def _outside_schema(self, call: Call, dotted: str) -> object:
+        """An allowed call that needs a class which is not allowed."""
+        module, _, name = dotted.rpartition(".")
+        if dotted in self.policy.extra:
+            state = None if call.state is UNCHECKED else call.state
+            return ExtraSpec(dotted, self.policy.extra[dotted], (), state)
+        self._outside(module, name, self._context.record, call.position)
+        target: Any = call.target
+        made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
+        return _opaque(call, dotted, () if made_empty else call.args)
+
+    def _call_of_result(self, call: Call, context: CheckContext) -> object:
+        """Rule 5."""
+        target = call.target
+        if type(target) is not Call:
+            raise MalformedFileError(
+                f"a {type(target).__name__} is called",
+                record=context.record,
+                position=call.position,
+            )
+        made: Any = target.value
+        if type(made) is not OpaqueSpec:
+            raise ForbiddenCallError(
+                "the result of a call",
+                "is called itself",
+                position=call.position,
+                record=context.record,
+            )
+        name = made.name if made.name.endswith("(...)") else f"{made.name}(...)"
+        return OpaqueSpec(
+            name, (made, *call.args), call.kwargs, _state(call), call.pairs,
+            call.elements,
+        )  # fmt: skip
+
+
+def _name_classes(pickle: Pickle) -> None:
+    """Put a class in the place of the persistent id that came with its source code."""
+
+    def named(value: Any) -> Any:
+        known = type(value) is PersistentRef and type(value.value) is GlobalRef
+        return value.value if known else value
+
+    for call in pickle.calls:
+        call.target = named(call.target)
+        if any(type(arg) is PersistentRef for arg in call.args):
+            call.args = tuple(map(named, call.args))
+
+
+def _state(call: Call) -> object:
+    return None if call.state is UNCHECKED else call.state
+
+
+def _opaque(call: Call, name: str, args: tuple[object, ...]) -> object:
+    """Return the record of a call; a named tuple comes back as a tuple.
+
+    Only named tuples are made by NEWOBJ with several arguments and get nothing after.
+    """
+    if (
+        call.opcode == op.NEWOBJ
+        and len(args) >= _NAMED_TUPLE_FIELDS
+        and call.state is UNCHECKED
+        and call.pairs is None
+        and call.elements is None
+    ):
+        return SequenceSpec("tuple", args)
+    return OpaqueSpec(name, args, call.kwargs, _state(call), call.pairs, call.elements)

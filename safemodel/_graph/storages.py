@@ -1,0 +1,195 @@
+"""Persistent ids → storages: which record, which element type, how many.
+
+Rules:
+
+1. A persistent id of a storage is ("storage", class, key, location, count), with a
+   sixth item in files before torch 1.6 that cuts a view out of a storage.
+2. The class is one of the storage classes by name; it gives the element type.
+3. The record holds exactly count elements: no fewer, which torch once read past, and
+   no more, which would hide bytes.
+4. One key has one element type and one count in a file.
+5. The location is text for the caller's `map_location`, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._graph.allowlist import STORAGE_DTYPES
+from safemodel._graph.reconstructors.aliases import canonical
+from safemodel._graph.specs import StorageSpec, StorageViewSpec
+from safemodel._unpickle.nodes import GlobalRef, PersistentRef
+from safemodel.errors import (
+    ForbiddenCallError,
+    MalformedFileError,
+    StorageBoundsError,
+    quote,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from safemodel._containers.records import Record
+
+_MAX_LOCATION = 64
+_MAX_KEY = 64
+_PLAIN_ID = 5
+_VIEW_ID = 6
+_NUMEL_END = 1 << 62
+
+
+class StorageTable:
+    """The storages of one archive or stream.
+
+    Args:
+        find_record: Returns the record of a key, or None if there is none.
+        record: Name of the pickle's record, for errors.
+        big_endian: Byte order of the storages.
+    """
+
+    def __init__(
+        self,
+        find_record: Callable[[str], Record | None],
+        *,
+        record: str = "",
+        big_endian: bool = False,
+    ) -> None:
+        self._find_record = find_record
+        self._record = record
+        self._big_endian = big_endian
+        self._classes: dict[GlobalRef, tuple[str, int, bool]] = {}
+        self._views: dict[tuple[str, str], StorageViewSpec] = {}
+        self.storages: dict[str, StorageSpec] = {}
+
+    def resolve(self, ref: PersistentRef) -> StorageSpec | StorageViewSpec:
+        """Return the storage a persistent id stands for.
+
+        Raises:
+            MalformedFileError: It is not the id of a storage, or the record is missing.
+            ForbiddenCallError: The class is not a storage class, or does not agree
+                with an earlier use of the same key.
+            StorageBoundsError: The record is not as long as the storage.
+        """
+        pid = ref.pid
+        if type(pid) is not tuple or len(pid) not in (_PLAIN_ID, _VIEW_ID):
+            raise self._malformed("not the persistent id of a storage", ref)
+        tag, kind, key, location, numel = pid[:_PLAIN_ID]
+        if tag not in ("storage", b"storage"):
+            raise self._malformed("not the persistent id of a storage", ref)
+        if type(key) is not str:
+            key = self._key(key, ref)
+        dtype, itemsize, typed = self._classes.get(kind) or self._class(kind, ref)
+        known = self.storages.get(key)
+        if known is None:
+            known = self._new(key, location, numel, (dtype, itemsize, typed), ref)
+        elif known.dtype != dtype or known.numel != numel or known.typed != typed:
+            raise ForbiddenCallError(
+                f"storage {key}",
+                f"is {known.numel} × {known.dtype} and {quote(numel)} × {dtype}",
+                position=ref.position,
+                record=self._record,
+            )
+        if len(pid) == _VIEW_ID and pid[_PLAIN_ID] is not None:
+            return self._view(known, pid[_PLAIN_ID], ref)
+        return known
+
+    def _new(
+        self,
+        key: str,
+        location: object,
+        numel: object,
+        element: tuple[str, int, bool],
+        ref: PersistentRef,
+    ) -> StorageSpec:
+        dtype, itemsize, typed = element
+        if type(numel) is not int or not 0 <= numel < _NUMEL_END:
+            raise self._malformed(f"a storage of {quote(numel)} elements", ref)
+        if type(location) is bytes:
+            location = location.decode("latin-1")
+        if type(location) is not str or len(location) > _MAX_LOCATION:
+            raise self._malformed("a storage location that is not a short text", ref)
+        record = self._find_record(key) if len(key) <= _MAX_KEY else None
+        available = 0 if record is None else record.size
+        if record is None and (numel or location != "meta"):
+            raise MalformedFileError(
+                f"storage {quote(key)} has no record",
+                record=self._record,
+                position=ref.position,
+            )
+        # Rule 3.
+        if numel * itemsize != available:
+            raise StorageBoundsError(
+                f"storage {quote(key)} of {numel:,} × {dtype}",
+                needed=numel * itemsize,
+                available=available,
+                record=self._record,
+                position=ref.position,
+            )
+        spec = StorageSpec(
+            key,
+            dtype,
+            itemsize,
+            numel,
+            record,
+            location=location,
+            typed=typed,
+            big_endian=self._big_endian,
+        )
+        self.storages[key] = spec
+        return spec
+
+    def _class(self, kind: object, ref: PersistentRef) -> tuple[str, int, bool]:
+        """Rule 2: return (dtype, itemsize, typed) of a storage class."""
+        if type(kind) is not GlobalRef:
+            raise self._malformed("a storage class that is not a global", ref)
+        element = STORAGE_DTYPES.get(canonical(kind.module, kind.name))
+        if element is None:
+            raise ForbiddenCallError(
+                f"{kind.module}.{kind.name}",
+                "is not a storage class",
+                position=ref.position,
+                record=self._record,
+            )
+        found = (*element, kind.name != "UntypedStorage")
+        self._classes[kind] = found
+        return found
+
+    def _key(self, key: object, ref: PersistentRef) -> str:
+        """Python 2 wrote bytes, and the oldest files integers."""
+        if type(key) is bytes:
+            return key.decode("latin-1")
+        if type(key) is int:
+            return str(key)
+        raise self._malformed("a storage key that is not text", ref)
+
+    def _view(
+        self, base: StorageSpec, view: object, ref: PersistentRef
+    ) -> StorageViewSpec:
+        """Return the slice (key, offset, count) of a root storage."""
+        if type(view) is not tuple or len(view) != 3:
+            raise self._malformed("not a view of a storage", ref)
+        key, offset, numel = view
+        key = key if type(key) is str else self._key(key, ref)
+        if (
+            type(offset) is not int
+            or type(numel) is not int
+            or offset < 0
+            or numel < 0
+            or offset + numel > base.numel
+        ):
+            raise StorageBoundsError(
+                f"view of storage {quote(base.key)}",
+                needed=offset + numel if type(offset) is type(numel) is int else 0,
+                available=base.numel,
+                record=self._record,
+                position=ref.position,
+            )
+        known = self._views.get((base.key, key))
+        if known is None:
+            known = self._views[base.key, key] = StorageViewSpec(base, offset, numel)
+        elif (known.offset, known.numel) != (offset, numel):
+            raise self._malformed("two views of a storage under one key", ref)
+        return known
+
+    def _malformed(self, reason: str, ref: PersistentRef) -> MalformedFileError:
+        return MalformedFileError(reason, record=self._record, position=ref.position)

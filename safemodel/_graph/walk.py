@@ -1,0 +1,322 @@
+"""The walk over a checked graph: depth, size, keys, and the order to build in.
+
+Rules:
+
+1. Nothing here recurses: depth is a number that is compared with a limit.
+2. Every container is visited once, however often it is shared. What it would take to
+   write everything out in full (which `repr` and `==` do) is added up and bounded.
+3. Every dictionary key and set element is something that may be hashed.
+4. A value of a kind not listed here is malformed; only what is understood is built.
+5. What cannot be changed once made (tuples, frozensets, results of the caller's
+   reconstructors) is built after what it holds, so it may not hold itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import fractions
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from safemodel._graph.array_specs import ArraySpec, ObjectArraySpec, ScalarSpec
+from safemodel._graph.composite_specs import (
+    ExtraSpec,
+    MappingSpec,
+    NamespaceSpec,
+    OpaqueSpec,
+    SequenceSpec,
+)
+from safemodel._graph.specs import Spec, TorchValueSpec
+from safemodel._unpickle.keys import KeyGuard
+from safemodel._unpickle.nodes import (
+    UNCHECKED,
+    Call,
+    FrozenSetNode,
+    GlobalRef,
+    PersistentRef,
+    SetNode,
+)
+from safemodel.errors import LimitExceededError, MalformedFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from safemodel.limits import Limits
+
+SCALARS = frozenset(
+    {str, int, float, bool, type(None), bytes, complex, range, slice, type(...)}
+    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
+    | {datetime.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID}
+)
+_ATOMS = SCALARS | {bytearray}
+_NODES = frozenset({Call, GlobalRef, PersistentRef, SetNode, FrozenSetNode})
+_COMPOSITES = frozenset(
+    {MappingSpec, SequenceSpec, NamespaceSpec, OpaqueSpec, ExtraSpec, ObjectArraySpec}
+)
+_UNHASHABLE_SPECS = frozenset(
+    {MappingSpec, NamespaceSpec, ObjectArraySpec, ArraySpec, ExtraSpec}
+)
+_IMMUTABLE_SEQUENCES = ("tuple", "frozenset")
+# Keys whose hash is known only once they are built; so few cannot cost much.
+_MAX_UNCOUNTED_KEYS = 4096
+
+
+class Order:
+    """What `_build` needs to know about containers.
+
+    Attributes:
+        mutables: Every dict, list and mutable composite spec that can be reached.
+        immutables: Every tuple and immutable composite spec, after what it holds.
+    """
+
+    __slots__ = ("immutables", "mutables")
+
+    def __init__(self) -> None:
+        self.mutables: list[Any] = []
+        self.immutables: list[Any] = []
+
+
+def settle(value: Any) -> Any:
+    """Return what a node stands for: a spec or a plain value.
+
+    Raises:
+        MalformedFileError: The node refers to itself, or was never checked.
+    """
+    for _ in range(8):
+        kind = type(value)
+        if kind is SetNode or kind is FrozenSetNode:
+            if value.value is UNCHECKED:
+                name = "set" if kind is SetNode else "frozenset"
+                value.value = SequenceSpec(name, value.elements or ())
+            return value.value
+        if kind not in _NODES:
+            return value
+        value = value.value
+        if value is UNCHECKED:
+            raise MalformedFileError("a value is used before it is made")
+    raise MalformedFileError("a value stands for itself")
+
+
+class _Walk:
+    """One depth-first walk; see the rules of the module."""
+
+    def __init__(self, limits: Limits, guard: KeyGuard) -> None:
+        self.limits = limits
+        self.guard = guard
+        self.order = Order()
+        # id → (height, expanded size); None while the value is being visited.
+        self.done: dict[int, tuple[int, int] | None] = {}
+        self.cyclic = False
+
+    def run(self, root: object) -> Order:
+        start = self.containers([root])
+        if not start:
+            return self.order
+        # Each frame: container, what it holds, next index, height and size so far.
+        frames: list[list[Any]] = []
+        self.enter(start[0], frames)
+        while frames:
+            frame = frames[-1]
+            value, children, index, height, size = frame
+            if index < len(children):
+                child = children[index]
+                frame[2] = index + 1
+                known = self.done.get(id(child), UNCHECKED)
+                if known is UNCHECKED:
+                    self.enter(child, frames)
+                elif known is None:
+                    self.cyclic = True
+                else:
+                    self.add(frame, *known)
+                continue
+            frames.pop()
+            self.done[id(value)] = (height, size)
+            self.leave(value)
+            if frames:
+                self.add(frames[-1], height, size)
+        return self.order
+
+    def enter(self, value: Any, frames: list[list[Any]]) -> None:
+        if len(frames) >= self.limits.max_depth:
+            raise LimitExceededError(
+                "max_depth", allowed=self.limits.max_depth, requested=len(frames) + 1
+            )
+        self.done[id(value)] = None
+        children, count = self.children(value)
+        frames.append([value, children, 0, 1, 1 + count])
+
+    def add(self, frame: list[Any], height: int, size: int) -> None:
+        """Rule 2: a shared child counts each time it is used."""
+        frame[3] = max(frame[3], height + 1)
+        frame[4] += size
+        limits = self.limits
+        if frame[3] > limits.max_depth:
+            raise LimitExceededError(
+                "max_depth", allowed=limits.max_depth, requested=frame[3]
+            )
+        if frame[4] > limits.max_expanded_nodes:
+            raise LimitExceededError(
+                "max_expanded_nodes",
+                allowed=limits.max_expanded_nodes,
+                requested=frame[4],
+            )
+
+    def leave(self, value: Any) -> None:
+        kind = type(value)
+        if (
+            kind is tuple
+            or kind is ExtraSpec
+            or (kind is SequenceSpec and value.kind in _IMMUTABLE_SEQUENCES)
+        ):
+            self.order.immutables.append(value)
+        else:
+            self.order.mutables.append(value)
+
+    def children(self, value: Any) -> tuple[list[Any], int]:
+        """Return the containers a container holds, and how many values in all."""
+        kind = type(value)
+        if kind is list or kind is tuple:
+            return self.containers(value), len(value)
+        if kind is dict:
+            return self.mapping(value, value.keys(), value.values(), len(value))
+        if kind is MappingSpec:
+            pairs = value.pairs
+            found, count = self.mapping(value, pairs[::2], pairs[1::2], len(pairs))
+            return found + self.containers([value.metadata]), count
+        if kind is SequenceSpec:
+            elements = value.elements
+            if value.kind in ("set", "frozenset"):
+                return self.mapping(value, elements, (), len(elements))
+            return self.containers(elements), len(elements)
+        if kind is OpaqueSpec:
+            return self.opaque(value)
+        if kind is NamespaceSpec:
+            return self.containers(value.attributes.values()), len(value.attributes)
+        if kind is ExtraSpec:
+            return self.containers([value.args, value.state]), 2
+        return self.containers(value.elements), len(value.elements)
+
+    def opaque(self, value: OpaqueSpec) -> tuple[list[Any], int]:
+        pairs = value.pairs or []
+        found, count = self.mapping(value, pairs[::2], pairs[1::2], len(pairs))
+        rest = [value.args, value.state, value.elements]
+        if value.kwargs:
+            rest.append(value.kwargs)
+        return found + self.containers(rest), count + len(rest)
+
+    def mapping(
+        self, owner: Any, keys: Any, values: Iterable[Any], count: int
+    ) -> tuple[list[Any], int]:
+        """Return the containers among keys and values; rule 3 for the keys."""
+        kinds = set(map(type, keys))
+        if type(owner) is not dict:
+            # The machine has checked the keys of real dictionaries already.
+            self.guard.check(owner, [key for key in keys if type(key) in SCALARS])
+        found: list[Any] = []
+        if not kinds <= SCALARS:
+            found = self.node_keys(owner, keys)
+        return found + self.containers(values), count
+
+    def node_keys(self, owner: Any, keys: Iterable[Any]) -> list[Any]:
+        """Check keys that are more than scalars; return the containers among them."""
+        settled = [settle(key) for key in keys if type(key) not in SCALARS]
+        uncounted = 0
+        hashes: list[int] = []
+        for key in settled:
+            kind = type(key)
+            if kind in (dict, list, bytearray, slice) or kind in _UNHASHABLE_SPECS:
+                raise MalformedFileError(f"a {kind.__name__} cannot be a key")
+            if kind is SequenceSpec and key.kind not in _IMMUTABLE_SEQUENCES:
+                raise MalformedFileError(f"a {key.kind} cannot be a key")
+            if kind is tuple:
+                self.guard.check(owner, [key])
+                uncounted += 1
+            elif kind is TorchValueSpec and key.kind == "size":
+                hashes.append(hash(key.value))
+            elif kind is ScalarSpec:
+                hashes.append(hash(int.from_bytes(key.data, "little", signed=True)))
+            elif kind in SCALARS:
+                hashes.append(hash(key))
+            elif kind is SequenceSpec:
+                uncounted += 1
+        self.guard.check_hashes(owner, hashes)
+        if uncounted > _MAX_UNCOUNTED_KEYS and any(
+            type(key) is SequenceSpec or not self.plain(key)
+            for key in settled
+            if type(key) in (tuple, SequenceSpec)
+        ):
+            raise LimitExceededError(
+                "max_key_nodes", allowed=_MAX_UNCOUNTED_KEYS, requested=uncounted
+            )
+        return self.containers(settled)
+
+    def plain(self, key: tuple[Any, ...]) -> bool:
+        """Say whether the machine could already hash a tuple as it will be."""
+        return all(
+            type(item) in SCALARS or (type(item) is tuple and self.plain(item))
+            for item in key
+        )
+
+    def containers(self, values: Iterable[Any]) -> list[Any]:
+        """Return the containers among values; rule 4 for the rest."""
+        found: list[Any] = []
+        if _ATOMS.issuperset(map(type, values)):
+            return found
+        for value in values:
+            kind = type(value)
+            if kind in _ATOMS:
+                continue
+            item = settle(value) if kind in _NODES else value
+            kind = type(item)
+            if kind is dict or kind is list or kind is tuple or kind in _COMPOSITES:
+                # Nothing to visit in an empty one, and no memory spent on it.
+                if kind in _COMPOSITES or item:
+                    found.append(item)
+            elif kind not in _ATOMS and not isinstance(item, Spec):
+                raise MalformedFileError("a value of no known kind")
+        return found
+
+
+def walk(root: object, limits: Limits, guard: KeyGuard) -> Order:
+    """Check everything that can be reached from a root; return the order to build in.
+
+    Raises:
+        MalformedFileError: A value or key is of no known kind, or an immutable value
+            holds itself.
+        LimitExceededError: Too deep, too large when written out, or colliding keys.
+    """
+    visit = _Walk(limits, guard)
+    order = visit.run(root)
+    if visit.cyclic:
+        order.immutables = _by_dependency(order.immutables, visit)
+    return order
+
+
+def _by_dependency(immutables: list[Any], visit: _Walk) -> list[Any]:
+    """Rule 5 where there are cycles: put every immutable value after those it holds."""
+    members = {id(value) for value in immutables}
+    # A fresh guard: counting the same keys again would look like collisions.
+    visit.guard = KeyGuard(visit.limits)
+    ordered: list[Any] = []
+    state: dict[int, bool] = {}
+    for start in immutables:
+        waiting = [(start, False)]
+        while waiting:
+            value, finished = waiting.pop()
+            if finished:
+                state[id(value)] = True
+                ordered.append(value)
+            elif state.get(id(value)) is None:
+                state[id(value)] = False
+                waiting.append((value, True))
+                waiting += [
+                    (child, False)
+                    for child in visit.children(value)[0]
+                    if id(child) in members and not state.get(id(child))
+                ]
+            elif not state[id(value)]:
+                raise MalformedFileError("an immutable value holds itself")
+    return ordered
+
+
