@@ -35,14 +35,10 @@ from safemodel._containers import zip_salvage
 from safemodel._containers.records import STORED, Record
 from safemodel._containers.zip_end import ENTRY_BYTES, MAX_32, find_directory
 from safemodel._containers.zip_entries import (
-    CENTRAL,
-    CENTRAL_SIGNATURE,
     DESCRIPTOR,
     DESCRIPTOR_SIGNATURE,
     FLAG_DESCRIPTOR,
-    FLAG_UTF8,
     LOCAL,
-    LOCAL_SIGNATURE,
     Entry,
     EntryFields,
     check_local,
@@ -61,9 +57,16 @@ if TYPE_CHECKING:
     from safemodel._containers.zip_end import Directory
     from safemodel.limits import Limits
 
-_ORDINARY_FLAGS = frozenset({0, FLAG_DESCRIPTOR, FLAG_UTF8, FLAG_DESCRIPTOR | FLAG_UTF8})
-# What torch (0), zipfile (0600) and Info-ZIP (0644, 0664) write for a plain file.
-_ORDINARY_ATTRIBUTES = frozenset({0, 0x01800000, 0x81A40000, 0x81B40000, 0x81800000})
+# An entry of the directory: what its neighbours share, what differs, and again what
+# they share (lengths of extra field and comment, disk, attributes).
+_VARYING = struct.Struct("<16x3IH12xI")
+_HEAD_BYTES = 16
+_TAIL_AT = 30
+_TAIL_BYTES = 12
+# A data descriptor and the local header behind it, whose fixed fields are compared
+# as bytes: signature to sizes.
+_BOUNDARY = struct.Struct("<4I26x2H")
+_LOCAL_HEAD_BYTES = 26
 _SLASH = ord("/")
 _TAG = struct.Struct("<I")
 _PADDING_TAG = 0x4246
@@ -138,45 +141,36 @@ def _read_entries(directory: Directory) -> list[EntryFields]:
     """Return the entries of the central directory, which must fill it exactly."""
     data = directory.data
     entries: list[EntryFields] = []
-    add, unpack = entries.append, CENTRAL.unpack_from
-    at, last = 0, len(data) - ENTRY_BYTES
+    add, unpack, startswith = entries.append, _VARYING.unpack_from, data.startswith
+    at, size_of_data = 0, len(data)
+    head = tail = b"none yet"
+    flags = 0
     # One turn per record, tens of thousands of them: no calls but these.
     for _ in range(directory.count):
-        if at <= last:
-            (
-                signature,
-                flags,
-                method,
-                crc32,
-                stored_size,
-                size,
-                name_length,
-                extra_length,
-                comment_length,
-                disk,
-                attributes,
-                start,
-            ) = unpack(data, at)
-            end = at + ENTRY_BYTES + name_length
+        if startswith(head, at) and startswith(tail, at + _TAIL_AT):
+            crc32, stored_size, size, name_length, start = unpack(data, at)
+            name_at = at + ENTRY_BYTES
+            end = name_at + name_length
             if (
-                signature == CENTRAL_SIGNATURE
-                and method == STORED
-                and size == stored_size != MAX_32 != start
-                and not (extra_length or comment_length or disk)
-                and flags in _ORDINARY_FLAGS
-                and attributes in _ORDINARY_ATTRIBUTES
-                and end <= len(data)
+                size == stored_size != MAX_32 != start
+                and end <= size_of_data
                 and data[end - 1] != _SLASH
             ):
-                name = data[at + ENTRY_BYTES : end]
-                add((name, flags, method, crc32, stored_size, size, start))
+                name = data[name_at:end]
+                add((name, flags, STORED, crc32, stored_size, size, start))
                 at = end
                 continue
-        entry, at = read_entry(data, at)
+        entry, end = read_entry(data, at)
         add(entry)
-    if at != len(data):
+        new_tail = data[at + _TAIL_AT : at + _TAIL_AT + _TAIL_BYTES]
+        # Without extra field and comment, the next one like it is as good as this.
+        if entry.method == STORED and new_tail.startswith(bytes(6)):
+            head, tail, flags = data[at : at + _HEAD_BYTES], new_tail, entry.flags
+        at = end
+    if at != size_of_data:
         raise MalformedFileError(
-            f"the central directory has {len(data) - at:,} bytes behind its last entry"
+            f"the central directory has {size_of_data - at:,} bytes behind its last"
+            " entry"
         )
     return entries
 
@@ -203,68 +197,60 @@ def _locate(
             "the records do not lie in the order of the central directory"
         )
     offsets: list[int] = []
+    add, unpack, unpack_tag = offsets.append, _BOUNDARY.unpack_from, _TAG.unpack_from
     window, base = directory.tail, source.size - len(directory.tail)
-    # What the bytes in front of the next header must be, checked when it is read.
+    head, known_flags = b"none yet", 0
+    # What the 16 bytes in front of the next header must be, checked when it is read.
     owed: tuple[int, int, int, int] | None = None
-    unpack, unpack_tag = LOCAL.unpack_from, _TAG.unpack_from
-    for index, fields in enumerate(entries):
-        name, flags, method, crc32, stored_size, size, start = fields
+    # One turn per record again. A header is taken here if it has the same fixed fields
+    # as the last one that `check_local` has accepted: torch's writer leaves CRC-32 and
+    # sizes to the descriptor.
+    for index, (name, flags, method, crc32, stored_size, size, start) in enumerate(
+        entries
+    ):
+        end = ends[index]
         at = start - base
-        name_at = at + LOCAL.size
-        extra_at = name_at + len(name)
-        lead = DESCRIPTOR.size if owed else 0
-        if at < lead or extra_at + _TAG.size > len(window):
+        extra_at = at + LOCAL.size + len(name)
+        if at < DESCRIPTOR.size or extra_at + _TAG.size > len(window):
             base = max(start - DESCRIPTOR.size, 0)
             window = _load_window(source, entries, index, base)
             at = start - base
-            name_at = at + LOCAL.size
-            extra_at = name_at + len(name)
-        if owed and DESCRIPTOR.unpack_from(window, at - DESCRIPTOR.size) != owed:
-            check_local(source, Entry(*entries[index - 1]), start)
-        owed = None
-        if extra_at + _TAG.size <= len(window):
-            (
-                signature,
-                local_flags,
-                local_method,
-                local_crc32,
-                local_stored_size,
-                local_size,
-                name_length,
-                extra_length,
-            ) = unpack(window, at)
+            extra_at = at + LOCAL.size + len(name)
+        if (
+            flags == known_flags
+            and method == STORED
+            and window.startswith(head, at)
+            and window.startswith(name, at + LOCAL.size)
+            and extra_at + _TAG.size <= len(window)
+        ):
+            sign, d_crc32, d_stored_size, d_size, name_length, extra_length = unpack(
+                window, at - DESCRIPTOR.size
+            )
             offset = start + LOCAL.size + name_length + extra_length
-            gap = ends[index] - offset - stored_size
             if (
-                signature == LOCAL_SIGNATURE
-                and local_flags == flags
-                and local_method == method
-                and window[name_at : name_at + name_length] == name
+                name_length == len(name)
+                and end - offset - stored_size == DESCRIPTOR.size
+                and (owed is None or (sign, d_crc32, d_stored_size, d_size) == owed)
                 and (
                     not extra_length
                     or unpack_tag(window, extra_at)[0]
-                    == _PADDING_TAG | (extra_length - 4) << 16
+                    == _PADDING_TAG + (extra_length - 4 << 16)
                 )
             ):
-                if flags & FLAG_DESCRIPTOR:
-                    if (
-                        gap == DESCRIPTOR.size
-                        and not local_crc32
-                        and not local_stored_size
-                        and not local_size
-                    ):
-                        owed = (DESCRIPTOR_SIGNATURE, crc32, stored_size, size)
-                        offsets.append(offset)
-                        continue
-                elif (
-                    not gap
-                    and local_crc32 == crc32
-                    and local_stored_size == stored_size
-                    and local_size == size
-                ):
-                    offsets.append(offset)
-                    continue
-        offsets.append(check_local(source, Entry(*fields), ends[index]))
+                owed = (DESCRIPTOR_SIGNATURE, crc32, stored_size, size)
+                add(offset)
+                continue
+        if owed:
+            check_local(source, Entry(*entries[index - 1]), start)
+            owed = None
+        add(check_local(source, Entry(*entries[index]), end))
+        new_head = window[at : at + _LOCAL_HEAD_BYTES]
+        if (
+            flags & FLAG_DESCRIPTOR
+            and method == STORED
+            and new_head.endswith(bytes(12))
+        ):
+            head, known_flags = new_head, flags
     if owed:
         check_local(source, Entry(*entries[-1]), directory.offset)
     return offsets
