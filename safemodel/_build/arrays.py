@@ -67,11 +67,6 @@ def _make_dtype(spec: NumpyDTypeSpec) -> np.dtype[Any]:
     return np.dtype(spec.descr)
 
 
-def build_dtype(spec: NumpyDTypeSpec) -> None:
-    """Build a dtype that is itself a value of the file."""
-    numpy_dtype(spec)
-
-
 def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
     """Build an array of its own memory.
 

@@ -27,7 +27,7 @@ from safemodel._graph.composite_specs import (
     SequenceSpec,
 )
 from safemodel._graph.opaque import Opaque
-from safemodel._graph.specs import UNBUILT, Spec, StorageSpec, StorageViewSpec
+from safemodel._graph.specs import UNBUILT, Spec, TensorSpec
 from safemodel._unpickle.nodes import (
     Call,
     FrozenSetNode,
@@ -56,16 +56,24 @@ _FACTORIES: dict[str | None, Callable[[], object] | None] = {
     "str": str,
     "tuple": tuple,
 }
+_EMPTY: dict[str, Callable[[], object]] = {
+    "Counter": Counter,
+    "Namespace": Namespace,
+    "OrderedDict": OrderedDict,
+    "SimpleNamespace": SimpleNamespace,
+    "dict": dict,
+    "list": list,
+    "set": set,
+}
 
 
 class Assembler:
     """Puts built leaves into containers."""
 
-    __slots__ = ("_filled", "_storage", "_tuples")
+    __slots__ = ("_filled", "_late", "_tuples")
 
-    def __init__(self, storage: Callable[[Spec], object]) -> None:
-        # Storages are wrapped only where one is part of the result.
-        self._storage = storage
+    def __init__(self, late: Callable[[Spec], object]) -> None:
+        self._late = late
         self._tuples: dict[int, object] = {}
         self._filled: set[int] = set()
 
@@ -80,19 +88,8 @@ class Assembler:
         if kind is tuple:
             return self._tuples.get(id(value), value)
         if isinstance(value, Spec):
-            return self._built(value)
+            return self._late(value) if value.built is UNBUILT else value.built
         return value
-
-    def _built(self, spec: Spec) -> object:
-        built = spec.built
-        if built is UNBUILT:
-            if isinstance(spec, (StorageSpec, StorageViewSpec)):
-                built = spec.built = self._storage(spec)
-            else:
-                raise ForbiddenCallError(
-                    getattr(spec, "name", "object"), "is part of its own arguments"
-                )
-        return built
 
     def assemble(
         self, root: object, mutables: list[object], immutables: list[object]
@@ -126,7 +123,7 @@ class Assembler:
             value.built = tuple(parts) if value.kind == "tuple" else _hashed(parts)
         elif type(value) is ExtraSpec and value.built is UNBUILT:
             self._fill_below((value.args, value.state))
-            args = tuple(self.resolve(part) for part in value.args)
+            args = self.resolve(value.args)
             value.built = value.reconstructor(args, self.resolve(value.state))
 
     def _fill_below(self, values: tuple[object, ...]) -> None:
@@ -179,7 +176,7 @@ class Assembler:
             if kind is Call:
                 spec = part.value  # type: ignore[attr-defined]
                 # Nearly always a tensor; anything else takes the long way.
-                built = getattr(spec, "built", UNBUILT)
+                built = spec.built if type(spec) is TensorSpec else UNBUILT
                 value[key] = resolve(spec) if built is UNBUILT else built
             elif kind not in _ATOMS:
                 value[key] = resolve(part)
@@ -214,14 +211,15 @@ class Assembler:
         flat: Any = np.empty(len(spec.elements), dtype=object)
         for index, part in enumerate(spec.elements):
             flat[index] = self.resolve(part)
-        built[...] = flat.reshape(spec.shape, order="F" if spec.fortran else "C")
+        # Whatever the order in memory, a pickle lists them row by row.
+        built[...] = flat.reshape(spec.shape)
 
     def _fill_opaque(self, spec: OpaqueSpec) -> None:
         built: Any = spec.built
         resolve = self.resolve
-        built.args = tuple(resolve(part) for part in spec.args)
+        built.args = resolve(spec.args)
         if spec.kwargs:
-            built.kwargs = {str(k): resolve(part) for k, part in spec.kwargs.items()}
+            built.kwargs = resolve(spec.kwargs)
         built.state = resolve(spec.state)
         if spec.pairs:
             parts = [resolve(part) for part in spec.pairs]
@@ -241,28 +239,25 @@ def _hashed(parts: list[object]) -> frozenset[object]:
 def _insert(
     target: dict[object, object], keys: Iterable[object], values: Iterable[object]
 ) -> None:
-    """Set items in order; in a Counter too, where `update` would add."""
+    """Set items in order."""
     try:
+        # Not `update`: a Counter's adds, and dict's own loses an OrderedDict's order.
         for key, value in zip(keys, values, strict=True):
-            target[key] = value
+            target[key] = value  # noqa: PERF403
     except TypeError as error:
         raise ForbiddenCallError("dict", "a key cannot be hashed") from error
 
 
 def _shell(spec: Spec) -> object:
     """Return the empty container a composite spec will be (rule 1)."""
-    if type(spec) is MappingSpec:
+    if type(spec) is MappingSpec or type(spec) is SequenceSpec:
         if spec.kind == "defaultdict":
-            return defaultdict(_FACTORIES[spec.factory])
-        kinds: dict[str, Callable[[], object]]
-        kinds = {"OrderedDict": OrderedDict, "Counter": Counter, "dict": dict}
-        return kinds[spec.kind]()
-    if type(spec) is SequenceSpec:
+            return defaultdict(_FACTORIES[spec.factory])  # type: ignore[union-attr]
         if spec.kind == "deque":
-            return deque(maxlen=spec.maxlen)
-        return {"list": list, "set": set}[spec.kind]()
+            return deque(maxlen=spec.maxlen)  # type: ignore[union-attr]
+        return _EMPTY[spec.kind]()
     if type(spec) is NamespaceSpec:
-        return Namespace() if "argparse" in spec.kind.lower() else SimpleNamespace()
+        return _EMPTY[spec.kind]()
     if type(spec) is OpaqueSpec:
         return Opaque(spec.name)
     if type(spec) is ObjectArraySpec:
@@ -270,27 +265,27 @@ def _shell(spec: Spec) -> object:
     raise TypeError(f"{type(spec).__name__} has no shell")
 
 
-def _parts(value: object) -> Iterable[object]:
+def _parts(value: Any) -> Iterable[object]:
     """Return what a container or composite spec holds."""
     kind = type(value)
     if kind is dict:
-        return value.values()  # type: ignore[attr-defined,no-any-return]
+        return value.values()  # type: ignore[no-any-return]
     if kind is list or kind is tuple:
-        return value  # type: ignore[return-value]
-    if kind is MappingSpec:
-        return (*value.pairs, value.metadata)  # type: ignore[attr-defined]
+        return value  # type: ignore[no-any-return]
     if kind is SequenceSpec or kind is ObjectArraySpec:
-        return value.elements  # type: ignore[attr-defined,no-any-return]
+        return value.elements  # type: ignore[no-any-return]
+    if kind is MappingSpec:
+        return (*value.pairs, value.metadata)
     if kind is NamespaceSpec:
-        return value.attributes.values()  # type: ignore[attr-defined,no-any-return]
-    if kind is OpaqueSpec:
-        return (
-            *value.args,  # type: ignore[attr-defined]
-            *(value.kwargs or {}).values(),  # type: ignore[attr-defined]
-            value.state,  # type: ignore[attr-defined]
-            *(value.pairs or ()),  # type: ignore[attr-defined]
-            *(value.elements or ()),  # type: ignore[attr-defined]
-        )
-    if kind is ExtraSpec:
-        return (*value.args, value.state)  # type: ignore[attr-defined]
+        return value.attributes.values()  # type: ignore[no-any-return]
+    return _held(value)
+
+
+def _held(value: Any) -> Iterable[object]:
+    """Return what an opaque or caller's object holds; nothing for any other."""
+    if type(value) is OpaqueSpec:
+        pairs, elements = value.pairs or (), value.elements or ()
+        return (value.args, value.kwargs, value.state, *pairs, *elements)
+    if type(value) is ExtraSpec:
+        return (value.args, value.state)
     return ()

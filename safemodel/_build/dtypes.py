@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import torch
 
 from safemodel.errors import UnsupportedFormatError, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NAMES = (
     "bfloat16",
@@ -59,6 +66,14 @@ _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)
 }
 QUANTIZED = frozenset({"qint32", "qint8", "quint2x4", "quint4x2", "quint8"})
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Hide torch's notice that quantised tensors will go; reading is no new use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -13,14 +13,12 @@ index outside its size writes outside its memory. So every index is proved first
 from __future__ import annotations
 
 import math
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
-from safemodel._build.dtypes import torch_dtype
+from safemodel._build.dtypes import quietly, torch_dtype
 from safemodel._graph.specs import (
     UNBUILT,
     NestedSpec,
@@ -32,7 +30,6 @@ from safemodel._graph.specs import (
 from safemodel.errors import ForbiddenCallError, StorageBoundsError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from safemodel._build.storages import Storages
 
 Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -245,14 +242,6 @@ def _prove_compressed(
     )
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Hide torch's notice that quantised tensors will go: reading them is no new use."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
 def build_quantized(spec: QuantizedSpec, storages: Storages) -> None:
     """Build a quantised tensor over its storage.
 
@@ -261,7 +250,7 @@ def build_quantized(spec: QuantizedSpec, storages: Storages) -> None:
     """
     view = spec.view
     untyped = storages.untyped(view.storage)
-    with _quietly(), torch.no_grad():
+    with quietly(), torch.no_grad():
         if spec.scheme == "per_tensor_affine":
             empty = _empty_per_tensor(spec, untyped.device)
         else:
@@ -289,9 +278,8 @@ def _empty_per_tensor(spec: QuantizedSpec, device: torch.device) -> torch.Tensor
 
 def _empty_per_channel(spec: QuantizedSpec, device: torch.device) -> torch.Tensor:
     shape, axis = spec.view.shape, spec.axis
-    if not isinstance(spec.scale, Spec) or not isinstance(spec.zero_point, Spec):
-        raise ForbiddenCallError("quantised tensor", "channels need tensors")
-    scales, zeros = _tensor(spec.scale), _tensor(spec.zero_point)
+    scales = _channel_numbers(spec.scale, spec.scheme, torch.float64)
+    zeros = _channel_numbers(spec.zero_point, spec.scheme, torch.int64)
     if axis is None:
         raise ForbiddenCallError("quantised tensor", "channels need an axis")
     _require(
@@ -310,6 +298,18 @@ def _empty_per_channel(spec: QuantizedSpec, device: torch.device) -> torch.Tenso
         small, scales=scales, zero_points=zeros, axis=axis,
         dtype=torch_dtype(spec.view.dtype), device=device,
     )  # fmt: skip
+
+
+def _channel_numbers(
+    spec: float | Spec, scheme: str, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return one number a channel; a list of an old file has the scheme's dtype."""
+    if not isinstance(spec, Spec):
+        raise ForbiddenCallError("quantised tensor", "channels need tensors")
+    if isinstance(spec.built, np.ndarray):
+        exact = torch.from_numpy(spec.built)
+        return exact.to(torch.float32 if scheme.endswith("_float_qparams") else dtype)
+    return _tensor(spec)
 
 
 def build_nested(spec: NestedSpec) -> None:

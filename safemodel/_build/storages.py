@@ -22,11 +22,11 @@ from safemodel._build.memory import prefer_huge_pages
 from safemodel.errors import ChecksumError, StorageBoundsError
 
 if TYPE_CHECKING:
-    from safemodel._graph.specs import Spec, StorageSpec
     from collections.abc import Callable, Iterable, Mapping
 
     from safemodel._build.devices import Placement
     from safemodel._containers.source import Record
+    from safemodel._graph.specs import Spec, StorageSpec
     from safemodel.limits import Limits
 
 STORED = 0
@@ -221,6 +221,10 @@ class Storages:
         if spec.dtype == "bool" and int(flat.max()) > 1:
             return None
         return flat
+
+    def is_built(self, spec: StorageSpec) -> bool:
+        """Whether tensors of this storage have to share it."""
+        return spec in self._built
 
 
 def _meta_storage(size: int) -> torch.UntypedStorage:

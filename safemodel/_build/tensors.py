@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from safemodel._build.dtypes import QUANTIZED, torch_dtype
+from safemodel._build.dtypes import QUANTIZED, quietly, torch_dtype
 from safemodel._build.storages import STORED, Storages, check_crc, normalise_bool
 from safemodel._graph.specs import (
     UNBUILT,
@@ -111,14 +111,7 @@ def _build_alike(
     specs: list[TensorSpec], dtype: str, shape: tuple[int, ...], *, verify: bool
 ) -> None:
     """Build tensors of one dtype and shape, each the whole of its storage."""
-    parts = []
-    for spec in specs:  # hot: once a tensor
-        record = spec.storage.record
-        data = record.source.view(record.offset, record.size)  # type: ignore[union-attr]  # _fits
-        if verify and crc32(data) != record.crc32:  # type: ignore[union-attr]
-            check_crc(record, crc32(data))  # type: ignore[arg-type]
-        parts.append(data)
-    joined = bytearray().join(parts)
+    joined = bytearray().join(_contents(specs, verify=verify))
     if dtype == "bool":
         normalise_bool(np.frombuffer(joined, dtype=np.uint8))
     rows = torch.frombuffer(joined, dtype=torch_dtype(dtype)).view(len(specs), *shape)
@@ -129,6 +122,28 @@ def _build_alike(
             finish(tensor, spec)
         else:
             spec.built = tensor
+
+
+def _contents(specs: list[TensorSpec], *, verify: bool) -> list[memoryview]:
+    """Return the bytes of storages of one size, read together where they are near."""
+    records = [record for spec in specs if (record := spec.storage.record)]
+    first, last, size = records[0], records[-1], records[0].size
+    source, start = first.source, first.offset
+    length = last.offset + size - start
+    near = last.source is source and 0 < length <= 2 * _BATCH
+    span = source.view(start, length) if near else memoryview(b"")
+    room = len(span) - size
+    parts = []
+    for record in records:  # hot: once a tensor
+        at = record.offset - start
+        if 0 <= at <= room and record.source is source:
+            data = span[at : at + size]
+        else:
+            data = record.source.view(record.offset, size)
+        if verify and record.crc32 != (actual := crc32(data)):
+            check_crc(record, actual)
+        parts.append(data)
+    return parts
 
 
 def finish(tensor: torch.Tensor, spec: TensorSpec) -> None:
@@ -189,7 +204,11 @@ def _as_bools(untyped: torch.UntypedStorage) -> torch.UntypedStorage:
 
 def build_tensor(spec: TensorSpec, storages: Storages) -> None:
     """Build one strided tensor on its storage."""
-    finish(_view(spec, storages), spec)
+    if spec.dtype in QUANTIZED:  # without a scale: torch allows it, and warns
+        with quietly():
+            spec.built = _view(spec, storages)
+    else:
+        finish(_view(spec, storages), spec)
 
 
 def build_mapped(spec: TensorSpec, storages: Storages) -> bool:
@@ -200,8 +219,10 @@ def build_mapped(spec: TensorSpec, storages: Storages) -> bool:
     """
     storage = spec.storage
     if (
-        spec.dtype != storage.dtype
+        storages.is_built(storage)
+        or spec.dtype != storage.dtype
         or spec.dtype == "bool"
+        or spec.dtype in QUANTIZED
         or spec.offset
         or spec.conj
         or spec.neg
