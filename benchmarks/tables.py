@@ -1,0 +1,106 @@
+"""The table of results: figures beside what they must and should reach."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from measure import machine
+
+if TYPE_CHECKING:
+    from measure import Timings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: What was measured.
+        figure: The figure.
+        unit: "x" is a ratio, and more is better; of every other unit less is.
+        must: What is required, or None.
+        aim: What is hoped for, or None.
+    """
+
+    what: str
+    figure: float
+    unit: str
+    must: float | None
+    aim: float | None
+
+    def reaches(self, target: float | None) -> bool:
+        """Return whether the figure is as good as a target; no target is none."""
+        if target is None:
+            return False
+        return self.figure >= target if self.unit == "x" else self.figure <= target
+
+    def verdict(self) -> str:
+        """Return the best target reached, or that the required one was missed."""
+        if self.reaches(self.aim):
+            return "aim"
+        if self.must is None:
+            return "" if self.aim is None else "below aim"
+        return "must" if self.reaches(self.must) else "**MISS**"
+
+    def markdown(self) -> str:
+        """Return the row as Markdown."""
+        targets = (
+            "" if target is None else f"{target:g} {self.unit}"
+            for target in (self.must, self.aim)
+        )
+        cells = (self.what, f"{self.figure:.2f} {self.unit}", *targets, self.verdict())
+        return f"| {' | '.join(cells)} |"
+
+
+class Report:
+    """Collects rows and timings, and prints rows as they come."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.details: list[str] = []
+
+    def row(
+        self,
+        what: str,
+        figure: float,
+        unit: str = "x",
+        *,
+        must: float | None = None,
+        aim: float | None = None,
+    ) -> None:
+        """Add one line of the table."""
+        row = Row(what=what, figure=figure, unit=unit, must=must, aim=aim)
+        self.rows.append(row)
+        print(f"  {what}: {figure:.2f} {unit} {row.verdict()}", flush=True)
+
+    def timings(self, title: str, timings: Timings) -> None:
+        """Add the medians and ranges of one set of contenders."""
+        self.details += ["", f"### {title}", "", "| | median | fastest | slowest |"]
+        self.details += ["|---|---:|---:|---:|"]
+        for name, seconds in timings.rounds.items():
+            cells = (statistics.median(seconds), min(seconds), max(seconds))
+            shown = " | ".join(f"{cell * 1000:,.1f} ms" for cell in cells)
+            self.details.append(f"| {name} | {shown} |")
+
+    def markdown(self) -> str:
+        """Return the whole page."""
+        today = datetime.now(tz=UTC).date().isoformat()
+        lines = [
+            "# Results",
+            "",
+            f"Written by `make bench` on {today}; README.md beside it has the method.",
+            "Ratios (x) are times faster than the baseline, both timed in turns in one",
+            "run. **MISS** means that the required figure was not reached.",
+            "",
+            *(f"- {line}" for line in machine()),
+            "",
+            "| | measured | must | aim | reached |",
+            "|---|---:|---:|---:|---|",
+            *(row.markdown() for row in self.rows),
+            *self.details,
+            "",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""Every public name, used as a caller would; checked by mypy, never run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, assert_type
+
+import torch
+
+from safemodel import (
+    SALVAGE,
+    STRICT,
+    ChecksumError,
+    ForbiddenCallError,
+    ForbiddenGlobalError,
+    ForbiddenOpcodeError,
+    LimitExceededError,
+    Limits,
+    MalformedFileError,
+    Opaque,
+    Policy,
+    SafeModelError,
+    StorageBoundsError,
+    TruncatedFileError,
+    UnsafeFileError,
+    UnsupportedFormatError,
+    __version__,
+    safe_load,
+    state_dict,
+)
+
+assert_type(__version__, str)
+
+
+def loading(model: torch.nn.Module) -> None:
+    """Take every call that torch.load takes."""
+    assert_type(safe_load("model.pt"), Any)
+    safe_load(Path("model.pt"), "cpu")
+    safe_load(b"bytes")
+    safe_load(bytearray(8), map_location=torch.device("cpu"))
+    safe_load(io.BytesIO(), {"cuda:0": "cpu"})
+    safe_load("model.pt", lambda storage, location: storage)  # noqa: ARG005  # torch's
+    safe_load("model.pt", None, None, weights_only=True, mmap=True)
+    safe_load("model.pt", weights_only=False, encoding="latin1", errors="strict")
+    safe_load("model.pt", verify_checksums=False)
+    safe_load("model.pt", mmap=True, verify_checksums="all")
+    checkpoint = safe_load("model.pt", policy=SALVAGE, limits=Limits(max_depth=10))
+    model.load_state_dict(state_dict(checkpoint))
+
+
+class Config:
+    """A class of the caller."""
+
+
+def make_config(args: tuple[object, ...], state: object, /) -> Config:
+    """Return a `Config`; the state is the caller's to check."""
+    if args or state is None:
+        raise ValueError
+    return Config()
+
+
+def policies() -> Policy:
+    """Policies and limits are values."""
+    assert_type(STRICT, Policy)
+    assert_type(Limits().max_depth, int)
+    assert_type(Limits().max_amplification, float)
+    assert_type(STRICT.with_extra({"my.pkg.Config": make_config}), Policy)
+    return Policy(others="opaque", extra={"my.pkg.Config": make_config})
+
+
+def opaque(value: Opaque) -> None:
+    """What an opaque value says of itself."""
+    assert_type(value.qualified_name, str)
+    assert_type(value.args, tuple[object, ...])
+    assert_type(value["lr"], object)
+    assert_type(value.state_dict(), dict[str, object])
+    for name in value:
+        assert_type(name, str)
+
+
+def errors() -> None:  # noqa: C901  # one branch an error
+    """Errors by what a caller does next, and the facts they carry."""
+    try:
+        safe_load("model.pt")
+    except ForbiddenGlobalError as error:
+        assert_type(error.module, str)
+        assert_type(error.globals, tuple[tuple[str, str, str, int], ...])
+    except ForbiddenOpcodeError as error:
+        assert_type(error.opcode, str)
+    except ForbiddenCallError as error:
+        assert_type(error.reason, str)
+    except LimitExceededError as error:
+        assert_type(error.limit, str)
+    except UnsafeFileError:
+        pass
+    except ChecksumError as error:
+        assert_type(error.expected, int)
+    except (TruncatedFileError, StorageBoundsError) as error:
+        assert_type(error.needed, int)
+    except MalformedFileError as error:
+        assert_type(error.position, int | None)
+    except UnsupportedFormatError as error:
+        assert_type(error.what, str)
+    except SafeModelError:
+        pass
