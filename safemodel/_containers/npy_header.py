@@ -106,9 +106,7 @@ def _read_text(source: Source, limits: Limits) -> tuple[str, int]:
             "npy header", needed=length, available=source.size - text_at
         )
     if length > allowed:
-        raise LimitExceededError(
-            "max_header_bytes", allowed=allowed, requested=length
-        )
+        raise LimitExceededError("max_header_bytes", allowed=allowed, requested=length)
     encoding = "utf-8" if version == (3, 0) else "latin-1"
     try:
         text = source.read(text_at, length).decode(encoding)

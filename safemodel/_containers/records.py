@@ -124,7 +124,9 @@ class Record:
 
     def _inflate(self, limits: Limits) -> bytes:
         """Return the inflated bytes, exactly as many as declared."""
-        allowed = max(limits.max_inflation * self.stored_size, limits.min_inflated_bytes)
+        allowed = max(
+            limits.max_inflation * self.stored_size, limits.min_inflated_bytes
+        )
         if self.size > allowed:
             raise LimitExceededError(
                 "max_inflation",

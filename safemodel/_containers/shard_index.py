@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 16
 _MAX_NAME = 255
-_BARE_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:.~ ][^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:]*")
+_BARE_NAME = re.compile(
+    r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:.~ ][^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:]*"
+)
 
 
 def read_shard_index(data: bytes, *, limits: Limits) -> dict[str, tuple[str, ...]]:

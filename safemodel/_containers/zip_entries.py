@@ -163,7 +163,9 @@ def _check_descriptor(source: Source, entry: Entry, data_end: int, end: int) -> 
     gap = end - data_end
     if not entry.flags & FLAG_DESCRIPTOR:
         if gap:
-            _refuse(f"is followed by {gap:,} bytes that belong to no record", entry.name)
+            _refuse(
+                f"is followed by {gap:,} bytes that belong to no record", entry.name
+            )
         return
     form = _DESCRIPTORS.get(gap)
     if form is None:
@@ -274,7 +276,7 @@ def decode_name(name: bytes, flags: int) -> str:
 
 def _text(name: bytes) -> str:
     """Return a raw name for an error's attribute."""
-    return name[: MAX_16].decode("utf-8", "backslashreplace")
+    return name[:MAX_16].decode("utf-8", "backslashreplace")
 
 
 def _refuse(reason: str, name: bytes) -> NoReturn:
