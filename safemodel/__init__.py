@@ -4,7 +4,9 @@ A model file is parsed, checked and built; nothing it names is ever imported, lo
 up or called. Importing this package imports neither torch nor numpy nor numba.
 """
 
+from safemodel._graph.modules import state_dict
 from safemodel._graph.opaque import Opaque
+from safemodel._load import safe_load
 from safemodel.errors import (
     ChecksumError,
     ForbiddenCallError,
@@ -41,4 +43,6 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedFormatError",
     "__version__",
+    "safe_load",
+    "state_dict",
 ]
