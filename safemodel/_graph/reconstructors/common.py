@@ -25,6 +25,7 @@ from safemodel._unpickle.nodes import (
     GlobalRef,
     PersistentRef,
     SetNode,
+    TensorCall,
 )
 from safemodel.errors import (
     ForbiddenCallError,
@@ -34,7 +35,7 @@ from safemodel.errors import (
 )
 
 if TYPE_CHECKING:
-    from safemodel._containers.source import Record
+    from safemodel._containers.records import Record
     from safemodel._graph.specs import Spec, StorageSpec
     from safemodel.limits import Limits
 
@@ -45,7 +46,7 @@ INT64_END = 1 << 63
 
 NEWOBJ = 0x81
 
-_NODES = (Call, GlobalRef, PersistentRef, SetNode, FrozenSetNode)
+_NODES = (Call, TensorCall, GlobalRef, PersistentRef, SetNode, FrozenSetNode)
 
 
 def _no_nested(data: bytes, call: Call) -> object:
@@ -270,6 +271,7 @@ def flag(value: object, call: Call, ctx: CheckContext, what: str) -> bool:
 
 def text(value: object, call: Call, ctx: CheckContext, what: str) -> str:
     """Return text; bytes of a Python 2 string count as such."""
+    value = ctx.value_of(value, call)
     if type(value) is bytes:
         return value.decode("latin-1")
     if type(value) is not str:
