@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x93NUMPY"
 _VERSION_AT = len(MAGIC)
 _LENGTH_AT = _VERSION_AT + 2
-_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+_LENGTH_BYTES = {b"\x01\0": 2, b"\x02\0": 4, b"\x03\0": 4}
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _KEYS = {"descr", "fortran_order", "shape"}
@@ -92,7 +92,7 @@ def _read_text(source: Source, limits: Limits) -> tuple[str, int]:
     start = bytes(source.view(0, min(_LENGTH_AT + 4, source.size)))
     if not start.startswith(MAGIC):
         _refuse("it does not start with the magic of the format")
-    version = tuple(start[_VERSION_AT:_LENGTH_AT])
+    version = start[_VERSION_AT:_LENGTH_AT]
     if len(version) == 2 and version not in _LENGTH_BYTES:  # noqa: PLR2004
         _refuse(f"its version {version[0]}.{version[1]} is none of 1.0, 2.0, 3.0")
     width = _LENGTH_BYTES.get(version, 2)
@@ -107,7 +107,7 @@ def _read_text(source: Source, limits: Limits) -> tuple[str, int]:
         )
     if length > allowed:
         raise LimitExceededError("max_header_bytes", allowed=allowed, requested=length)
-    encoding = "utf-8" if version == (3, 0) else "latin-1"
+    encoding = "utf-8" if version == b"\x03\0" else "latin-1"
     try:
         text = source.read(text_at, length).decode(encoding)
     except UnicodeDecodeError as error:

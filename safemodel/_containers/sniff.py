@@ -31,7 +31,15 @@ class Format(Enum):
     TORCHSCRIPT = "TorchScript archive"
     NPZ = "npz archive"
     ZIP_OF_MODELS = "zip archive of several members"
-    FOREIGN_ZIP = "foreign zip archive"
+    EMPTY_ZIP = "a zip archive without any record"
+    TORCH_PACKAGE = "a torch.package archive, which holds Python code"
+    TORCH_EXPORT = "a torch.export archive (.pt2)"
+    OLD_TORCHSCRIPT = "a TorchScript archive of torch 1.0"
+    MODEL_ARCHIVE = "a TorchServe model archive (.mar)"
+    KERAS = "a Keras archive (.keras)"
+    OFFICE = "an Office document"
+    OPEN_DOCUMENT = "an OpenDocument or EPUB document"
+    JAVA = "a Java archive or Android package"
     PICKLE = "pickle"
     LEGACY = "torch stream (before 1.6)"
     TAR = "tar archive"
@@ -162,45 +170,46 @@ def _starts_like_pickle(head: bytes) -> bool:
     return bool(head) and head[0] in _FIRST_OPCODES
 
 
-def classify_zip(names: Iterable[str]) -> tuple[Format, str]:
+def classify_zip(names: Iterable[str]) -> Format:
     """Tell what a zip archive holds, from the names of its records.
 
-    Returns:
-        The format, and a sentence if it is `Format.FOREIGN_ZIP`.
+    The value of a format that is no model is a sentence about it.
     """
-    names = list(names)
-    parts = [name.split("/") for name in names]
-    roots = {part[0] for part in parts}
-    leaves = {"/".join(part[1:]) for part in parts if len(part) > 1}
-    below = {part[1] for part in parts if len(part) > 2}  # noqa: PLR2004
-    known = set(names)
-    for wanted, what in _FOREIGN:
-        if wanted in known or wanted in leaves or wanted.rstrip("/") in roots | below:
-            return Format.FOREIGN_ZIP, what
-    if names and all(name.endswith(".npy") for name in names):
-        return Format.NPZ, ""
+    whole = set(names)
+    if not whole:
+        return Format.EMPTY_ZIP
+    roots = {name.partition("/")[0] for name in whole}
+    leaves = {name.partition("/")[2] for name in whole}
+    for telling, form in _FOREIGN.items():
+        if telling in whole or telling in leaves:
+            return form
+    if all(name.endswith(".npy") for name in whole):
+        return Format.NPZ
     if len(roots) == 1 and "data.pkl" in leaves:
-        if "constants.pkl" in leaves or "code" in below:
-            return Format.TORCHSCRIPT, ""
-        return Format.TORCH_ZIP, ""
+        if "constants.pkl" in leaves or any(map(_is_code, leaves)):
+            return Format.TORCHSCRIPT
+        return Format.TORCH_ZIP
     if len(roots) == 1 and "model.json" in leaves:
-        return Format.FOREIGN_ZIP, "a TorchScript archive of torch 1.0, older than 1.1"
-    if not names:
-        return Format.FOREIGN_ZIP, "a zip archive without any record"
-    return Format.ZIP_OF_MODELS, ""
+        return Format.OLD_TORCHSCRIPT
+    return Format.ZIP_OF_MODELS
 
 
-_FOREIGN = (
-    (".data/extern_modules", "a torch.package archive, which holds Python code"),
-    ("MAR-INF/MANIFEST.json", "a TorchServe model archive (.mar)"),
-    ("archive_format", "a torch.export archive (.pt2)"),
-    ("serialized_exported_program.json", "a torch.export archive (.pt2)"),
-    ("model.weights.h5", "a Keras archive (.keras)"),
-    ("[Content_Types].xml", "an Office document"),
-    ("META-INF/MANIFEST.MF", "a Java archive"),
-    ("AndroidManifest.xml", "an Android package"),
-    ("mimetype", "an OpenDocument or EPUB document"),
-)
+def _is_code(leaf: str) -> bool:
+    """Tell whether a record lies in TorchScript's folder of source code."""
+    return leaf.startswith("code/")
+
+
+_FOREIGN = {
+    ".data/extern_modules": Format.TORCH_PACKAGE,
+    "MAR-INF/MANIFEST.json": Format.MODEL_ARCHIVE,
+    "archive_format": Format.TORCH_EXPORT,
+    "serialized_exported_program.json": Format.TORCH_EXPORT,
+    "model.weights.h5": Format.KERAS,
+    "[Content_Types].xml": Format.OFFICE,
+    "mimetype": Format.OPEN_DOCUMENT,
+    "META-INF/MANIFEST.MF": Format.JAVA,
+    "AndroidManifest.xml": Format.JAVA,
+}
 
 
 def describe_unknown(head: bytes, size: int) -> str:

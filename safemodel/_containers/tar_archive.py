@@ -64,7 +64,7 @@ def is_tar_header(block: bytes) -> bool:
         return False
 
 
-def read_tar(source: Source, *, limits: Limits) -> dict[str, Record]:
+def read_tar_archive(source: Source, *, limits: Limits) -> dict[str, Record]:
     """Return the regular files of a tar archive by name, in file order.
 
     Raises:

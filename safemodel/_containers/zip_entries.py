@@ -115,7 +115,7 @@ def check_local(source: Source, entry: Entry, end: int) -> int:
     if signature != LOCAL_SIGNATURE:
         _refuse("has no local header where the central directory says", name)
     extra_at = entry.start + LOCAL.size + name_length
-    data_at = extra_at + extra_length
+    data_at: int = extra_at + extra_length
     if data_at + entry.stored_size > end:
         _refuse("overlaps its neighbour", name)
     local_name = source.read(entry.start + LOCAL.size, name_length)

@@ -1,0 +1,94 @@
+"""Records: inflating is bounded, exact, and compared with its CRC-32."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from safemodel._containers.records import Record
+from safemodel._containers.source import open_source
+from safemodel.errors import (
+    ChecksumError,
+    LimitExceededError,
+    MalformedFileError,
+    TruncatedFileError,
+    UnsupportedFormatError,
+)
+from safemodel.limits import DEFAULT_LIMITS, Limits
+
+TEXT = b"weights " * 1000
+
+
+def deflated(data: bytes = TEXT, **changes: object) -> Record:
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(data) + packer.flush()
+    fields = {"size": len(data), "crc32": zlib.crc32(data), "stored_size": len(packed)}
+    packed += b"behind"
+    return Record("r", open_source(packed), 0, method=8, **{**fields, **changes})
+
+
+def test_a_deflated_record_inflates_to_its_bytes():
+    """The ordinary case."""
+    assert deflated().read(limits=DEFAULT_LIMITS) == TEXT
+    assert deflated(b"").read(limits=DEFAULT_LIMITS) == b""
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_another_size_than_declared_is_malformed(off):
+    """One byte more or less than declared is refused."""
+    with pytest.raises(MalformedFileError) as caught:
+        deflated(size=len(TEXT) + off).read(limits=DEFAULT_LIMITS)
+    assert caught.value.record == "r"
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_the_stream_fills_its_span_exactly(off):
+    """A cut stream and bytes behind its end are refused."""
+    whole = deflated()
+    with pytest.raises(MalformedFileError):
+        deflated(stored_size=whole.stored_size + off).read(limits=DEFAULT_LIMITS)
+
+
+def test_inflation_is_bounded_by_ratio_or_absolute_size():
+    """The larger of both bounds decides, on both of its sides."""
+    record = deflated()
+    ratio = record.size / record.stored_size
+
+    record.read(limits=Limits(max_inflation=ratio, min_inflated_bytes=1))
+    record.read(limits=Limits(max_inflation=1, min_inflated_bytes=len(TEXT)))
+    with pytest.raises(LimitExceededError) as caught:
+        record.read(limits=Limits(max_inflation=1, min_inflated_bytes=len(TEXT) - 1))
+    assert (caught.value.limit, caught.value.allowed) == ("max_inflation", 1)
+
+
+def test_a_broken_stream_is_malformed():
+    """zlib's own error does not escape."""
+    record = Record("r", open_source(b"\xff" * 10), 0, 10, None, 8, 10)
+    with pytest.raises(MalformedFileError):
+        record.read(limits=DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize("method", [0, 8])
+def test_a_wrong_checksum_is_refused_unless_told_otherwise(method):
+    """Torch loads such a record in silence."""
+    right = zlib.crc32(TEXT)
+    record = deflated(crc32=right ^ 1) if method else Record(
+        "r", open_source(TEXT), 0, len(TEXT), right ^ 1
+    )
+    assert record.read(limits=DEFAULT_LIMITS, verify=False) == TEXT
+    with pytest.raises(ChecksumError) as caught:
+        record.read(limits=DEFAULT_LIMITS)
+    assert (caught.value.expected, caught.value.actual) == (right ^ 1, right)
+
+
+def test_a_method_that_cannot_be_read_is_named():
+    """The message says what the compression is called."""
+    with pytest.raises(UnsupportedFormatError, match="zstd"):
+        Record("r", open_source(b""), 0, 0, None, 93).read(limits=DEFAULT_LIMITS)
+
+
+def test_a_record_past_the_end_is_truncated():
+    """A span that is not there is not read."""
+    with pytest.raises(TruncatedFileError):
+        Record("r", open_source(b"abc"), 1, 3).read(limits=DEFAULT_LIMITS)
