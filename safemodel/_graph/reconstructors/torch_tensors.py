@@ -12,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Any
+
 from safemodel._graph.composite_specs import MappingSpec, OpaqueSpec
 from safemodel._graph.reconstructors.common import (
     INDEX_END,
@@ -46,41 +48,44 @@ from safemodel._graph.specs import ParameterSpec, StorageSpec, TensorSpec
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef, PersistentRef
 
 
-# One function without helpers, because files call it tens of thousands of times: it
-# accepts what torch writes today, and whatever it does not know goes the long way.
+def _is_ordinary(call: Call, ctx: CheckContext) -> bool:
+    """Say whether a call has the arguments torch writes today, by their types."""
+    args = call.args
+    if len(args) != 6 or call.state is not UNCHECKED:
+        return False
+    ref, offset, shape, stride, requires_grad, hooks = args
+    if type(ref) is not PersistentRef or type(hooks) is not Call:
+        return False
+    empty = hooks.value
+    return (
+        type(ref.value) is StorageSpec
+        and type(empty) is MappingSpec
+        and empty.kind == "OrderedDict"
+        and not empty.pairs
+        and type(shape) is tuple
+        and type(stride) is tuple
+        and len(shape) == len(stride) <= ctx.limits.max_dimensions
+        and type(offset) is int
+        and 0 <= offset < INDEX_END
+        and requires_grad is False
+        and not call.kwargs
+        and call.pairs is None
+        and call.elements is None
+    )
+
+
+# A short way for what torch writes today, because files call it tens of thousands of
+# times; whatever it does not know goes the long way.
 def check_tensor_v2(call: Call, ctx: CheckContext) -> object:
     """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, bits]).
 
     Source: the strided-view definition of `torch.Tensor.as_strided`.
     """
-    args = call.args
-    if len(args) != 6 or call.state is not UNCHECKED:
+    if not _is_ordinary(call, ctx):
         return _tensor_v2(call, ctx)
-    ref, offset, shape, stride, requires_grad, hooks = args
-    if (
-        type(ref) is not PersistentRef
-        or type(hooks) is not Call
-        or type(shape) is not tuple
-        or type(stride) is not tuple
-        or type(offset) is not int
-        or requires_grad is not False
-        or len(shape) != len(stride)
-        or not 0 <= offset < INDEX_END
-        or call.kwargs
-        or call.pairs is not None
-        or call.elements is not None
-        or len(shape) > ctx.limits.max_dimensions
-    ):
-        return _tensor_v2(call, ctx)
+    args: tuple[Any, ...] = call.args  # their types were just compared
+    ref, offset, shape, stride, _, _ = args
     storage = ref.value
-    empty = hooks.value
-    if (
-        type(storage) is not StorageSpec
-        or type(empty) is not MappingSpec
-        or empty.pairs
-        or empty.kind != "OrderedDict"
-    ):
-        return _tensor_v2(call, ctx)
     numel, needed = 1, offset + 1
     for size, step in zip(shape, stride):  # noqa: B905  # lengths are equal, and speed
         if (
