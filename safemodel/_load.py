@@ -87,7 +87,8 @@ def safe_load(  # noqa: PLR0913 - torch.load's parameters, and ours
                 graph,
                 map_location=map_location,
                 mmap=bool(mmap),
-                verify=verify_checksums == "all" or (bool(verify_checksums) and not mmap),
+                verify=verify_checksums == "all"
+                or (bool(verify_checksums) and not mmap),
                 limits=limits,
             )
             source.finish(reading.consumed)

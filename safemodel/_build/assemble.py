@@ -34,6 +34,7 @@ from safemodel._unpickle.nodes import (
     GlobalRef,
     PersistentRef,
     SetNode,
+    TensorCall,
 )
 from safemodel.errors import ForbiddenCallError
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _ATOMS = frozenset({NoneType, bool, bytearray, bytes, complex, float, int, str})
-_NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode})
+_NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode, TensorCall})
 _FACTORIES: dict[str | None, Callable[[], object] | None] = {
     None: None,
     "bool": bool,

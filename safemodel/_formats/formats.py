@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safemodel._containers.sniff import Format, classify_zip, describe_unknown, sniff
+from safemodel._containers.sniff import (
+    HEAD_BYTES,
+    Format,
+    classify_zip,
+    describe_unknown,
+    sniff,
+)
 from safemodel._containers.tar_archive import read_tar_archive
 from safemodel._containers.zip_archive import read_zip
 from safemodel._formats.arrays import read_npy, read_npz
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel.limits import Limits
     from safemodel.policy import Policy
-
-_HEAD_BYTES = 512
 
 
 def read_file(
@@ -82,7 +86,7 @@ def read_any(reading: Reading, source: Source, prefix: str) -> tuple[object, int
         return read_tar(reading, records, prefix), source.size
     if form is Format.SHARD_INDEX:
         return read_sharded(reading, source), source.size
-    head = source.read(0, min(source.size, _HEAD_BYTES))
+    head = source.read(0, min(source.size, HEAD_BYTES))
     raise UnsupportedFormatError(describe_unknown(head, source.size))
 
 
@@ -98,7 +102,7 @@ def _read_zip(reading: Reading, source: Source, prefix: str) -> object:
         return read_npz(reading, archive.records, prefix)
     if form is Format.ZIP_OF_MODELS:
         return read_bundle(reading, archive.records, prefix)
-    raise UnsupportedFormatError(f"a zip archive that is no model: {form.value}")
+    raise UnsupportedFormatError(form.value)
 
 
 def _read_pickle(reading: Reading, source: Source, prefix: str) -> tuple[object, int]:

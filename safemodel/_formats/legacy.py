@@ -66,7 +66,7 @@ def read_legacy(reading: Reading, source: Source, prefix: str) -> tuple[object, 
     def resolve(ref: PersistentRef) -> object:
         return _module_class(ref) or table.resolve(ref)
 
-    value = reading.check_pickle(pickle, prefix, resolve)
+    value = reading.check_pickle(pickle, prefix, resolve, table)
     reading.check.add_storages(table.storages.values(), prefix)
     reading.check.add_unused(
         f"{prefix}{key}" for key in records if key not in table.storages
@@ -171,7 +171,11 @@ def _item_sizes(pickle: Pickle) -> dict[str, tuple[int, object]]:
 def _module_class(ref: PersistentRef) -> object | None:
     """Rule 3: return the class of a ("module", class, file, source) id."""
     pid: Any = ref.pid
-    if type(pid) is tuple and len(pid) == _MODULE_ID and pid[0] in ("module", b"module"):
+    if (
+        type(pid) is tuple
+        and len(pid) == _MODULE_ID
+        and pid[0] in ("module", b"module")
+    ):
         if type(pid[1]) is not GlobalRef:
             raise MalformedFileError("a module without a class", position=ref.position)
         return pid[1]

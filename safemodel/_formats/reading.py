@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from safemodel._containers.records import Record
 from safemodel._containers.source import open_source
+from safemodel._graph.storages import StorageTable
 from safemodel._graph.walk import settle
 from safemodel._unpickle.machine import unpickle
-from safemodel.errors import MalformedFileError, TruncatedFileError
+from safemodel.errors import TruncatedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from safemodel._containers.source import Source
     from safemodel._graph.check import FileCheck
-    from safemodel._graph.storages import StorageTable
     from safemodel._unpickle.nodes import Call, PersistentRef
     from safemodel._unpickle.rare import Pickle
     from safemodel.limits import Limits
@@ -75,25 +75,23 @@ class Reading:
         self,
         pickle: Pickle,
         record: str,
-        persistent: StorageTable | Callable[[PersistentRef], object] | None = None,
+        persistent: Callable[[PersistentRef], object] | None = None,
+        table: StorageTable | None = None,
     ) -> object:
         """Check a parsed pickle; return its value.
 
         Args:
             pickle: The pickle.
             record: Its name, for errors.
-            persistent: What resolves persistent ids; None where there are none.
+            persistent: What resolves persistent ids, where ``table`` alone does not.
+            table: The storages; None where there are none.
         """
-        if persistent is None:
-            resolve: Callable[[PersistentRef], object] = _no_persistent
-        elif callable(persistent):
-            resolve = persistent
-        else:
-            resolve = persistent.resolve
+        storages = table or _NO_STORAGES
         return self.check.add_pickle(
             pickle,
             record=record,
-            persistent=resolve,
+            persistent=persistent or storages.resolve,
+            storage=storages.of_tensor,
             load_nested=self._nested(record),
             memory_record=_memory_record,
         )
@@ -115,10 +113,7 @@ def _memory_record(data: bytes) -> Record:
     return Record("", open_source(data), 0, len(data))
 
 
-def _no_persistent(ref: PersistentRef) -> object:
-    raise MalformedFileError(
-        "a persistent id where no storages are", position=ref.position
-    )
+_NO_STORAGES = StorageTable(lambda _: None)
 
 
 class PickleStream:

@@ -65,7 +65,8 @@ def _mapping(value: object, shard: str) -> dict[str, Any]:
     """Return the names and values of a shard."""
     value = settle(value)
     if type(value) is MappingSpec:
-        keys, values = value.pairs[::2], value.pairs[1::2]
+        keys: list[Any] = value.pairs[::2]
+        values = value.pairs[1::2]
     elif type(value) is dict:
         keys, values = list(value), list(value.values())
     else:

@@ -74,7 +74,7 @@ def _read_part(
     table = StorageTable(
         find_record, record=name, big_endian=_is_big_endian(reading, archive, root)
     )
-    value = reading.check_pickle(reading.parse(data, 0, name), name, table)
+    value = reading.check_pickle(reading.parse(data, 0, name), name, table=table)
     reading.check.add_storages(table.storages.values(), prefix + folder)
     reading.check.add_unused(
         prefix + other

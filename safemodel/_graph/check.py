@@ -32,10 +32,17 @@ from safemodel._graph.composite_specs import (
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._graph.reconstructors.common import CheckContext, Checker
 from safemodel._graph.specs import Spec
+from safemodel._graph.tensor_calls import check_tensor
 from safemodel._graph.walk import walk
 from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.keys import KeyGuard
-from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef, PersistentRef
+from safemodel._unpickle.nodes import (
+    UNCHECKED,
+    Call,
+    GlobalRef,
+    PersistentRef,
+    TensorCall,
+)
 from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenGlobalError,
@@ -87,6 +94,7 @@ class FileCheck:
         *,
         record: str,
         persistent: Callable[[PersistentRef], object],
+        storage: Callable[[TensorCall], StorageSpec],
         load_nested: Callable[[bytes, Call], object],
         memory_record: Callable[[bytes], Record],
     ) -> object:
@@ -96,6 +104,7 @@ class FileCheck:
             pickle: As the machine read it.
             record: Name of its record, for errors.
             persistent: Turns a persistent id into a storage spec.
+            storage: Gives the storage of a tensor.
             load_nested: Reads a file inside a pickle (`_load_from_bytes`).
             memory_record: Makes a record of bytes inside a pickle.
 
@@ -111,7 +120,7 @@ class FileCheck:
             self._globals(pickle.globals, record)
             for ref in pickle.persistent:
                 ref.value = persistent(ref)
-            self._calls(pickle)
+            self._calls(pickle, storage)
         except SafeModelError as error:
             raise self._or_refused(error.locate(record=record)) from error.__cause__
         finally:
@@ -227,12 +236,14 @@ class FileCheck:
         else:
             self._opaque[f"{module}.{name}"] = None
 
-    def _calls(self, pickle: Pickle) -> None:
+    def _calls(
+        self, pickle: Pickle, storage: Callable[[TensorCall], StorageSpec]
+    ) -> None:
         """Rule 3."""
         context = self._context
         if any(type(ref.value) is GlobalRef for ref in pickle.persistent):
             _name_classes(pickle)
-        table: dict[object, Checker] = {}
+        table: dict[GlobalRef, Checker] = {}
         for ref in pickle.globals:
             if f"{ref.module}.{ref.name}" in self.policy.extra:
                 table[ref] = self._extra
@@ -240,10 +251,18 @@ class FileCheck:
             name = canonical(ref.module, ref.name)
             entry = ALLOWED_CALLS.get(name)
             table[ref] = self._opaque_call if entry is None else entry.checker
+        made: set[int] = set()
         for call in pickle.calls:
-            checker = table.get(call.target) if type(call.target) is GlobalRef else None
-            if checker is None:
-                checker = self._call_of_result
+            if isinstance(call, TensorCall):
+                call.value = check_tensor(call, storage(call), context)
+                continue
+            if call.state is not UNCHECKED and id(call) not in made:
+                # Its state may hold what was made after it.
+                made.add(id(call))
+                continue
+            checker: Checker = self._call_of_result
+            if type(call.target) is GlobalRef:
+                checker = table[call.target]
             call.value = checker(call, context)
 
     def _extra(self, call: Call, context: CheckContext) -> object:
@@ -309,6 +328,8 @@ def _name_classes(pickle: Pickle) -> None:
         return value.value if known else value
 
     for call in pickle.calls:
+        if isinstance(call, TensorCall):
+            continue
         call.target = named(call.target)
         if any(type(arg) is PersistentRef for arg in call.args):
             call.args = tuple(map(named, call.args))

@@ -54,7 +54,7 @@ def module_state_dict(module: Opaque) -> Tensors:
         inside = above | {id(current)}
         waiting += [
             (child, f"{prefix}{name}.", inside)
-            for name, child in reversed(children.items())
+            for name, child in reversed([*children.items()])
             if isinstance(child, Opaque) and is_module(child)
         ]
     return flat
@@ -115,9 +115,13 @@ def _direct(obj: object) -> Tensors | None:
         return module_state_dict(obj) if is_module(obj) else None
     if isinstance(obj, Mapping) and obj:
         named = all(type(key) is str for key in obj)
-        if named and any(_is_tensor(value) for value in obj.values()) and all(
-            _is_tensor(value) or key.endswith("_extra_state")
-            for key, value in obj.items()
+        if (
+            named
+            and any(_is_tensor(value) for value in obj.values())
+            and all(
+                _is_tensor(value) or key.endswith("_extra_state")
+                for key, value in obj.items()
+            )
         ):
             return dict(obj)
     return None
@@ -146,6 +150,6 @@ def _find_modules(obj: object) -> dict[str, Opaque]:
             waiting += [(value[key], f"{place}[{key!r}]") for key in reversed([*value])]
         elif type(value) in (list, tuple):
             seen.add(id(value))
-            items = [*enumerate(value)]  # type: ignore[arg-type]
+            items: list[tuple[int, object]] = [*enumerate(value)]  # type: ignore[arg-type]
             waiting += [(item, f"{place}[{index}]") for index, item in reversed(items)]
     return places

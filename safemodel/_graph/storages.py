@@ -13,12 +13,12 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safemodel._graph.allowlist import STORAGE_DTYPES
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._graph.specs import StorageSpec, StorageViewSpec
-from safemodel._unpickle.nodes import GlobalRef, PersistentRef
+from safemodel._unpickle.nodes import GlobalRef, PersistentRef, TensorCall
 from safemodel.errors import (
     ForbiddenCallError,
     MalformedFileError,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from safemodel._containers.records import Record
+
+_Placed: TypeAlias = PersistentRef | TensorCall
 
 _MAX_LOCATION = 64
 _MAX_KEY = 64
@@ -78,19 +80,30 @@ class StorageTable:
             raise self._malformed("not the persistent id of a storage", ref)
         if type(key) is not str:
             key = self._key(key, ref)
+        known = self.find(kind, key, location, numel, ref)
+        if len(pid) == _VIEW_ID and pid[_PLAIN_ID] is not None:
+            return self._view(known, pid[_PLAIN_ID], ref)
+        return known
+
+    def of_tensor(self, call: TensorCall) -> StorageSpec:
+        """Return the storage of a tensor; raises as `resolve`."""
+        return self.find(call.storage_class, call.key, call.location, call.numel, call)
+
+    def find(
+        self, kind: Any, key: str, location: object, numel: object, ref: _Placed
+    ) -> StorageSpec:
+        """Return the storage with these facts, the same one for the same key."""
         dtype, itemsize, typed = self._classes.get(kind) or self._class(kind, ref)
         known = self.storages.get(key)
         if known is None:
-            known = self._new(key, location, numel, (dtype, itemsize, typed), ref)
-        elif known.dtype != dtype or known.numel != numel or known.typed != typed:
+            return self._new(key, location, numel, (dtype, itemsize, typed), ref)
+        if known.dtype != dtype or known.numel != numel or known.typed != typed:
             raise ForbiddenCallError(
                 f"storage {key}",
                 f"is {known.numel} × {known.dtype} and {quote(numel)} × {dtype}",
                 position=ref.position,
                 record=self._record,
             )
-        if len(pid) == _VIEW_ID and pid[_PLAIN_ID] is not None:
-            return self._view(known, pid[_PLAIN_ID], ref)
         return known
 
     def _new(
@@ -99,7 +112,7 @@ class StorageTable:
         location: object,
         numel: object,
         element: tuple[str, int, bool],
-        ref: PersistentRef,
+        ref: _Placed,
     ) -> StorageSpec:
         dtype, itemsize, typed = element
         if type(numel) is not int or not 0 <= numel < _NUMEL_END:
@@ -138,7 +151,7 @@ class StorageTable:
         self.storages[key] = spec
         return spec
 
-    def _class(self, kind: object, ref: PersistentRef) -> tuple[str, int, bool]:
+    def _class(self, kind: object, ref: _Placed) -> tuple[str, int, bool]:
         """Rule 2: return (dtype, itemsize, typed) of a storage class."""
         if type(kind) is not GlobalRef:
             raise self._malformed("a storage class that is not a global", ref)
@@ -191,5 +204,5 @@ class StorageTable:
             raise self._malformed("two views of a storage under one key", ref)
         return known
 
-    def _malformed(self, reason: str, ref: PersistentRef) -> MalformedFileError:
+    def _malformed(self, reason: str, ref: _Placed) -> MalformedFileError:
         return MalformedFileError(reason, record=self._record, position=ref.position)

@@ -36,6 +36,7 @@ from safemodel._unpickle.nodes import (
     GlobalRef,
     PersistentRef,
     SetNode,
+    TensorCall,
 )
 from safemodel.errors import LimitExceededError, MalformedFileError
 
@@ -50,7 +51,7 @@ SCALARS = frozenset(
     | {datetime.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID}
 )
 _ATOMS = SCALARS | {bytearray}
-_NODES = frozenset({Call, GlobalRef, PersistentRef, SetNode, FrozenSetNode})
+_NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode, TensorCall})
 _COMPOSITES = frozenset(
     {MappingSpec, SequenceSpec, NamespaceSpec, OpaqueSpec, ExtraSpec, ObjectArraySpec}
 )
@@ -122,13 +123,13 @@ class _Walk:
             if index < len(children):
                 child = children[index]
                 frame[2] = index + 1
-                known = self.done.get(id(child), UNCHECKED)
-                if known is UNCHECKED:
-                    self.enter(child, frames)
-                elif known is None:
+                known = self.done.get(id(child))
+                if known is not None:
+                    self.add(frame, *known)
+                elif id(child) in self.done:
                     self.cyclic = True
                 else:
-                    self.add(frame, *known)
+                    self.enter(child, frames)
                 continue
             frames.pop()
             self.done[id(value)] = (height, size)
@@ -318,5 +319,3 @@ def _by_dependency(immutables: list[Any], visit: _Walk) -> list[Any]:
             elif not state[id(value)]:
                 raise MalformedFileError("an immutable value holds itself")
     return ordered
-
-

@@ -22,6 +22,7 @@ from safemodel._unpickle.nodes import (
     FrozenSetNode,
     GlobalRef,
     PersistentRef,
+    TensorCall,
 )
 from safemodel.errors import LimitExceededError, MalformedFileError
 from safemodel.limits import Limits
@@ -31,7 +32,13 @@ _FREE_WIDE_KEYS = 256
 
 _STR_ONLY = {str}
 _SALTED = frozenset({str, bytes, type(None), bool})
-_UNCOUNTED = _SALTED | {Call, GlobalRef, PersistentRef, FrozenSetNode}
+_UNCOUNTED = _SALTED | {
+    Call,
+    FrozenSetNode,
+    GlobalRef,
+    PersistentRef,
+    TensorCall,
+}
 _HASHABLE = _UNCOUNTED | {int, float}
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from safemodel._unpickle.nodes import Call
 from safemodel._unpickle.rare import FROM_MARK, Pickle, RareOpcodes
-from safemodel._unpickle.shortcuts import text_run
+from safemodel._unpickle.shortcuts import NotReadError, text_run
 from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
@@ -119,7 +119,7 @@ class _Machine(RareOpcodes):
                 elif code == 0x94:  # MEMOIZE
                     memo.append(stack[-1])
                 elif code == 0x6A:  # LONG_BINGET
-                    stack.append(memo[uint32(data, pos)[0]])
+                    stack.append(self.fetch(uint32(data, pos)[0]))
                     pos += 4
                 elif code == 0x85:  # TUPLE1
                     stack[-1] = (stack[-1],)
@@ -237,6 +237,15 @@ def parse(
                 requested=len(data) - start,
             )
         return machine.run(), None
+    except NotReadError:
+        return parse(
+            data,
+            start,
+            limits=limits,
+            encoding=encoding,
+            errors=errors,
+            shortcuts=False,
+        )
     except SafeModelError as error:
         return machine.pickle, error
 

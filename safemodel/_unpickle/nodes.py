@@ -75,6 +75,54 @@ class Call:
         self.value: object = UNCHECKED
 
 
+class TensorCall:
+    """What torch.save writes for a tensor, in one node: see `shortcuts`.
+
+    It stands for ``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad,
+    OrderedDict())``, where storage is the persistent id ("storage", storage_class,
+    key, location, numel).
+    """
+
+    __slots__ = (
+        "key",
+        "location",
+        "numel",
+        "offset",
+        "position",
+        "requires_grad",
+        "shape",
+        "storage_class",
+        "stride",
+        "target",
+        "value",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made once for every tensor of a file
+        self,
+        target: GlobalRef,
+        storage_class: GlobalRef,
+        key: str,
+        location: object,
+        numel: int,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        requires_grad: bool,  # noqa: FBT001
+        position: int,
+    ) -> None:
+        self.target = target
+        self.storage_class = storage_class
+        self.key = key
+        self.location = location
+        self.numel = numel
+        self.offset = offset
+        self.shape = shape
+        self.stride = stride
+        self.requires_grad = requires_grad
+        self.position = position
+        self.value: object = UNCHECKED
+
+
 class PersistentRef:
     """A persistent id: in torch files, which storage; one per opcode."""
 

@@ -17,6 +17,7 @@ from safemodel._unpickle.nodes import (
     GlobalRef,
     PersistentRef,
     SetNode,
+    TensorCall,
 )
 from safemodel._unpickle.operands import (
     decode_float_line,
@@ -28,7 +29,7 @@ from safemodel._unpickle.operands import (
     decode_utf8,
     text_line,
 )
-from safemodel._unpickle.shortcuts import TensorShortcut
+from safemodel._unpickle.shortcuts import SKIPPED, NotReadError, TensorShortcut
 from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenOpcodeError,
@@ -89,7 +90,8 @@ class Pickle:
     Attributes:
         root: The value STOP found.
         globals: Every global it names, in order, each once.
-        calls: Every call, in order: arguments come before the call that takes them.
+        calls: Every call, in order: what a call takes comes before it. A call whose
+            result is given a state is listed twice: when made, and with its state.
         persistent: Every persistent id, in order.
         end: Offset of the byte after STOP.
     """
@@ -99,7 +101,7 @@ class Pickle:
     def __init__(self) -> None:
         self.root: object = None
         self.globals: list[GlobalRef] = []
-        self.calls: list[Call] = []
+        self.calls: list[Call | TensorCall] = []
         self.persistent: list[PersistentRef] = []
         self.end = 0
 
@@ -127,9 +129,7 @@ class RareOpcodes:
         self.interned: dict[tuple[str, str], GlobalRef] = {}
         self.memo: list[Any] = []
         self.shortcuts = shortcuts
-        self.tensors = TensorShortcut(
-            self.memo, self.pickle.calls, self.pickle.persistent
-        )
+        self.tensors = TensorShortcut(self.memo, self.pickle.calls)
 
     def missing(self, at: int, pos: int) -> MalformedFileError:
         """Say which of three things an opcode did not find."""
@@ -161,6 +161,13 @@ class RareOpcodes:
             memo.extend([_NEVER_SET] * (index + 1 - len(memo)))
         self.tensors.forget()
         memo[index] = value
+
+    def fetch(self, index: int) -> object:
+        """Return a memo slot that a shortcut may have passed over."""
+        value: object = self.memo[index]
+        if value is SKIPPED:
+            raise NotReadError
+        return value
 
     def text(self, raw: bytes, length: int) -> str:
         """Decode text that is not plain UTF-8, or not all there."""
@@ -230,9 +237,12 @@ class RareOpcodes:
         if target.state is not UNCHECKED:
             raise MalformedFileError("a second state for the same object")
         target.state = state
+        self.pickle.calls.append(target)
 
     def wrong_target(self, what: str, target: object) -> SafeModelError:
         """Rule 2: say what an opcode tried to change."""
+        if type(target) is TensorCall:
+            raise NotReadError
         if type(target) is GlobalRef:
             return ForbiddenCallError(
                 f"{target.module}.{target.name}",
@@ -341,7 +351,7 @@ class RareOpcodes:
             index = decode_integer(line, limits)
             if index < 0:
                 raise MalformedFileError("a memo slot that was never set")
-            stack.append(self.memo[index])
+            stack.append(self.fetch(index))
         else:
             self.put(decode_integer(line, limits), stack[-1])
 

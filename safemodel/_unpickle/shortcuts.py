@@ -1,8 +1,8 @@
 """Two sequences of opcodes that fill large checkpoints, read in one step each.
 
-A shortcut does exactly what the loop in `machine` would do with the same bytes, or
-declines and leaves them to the loop; the tests run every pickle both ways. They
-exist for speed alone: `unpickle(..., shortcuts=False)` must give the same result.
+A shortcut gives what the loop in `machine` would give for the same bytes, or declines
+and leaves them to the loop; the tests run every pickle both ways. They exist for
+speed alone: `unpickle(..., shortcuts=False)` must lead to the same result.
 
 Both match only LONG_BINPUT with the next free memo slot, which is what every pickler
 writes after its first 256 values.
@@ -16,7 +16,7 @@ from array import array
 from struct import Struct
 from typing import Any
 
-from safemodel._unpickle.nodes import Call, GlobalRef, PersistentRef
+from safemodel._unpickle.nodes import Call, GlobalRef, TensorCall
 
 # LONG_BINPUT, index, opcode, its operand, opcode, its operand.
 _PUT_THEN_TWO = Struct("<BIBIBI").unpack_from
@@ -84,36 +84,51 @@ def text_run(
 _GET = rb"(?:h.|j....)"
 _INT = rb"(?:K.|M..|J....)"
 _PUT = rb"r...."
-_TUPLE_OF_INTS = rb"(\(?" + _INT + rb"*[\x85-\x87t)])((?:" + _PUT + rb")?)"
+_TUPLE_OF_INTS = rb"\(?" + _INT + rb"*[\x85-\x87t)]"
 # What torch.save writes for a tensor whose storage no earlier tensor used:
 # rebuild(persistent(("storage", class, key, location, numel)), offset, shape, stride,
 # requires_grad, OrderedDict()).  Every opcode's length follows from its first byte,
 # so there is one way to match and no backtracking to speak of.
 _TENSOR = re.compile(
     rb"\(\((" + _GET + _GET + rb")X(.)\0\0\0([0-9]{1,9})(" + _PUT + rb")"
-    rb"(" + _GET + rb")(" + _INT + rb")t(" + _PUT + rb")Q"
-    rb"(" + _INT + rb")" + _TUPLE_OF_INTS + _TUPLE_OF_INTS +
-    rb"([\x88\x89])(" + _GET + rb")\)R(" + _PUT + rb")t(" + _PUT + rb")R(" + _PUT
+    rb"(" + _GET + _INT + rb")t(" + _PUT + rb")Q"
+    rb"(" + _INT + _TUPLE_OF_INTS + rb")((?:" + _PUT + rb")?)"
+    rb"(" + _TUPLE_OF_INTS + rb")((?:" + _PUT + rb")?)"
+    rb"([\x88\x89]" + _GET + rb")\)R(" + _PUT + rb")t(" + _PUT + rb")R(" + _PUT
     + rb")",
     re.DOTALL,
 )  # fmt: skip
-_ONE_INT = re.compile(_INT, re.DOTALL)
-_ONE_GET = re.compile(_GET, re.DOTALL)
+_OPERATION = re.compile(rb"K.|M..|J....|h.|j....|.", re.DOTALL)
 _TUPLE_SIZES = {0x29: 0, 0x85: 1, 0x86: 2, 0x87: 3}
+_REBUILD = ("torch._utils", "_rebuild_tensor_v2")
+_HOOKS = ("collections", "OrderedDict")
 
 
-def _integer(operation: bytes) -> int:
-    """Return the operand of BININT, BININT1 or BININT2."""
-    return int.from_bytes(operation[1:], "little", signed=operation[0] == 0x4A)
+class NotReadError(Exception):
+    """A pickle wants a value that a shortcut passed over; it is read again without."""
 
 
-def _tuple_of_ints(operations: bytes) -> tuple[int, ...] | None:
+class _Skipped:
+    """In a memo slot: what a shortcut did not make, because nobody asks for it."""
+
+
+SKIPPED = _Skipped()
+
+
+def _operand(operation: bytes) -> int:
+    """Return the operand of BININT, BININT1, BININT2, BINGET or LONG_BINGET."""
+    signed = operation[:1] == b"J"
+    return int.from_bytes(operation[1:], "little", signed=signed)
+
+
+def _tuple_of_ints(operations: list[bytes]) -> tuple[int, ...] | None:
     """Return the tuple these opcodes make; None if they make something else."""
-    marked = operations[0] == 0x28
-    found = tuple(map(_integer, _ONE_INT.findall(operations[marked:-1])))
+    marked = operations[0] == b"("
+    found = tuple(map(_operand, operations[marked:-1]))
+    last = operations[-1][0]
     if marked:
-        return found if operations[-1] == 0x74 and found else None
-    return found if _TUPLE_SIZES.get(operations[-1]) == len(found) else None
+        return found if last == 0x74 and found else None  # noqa: PLR2004 - TUPLE
+    return found if _TUPLE_SIZES.get(last) == len(found) else None
 
 
 class TensorShortcut:
@@ -121,109 +136,109 @@ class TensorShortcut:
 
     Operands repeat from tensor to tensor, so what they decode to is kept by their
     bytes. Values from the memo are kept as well; `forget` drops those when a slot is
-    written again.
+    written again. Values that only this call uses are not made at all: their memo
+    slots hold `SKIPPED`, and whoever fetches one gets `NotReadError`.
     """
 
-    def __init__(
-        self,
-        memo: list[Any],
-        calls: list[Call],
-        persistent: list[PersistentRef],
-    ) -> None:
+    def __init__(self, memo: list[Any], calls: list[Call | TensorCall]) -> None:
         self._memo = memo
         self._calls = calls
-        self._persistent = persistent
-        self._tuples: dict[bytes, tuple[int, ...] | None] = {}
-        self._integers: dict[bytes, int] = {}
-        self._fetched: dict[bytes, tuple[Any, ...]] = {}
+        # Operand bytes → (storage class,), (location, count), (offset, shape),
+        # (stride,), (requires_grad,); None where they are not what torch writes.
+        self._decoded: dict[bytes, Any] = {}
+        self._rebuild: GlobalRef | None = None
         self._puts = b""
 
     def forget(self) -> None:
         """Forget what memo slots held."""
-        self._fetched.clear()
+        self._decoded.clear()
 
     def read(self, data: bytes, at: int, end: int, stack: list[Any]) -> int:
         """Read one call whose two MARKs are at an offset; 0 if it is not one."""
         match = _TENSOR.match(data, at, end)
         if match is None:
             return 0
-        (head, length, key, put1, where, numel, put2, offset, shape, put3, stride, put4,
-         grad, hooks, put5, put6, put7) = match.groups()  # fmt: skip
+        (head, length, key, put1, where, put2, view, put3, stride, put4, last, put5,
+         put6, put7) = match.groups()  # fmt: skip
         memo = self._memo
-        puts = b"".join((put1, put2, put3, put4, put5, put6, put7))
-        first = len(memo) * 5
-        if self._expected(first, len(puts)) != puts or len(key) != length[0]:
+        slots = len(memo)
+        puts = put1 + put2 + put3 + put4 + put5 + put6 + put7
+        first = slots * 5
+        if first + len(puts) > len(self._puts):
+            self._extend_puts(slots)
+        if self._puts[first : first + len(puts)] != puts or len(key) != length[0]:
             return 0
-        if not stack:
-            return 0
+        decoded = self._decoded
         try:
-            shape_tuple = self._tuples[shape]
-            stride_tuple = self._tuples[stride]
-            integers = self._integers
-            numel_int, offset_int = integers[numel], integers[offset]
-            tag, storage_class = self._fetched[head]
-            (location,) = self._fetched[where]
-            (ordered_dict,) = self._fetched[hooks]
+            (storage_class,) = decoded[head]
+            location, numel = decoded[where]
+            offset, shape = decoded[view]
+            (steps,) = decoded[stride]
+            (requires_grad,) = decoded[last]
         except KeyError:
-            if not self._learn(shape, stride, numel, offset, head, where, hooks):
-                return 0
+            self._learn(head, where, view, stride, last)
             return self.read(data, at, end, stack)
-        if shape_tuple is None or stride_tuple is None:
+        except TypeError:
+            # One of them is None.
             return 0
         # An empty tuple is never put in the memo, any other always is.
-        if (not put3) is not (not shape_tuple) or (not put4) is not (not stride_tuple):
+        if (put3 == b"") is (shape != ()) or (put4 == b"") is (steps != ()):
             return 0
-        name = key.decode("ascii")
-        pid = (tag, storage_class, name, location, numel_int)
-        storage = PersistentRef(pid, match.end(7))
-        no_hooks = Call(ordered_dict, (), 0x52, match.end(14) + 1)
-        args = (
-            storage, offset_int, shape_tuple, stride_tuple, grad == b"\x88", no_hooks,
+        if not stack or (
+            stack[-1] is not self._rebuild and not self._is_rebuild(stack)
+        ):
+            return 0
+        stack[-1] = call = TensorCall(
+            stack[-1], storage_class, key.decode("ascii"), location, numel, offset,
+            shape, steps, requires_grad, match.end() - 6,
         )  # fmt: skip
-        call = Call(stack[-1], args, 0x52, match.end(16))
-        remember = memo.append
-        remember(name)
-        remember(pid)
-        if put3:
-            remember(shape_tuple)
-        if put4:
-            remember(stride_tuple)
-        memo += (no_hooks, args, call)
-        self._calls += (no_hooks, call)
-        self._persistent.append(storage)
-        stack[-1] = call
+        self._calls.append(call)
+        memo += (SKIPPED,) * (len(puts) // 5 - 1)
+        memo.append(call)
         return match.end()
 
-    def _expected(self, first: int, size: int) -> bytes:
-        """Return the LONG_BINPUT opcodes of the next free memo slots."""
-        if first + size > len(self._puts):
-            # Twice as many slots as needed, so that this runs seldom.
-            count = max(1024, (first + size) * 2 // 5)
-            indices = array("I", range(count))
-            if sys.byteorder == "big":
-                indices.byteswap()
-            raw = indices.tobytes()
-            puts = bytearray(b"r" * (count * 5))
-            for byte in range(4):
-                puts[byte + 1 :: 5] = raw[byte::4]
-            self._puts = bytes(puts)
-        return self._puts[first : first + size]
+    def _is_rebuild(self, stack: list[Any]) -> bool:
+        """Say whether the function that is called is the one that rebuilds tensors."""
+        target = stack[-1]
+        if type(target) is GlobalRef and (target.module, target.name) == _REBUILD:
+            self._rebuild = target
+            return True
+        return False
+
+    def _extend_puts(self, slots: int) -> None:
+        """Spell out the LONG_BINPUT opcodes of twice as many slots as are in use."""
+        count = max(1024, slots * 2)
+        indices = array("I", range(count))
+        if sys.byteorder == "big":
+            indices.byteswap()
+        raw = indices.tobytes()
+        puts = bytearray(b"r" * (count * 5))
+        for byte in range(4):
+            puts[byte + 1 :: 5] = raw[byte::4]
+        self._puts = bytes(puts)
 
     def _learn(
-        self, shape: bytes, stride: bytes, numel: bytes, offset: bytes, *gets: bytes
-    ) -> bool:
-        """Decode operands not seen before; say whether all of them can be."""
-        for operations in (shape, stride):
-            self._tuples[operations] = _tuple_of_ints(operations)
-        for operation in (numel, offset):
-            self._integers[operation] = _integer(operation)
-        for operations in gets:
-            slots = [
-                int.from_bytes(get[1:], "little")
-                for get in _ONE_GET.findall(operations)
-            ]
-            if max(slots) >= len(self._memo):
-                return False
-            self._fetched[operations] = tuple(self._memo[slot] for slot in slots)
-        ordered_dict = self._fetched[gets[-1]][0]
-        return type(ordered_dict) is GlobalRef
+        self, head: bytes, where: bytes, view: bytes, stride: bytes, last: bytes
+    ) -> None:
+        """Decode operands not seen before, as far as they are what torch writes."""
+        decoded = self._decoded
+        tag, storage_class = map(self._fetch, _OPERATION.findall(head))
+        plain = type(storage_class) is GlobalRef and tag == "storage"
+        decoded[head] = (storage_class,) if plain else None
+        get, count = _OPERATION.findall(where)
+        location = self._fetch(get)
+        decoded[where] = (location, _operand(count)) if type(location) is str else None
+        offset, *sizes = _OPERATION.findall(view)
+        shape = _tuple_of_ints(sizes)
+        decoded[view] = None if shape is None else (_operand(offset), shape)
+        steps = _tuple_of_ints(_OPERATION.findall(stride))
+        decoded[stride] = None if steps is None else (steps,)
+        grad, get = _OPERATION.findall(last)
+        hooks = self._fetch(get)
+        empty = type(hooks) is GlobalRef and (hooks.module, hooks.name) == _HOOKS
+        decoded[last] = (grad == b"\x88",) if empty else None
+
+    def _fetch(self, get: bytes) -> Any:
+        """Return the value of a memo slot; None where there is none."""
+        slot = _operand(get)
+        return self._memo[slot] if slot < len(self._memo) else None
