@@ -63,19 +63,22 @@ def torch_zip(members: dict[str, bytes]) -> bytes:
         raw = name.encode()
         start = len(out)
         padding = -(start + 30 + len(raw) + 4) % 64
-        out += struct.pack("<4s5H3I2H", b"PK\3\4", 0, 0x808, 0, 0, 0, 0, 0, 0,
-                           len(raw), padding + 4)
+        out += struct.pack(
+            "<4s5H3I2H", b"PK\3\4", 0, 0x808, 0, 0, 0, 0, 0, 0, len(raw), padding + 4
+        )
         out += raw + struct.pack("<2sH", b"FB", padding) + b"Z" * padding + data
         sizes = struct.pack("<3I", zlib.crc32(data), len(data), len(data))
         out += b"PK\7\x08" + sizes
         directory += struct.pack("<4s6H", b"PK\1\2", 0, 0, 0x808, 0, 0, 0) + sizes
         directory += struct.pack("<5H2I", len(raw), 0, 0, 0, 0, 0, start) + raw
     count, offset = len(members), len(out)
-    end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 798, 45, 0, 0, count, count,
-                        len(directory), offset)
+    end64 = struct.pack(
+        "<4sQ2H2I4Q", b"PK\6\6", 44, 798, 45, 0, 0, count, count, len(directory), offset
+    )
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, offset + len(directory), 1)
-    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory),
-                      offset, 0)
+    end = struct.pack(
+        "<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), offset, 0
+    )
     return bytes(out + directory + end64 + locator + end)
 
 

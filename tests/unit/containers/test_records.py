@@ -73,8 +73,10 @@ def test_a_broken_stream_is_malformed():
 def test_a_wrong_checksum_is_refused_unless_told_otherwise(method):
     """Torch loads such a record in silence."""
     right = zlib.crc32(TEXT)
-    record = deflated(crc32=right ^ 1) if method else Record(
-        "r", open_source(TEXT), 0, len(TEXT), right ^ 1
+    record = (
+        deflated(crc32=right ^ 1)
+        if method
+        else Record("r", open_source(TEXT), 0, len(TEXT), right ^ 1)
     )
     assert record.read(limits=DEFAULT_LIMITS, verify=False) == TEXT
     with pytest.raises(ChecksumError) as caught:

@@ -26,7 +26,9 @@ def path(tmp_path: Path) -> Path:
     return target
 
 
-@pytest.fixture(params=["path", "str", "bytes", "memoryview", "file", "bytesio", "gzip"])
+@pytest.fixture(
+    params=["path", "str", "bytes", "memoryview", "file", "bytesio", "gzip"]
+)
 def opened(request: pytest.FixtureRequest, path: Path, tmp_path: Path):
     packed = tmp_path / "file.gz"
     packed.write_bytes(gzip.compress(CONTENT))
@@ -113,7 +115,10 @@ def test_a_file_object_is_read_from_where_it_stands(path):
     with path.open("rb") as file:
         file.read(100)
         source = open_source(file)
-        assert (source.size, source.read(0, 4)) == (len(CONTENT) - 100, CONTENT[100:104])
+        assert (source.size, source.read(0, 4)) == (
+            len(CONTENT) - 100,
+            CONTENT[100:104],
+        )
         source.finish(28)
         assert file.read(4) == CONTENT[128:132]
 
@@ -204,7 +209,10 @@ def test_paths_that_are_no_files_are_the_callers_mistake(tmp_path):
 
 def test_text_mode_and_foreign_types_are_type_errors(path):
     """What cannot give bytes is refused as misuse."""
-    with path.open("r", encoding="latin-1") as file, pytest.raises(TypeError, match="text"):
+    with (
+        path.open("r", encoding="latin-1") as file,
+        pytest.raises(TypeError, match="text"),
+    ):
         open_source(file)
     with pytest.raises(TypeError, match="int"):
         open_source(3)
