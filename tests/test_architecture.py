@@ -39,8 +39,13 @@ LAYERS = {
 
 SAME_LAYER = {
     # importing module's package → what it may import beside it
-    "_graph": ("safemodel._unpickle.nodes",),
-    "policy": (),
+    # The nodes it reads, the opcodes they came from, and the guard of keys: what an
+    # opcode may make of a dictionary and what a checked call may is one rule.
+    "_graph": (
+        "safemodel._unpickle.nodes",
+        "safemodel._unpickle.opcodes",
+        "safemodel._unpickle.keys",
+    ),
     "reports": ("safemodel.errors", "safemodel.limits", "safemodel.policy"),
 }
 
@@ -67,8 +72,6 @@ CALLS = {"eval", "exec", "compile", "__import__"}
 
 LONG_FUNCTIONS = {
     "_unpickle/machine.py:run": "the opcode loop: a call an opcode would double it",
-    "_unpickle/shortcuts.py:text_run": "one loop over a run of equal entries",
-    "_unpickle/shortcuts.py:read": "one fixed pattern, checked field by field",
 }
 """Functions over 40 lines of code: "file:function" → why it is not split."""
 
@@ -196,14 +199,12 @@ def size_breaches(file: str, source: str) -> list[str]:
 
 
 def function_lengths(source: str) -> Iterator[tuple[str, int]]:
-    """Yield each function and its lines without docstring."""
+    """Yield each function and the lines of its body, docstring not counted."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            if ast.get_docstring(node) is not None:
-                doc = node.body[0]
-                length -= (doc.end_lineno or 0) - doc.lineno + 1
-            yield node.name, length
+            body = node.body[ast.get_docstring(node) is not None :]
+            first = body[0].lineno if body else 1
+            yield node.name, (node.end_lineno or 0) - first + 1 if body else 0
 
 
 def sources() -> list[tuple[str, str]]:
@@ -259,7 +260,7 @@ def test_the_package_keeps_the_rule(rule):
         (njit_breaches, "_kernels/bits.py", "import numba"),
         (njit_breaches, "_build/tensors.py", "def f():\n    from numba import jit"),
         (size_breaches, "errors.py", "x = 1\n" * 401),
-        (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 40),
+        (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 41),
     ],
 )
 def test_a_breach_is_caught(rule, file, source):
@@ -285,7 +286,7 @@ def test_a_breach_is_caught(rule, file, source):
         (ban_breaches, "_graph/check.py", "getattr(x, 'name')"),
         (njit_breaches, "_kernels/_jit.py", "from numba import njit"),
         (size_breaches, "errors.py", "x = 1\n" * 400),
-        (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 39),
+        (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 40),
         (size_breaches, "errors.py", 'def f():\n    """\n' + "\n" * 50 + '    """\n'),
     ],
 )

@@ -79,7 +79,7 @@ def opaque(value: Opaque) -> None:
         assert_type(name, str)
 
 
-def errors() -> None:  # noqa: C901  # one branch an error
+def errors() -> None:  # one branch an error
     """Errors by what a caller does next, and the facts they carry."""
     try:
         safe_load("model.pt")
