@@ -1,1 +1,1 @@
-"""Bytes → named records. Knows containers, nothing of pickle; runs and extracts nothing."""
+"""Bytes → named records: knows containers, nothing of pickle; extracts nothing."""

@@ -93,7 +93,7 @@ def _read_text(source: Source, limits: Limits) -> tuple[str, int]:
     if not start.startswith(MAGIC):
         _refuse("it does not start with the magic of the format")
     version = start[_VERSION_AT:_LENGTH_AT]
-    if len(version) == 2 and version not in _LENGTH_BYTES:  # noqa: PLR2004
+    if len(version) == 2 and version not in _LENGTH_BYTES:
         _refuse(f"its version {version[0]}.{version[1]} is none of 1.0, 2.0, 3.0")
     width = _LENGTH_BYTES.get(version, 2)
     text_at = _LENGTH_AT + width
@@ -136,7 +136,7 @@ def _check_descr(descr: Any) -> None:
                 _refuse("a field of descr is not (name, descr) or (name, descr, shape)")
             if not _is_field_name(field[0]):
                 _refuse("a field of descr has no proper name")
-            if len(field) > 2 and type(field[2]) is not int:  # noqa: PLR2004
+            if len(field) > 2 and type(field[2]) is not int:
                 _check_shape(field[2])
             waiting.append(field[1])
 
@@ -144,7 +144,7 @@ def _check_descr(descr: Any) -> None:
 def _is_field_name(name: Any) -> bool:
     """Tell whether a value is a field's name, or a pair of title and name."""
     if type(name) is tuple:
-        return len(name) == 2 and all(type(part) is str for part in name)  # noqa: PLR2004
+        return len(name) == 2 and all(type(part) is str for part in name)
     return type(name) is str
 
 

@@ -65,7 +65,7 @@ class Record:
     # takes three times as long to make.
     __slots__ = ("crc32", "method", "name", "offset", "size", "source", "stored_size")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - called once per record of an archive
+    def __init__(
         self,
         name: str,
         source: Source,

@@ -216,7 +216,7 @@ def _tensor_error(name: str, fields: Any, max_dimensions: int) -> SafeModelError
         return LimitExceededError(
             "max_dimensions", allowed=max_dimensions, requested=len(shape)
         )
-    if not _are_lengths(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004
+    if not _are_lengths(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return MalformedFileError("the offsets are not a span", record=name)
     return StorageBoundsError(
         f"a tensor of dtype {dtype}",

@@ -117,12 +117,13 @@ _PARTS = (
     (4, b"ftyp", 4, b"ftyp", "an MP4 video"),
 )
 _HTML = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)", re.I | re.S
+    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)",
+    re.IGNORECASE | re.DOTALL,
 )
 _XML = re.compile(rb"\s*<\?xml")
 # ir_version, then the producer's name or a domain: how exporters start an ONNX file.
 _ONNX = re.compile(
-    rb"\x08[\x01-\x20](?:\x12.[a-zA-Z][ -~]*|[:*\x1a\x22\x28\x32\x42])", re.S
+    rb"\x08[\x01-\x20](?:\x12.[a-zA-Z][ -~]*|[:*\x1a\x22\x28\x32\x42])", re.DOTALL
 )
 # schema version, then the first meta graph with its meta info.
 _SAVED_MODEL = re.compile(rb"\x08\x01\x12[\x80-\xff]{1,4}[\x00-\x7f]\x0a")
@@ -258,13 +259,13 @@ def _known_magic(head: bytes) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     """Tell whether bytes are text: UTF-8 without control characters."""
-    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in head):  # noqa: PLR2004
+    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in head):
         return False
     try:
         # The last character may be cut.
         head[: len(head) - 3].decode("utf-8")
     except UnicodeDecodeError as error:
-        return len(head) - 3 - error.start < 4  # noqa: PLR2004
+        return len(head) - 3 - error.start < 4
     return True
 
 

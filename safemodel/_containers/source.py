@@ -137,7 +137,7 @@ class _MemorySource(Source):
     def read_into(self, offset: int, target: memoryview) -> None:
         target[:] = self.view(offset, target.nbytes)
 
-    def view(self, offset: int, size: int, ahead: int = 0) -> memoryview:
+    def view(self, offset: int, size: int, ahead: int = 0) -> memoryview:  # noqa: ARG002 - all of it is here
         end = offset + size
         if offset < 0 or size < 0 or end > self.size:
             self._check(offset, size)

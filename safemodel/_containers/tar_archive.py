@@ -126,14 +126,14 @@ def _checksums(header: bytes) -> tuple[int, int]:
     """Return a header's checksum, of unsigned bytes and, as old writers did, signed."""
     counted = header[: _CHECKSUM.start] + b" " * 8 + header[_CHECKSUM.stop :]
     unsigned = sum(counted)
-    return unsigned, unsigned - 256 * sum(byte > 127 for byte in counted)  # noqa: PLR2004
+    return unsigned, unsigned - 256 * sum(byte > 127 for byte in counted)
 
 
 def _number(field: bytes) -> int:
     """Return the number of a header field (rule 3)."""
     if field[0] & 0x80:
         # Base 256; 0xff would start a negative number.
-        if field[0] == 0xFF:  # noqa: PLR2004
+        if field[0] == 0xFF:
             raise MalformedFileError("a number of a tar header is negative")
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     match = _OCTAL.fullmatch(field)
@@ -187,7 +187,7 @@ def _extended_name(source: Source, at: int, size: int, kind: int) -> bytes | Non
     while start < size:
         match = _PAX_RECORD.match(data, start)
         end = start + int(match[1]) if match else 0
-        if match is None or end > size or end <= match.end() or data[end - 1] != 10:  # noqa: PLR2004
+        if match is None or end > size or end <= match.end() or data[end - 1] != 10:
             raise MalformedFileError("a pax header is malformed", position=at)
         if match[2].startswith(_PAX_REFUSED) or (
             kind == _PAX_GLOBAL and match[2] == b"path"

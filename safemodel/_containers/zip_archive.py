@@ -123,18 +123,17 @@ def _read(source: Source, limits: Limits) -> ZipArchive:
     entries = _read_entries(directory)
     names = _names(entries)
     check_names(names)
-    offsets = _locate(source, directory, entries)
-    records = {
-        name: Record(name, source, offset, size, crc32, method, stored_size)
-        for name, offset, (_, _, method, crc32, stored_size, size, _) in zip(
-            names, offsets, entries, strict=True
-        )
-    }
-    if any(name.endswith("/") for name in names):
+    records = dict(zip(names, _locate(source, directory, entries, names), strict=True))
+    if any(map(_is_folder, names)):
         records = {
-            name: record for name, record in records.items() if not name.endswith("/")
+            name: record for name, record in records.items() if not _is_folder(name)
         }
     return ZipArchive(records=records, comment=directory.comment)
+
+
+def _is_folder(name: str) -> bool:
+    """Tell whether a name is that of a folder."""
+    return name.endswith("/")
 
 
 def _read_entries(directory: Directory) -> list[EntryFields]:
@@ -184,20 +183,22 @@ def _names(entries: list[EntryFields]) -> list[str]:
 
 
 def _locate(
-    source: Source, directory: Directory, entries: list[EntryFields]
-) -> list[int]:
-    """Compare each entry with its local header; return where its bytes start."""
+    source: Source, directory: Directory, entries: list[EntryFields], names: list[str]
+) -> list[Record]:
+    """Compare each entry with its local header; return the records."""
     starts = [entry[6] for entry in entries]
     ends = [*starts[1:], directory.offset]
     first = starts[0] if starts else directory.offset
     if first:
         raise MalformedFileError(f"{first:,} bytes precede the first record")
+    if not entries:
+        return []
     if not all(map(lt, starts, ends)):
         raise MalformedFileError(
             "the records do not lie in the order of the central directory"
         )
-    offsets: list[int] = []
-    add, unpack, unpack_tag = offsets.append, _BOUNDARY.unpack_from, _TAG.unpack_from
+    records: list[Record] = []
+    add, unpack, unpack_tag = records.append, _BOUNDARY.unpack_from, _TAG.unpack_from
     window, base = directory.tail, source.size - len(directory.tail)
     head, known_flags = b"none yet", 0
     # What the 16 bytes in front of the next header must be, checked when it is read.
@@ -205,15 +206,13 @@ def _locate(
     # One turn per record again. A header is taken here if it has the same fixed fields
     # as the last one that `check_local` has accepted: torch's writer leaves CRC-32 and
     # sizes to the descriptor.
-    for index, (name, flags, method, crc32, stored_size, size, start) in enumerate(
-        entries
-    ):
-        end = ends[index]
+    for fields, text, end in zip(entries, names, ends, strict=True):
+        name, flags, method, crc32, stored_size, size, start = fields
         at = start - base
         extra_at = at + LOCAL.size + len(name)
         if at < DESCRIPTOR.size or extra_at + _TAG.size > len(window):
             base = max(start - DESCRIPTOR.size, 0)
-            window = _load_window(source, entries, index, base)
+            window = _load_window(source, entries, len(records), base)
             at = start - base
             extra_at = at + LOCAL.size + len(name)
         if (
@@ -238,12 +237,13 @@ def _locate(
                 )
             ):
                 owed = (DESCRIPTOR_SIGNATURE, crc32, stored_size, size)
-                add(offset)
+                add(Record(text, source, offset, size, crc32, STORED, stored_size))
                 continue
         if owed:
-            check_local(source, Entry(*entries[index - 1]), start)
+            check_local(source, Entry(*entries[len(records) - 1]), start)
             owed = None
-        add(check_local(source, Entry(*entries[index]), end))
+        offset = check_local(source, Entry(*fields), end)
+        add(Record(text, source, offset, size, crc32, method, stored_size))
         new_head = window[at : at + _LOCAL_HEAD_BYTES]
         if (
             flags & FLAG_DESCRIPTOR
@@ -253,7 +253,7 @@ def _locate(
             head, known_flags = new_head, flags
     if owed:
         check_local(source, Entry(*entries[-1]), directory.offset)
-    return offsets
+    return records
 
 
 def _load_window(

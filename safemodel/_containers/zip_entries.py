@@ -150,7 +150,7 @@ def _local_sizes_agree(
     values = struct.unpack(f"<{len(zip64) // 8}Q", zip64)
     if len(values) == 1:
         # Torch's writer puts the offset alone here, behind the first 4 GiB.
-        return values[0] in {entry.start, entry.size} and MAX_32 != stored_size
+        return values[0] in {entry.start, entry.size} and stored_size != MAX_32
     expected = (entry.size, entry.stored_size, entry.start)
     return all(
         value in {known} | unknown
@@ -256,7 +256,7 @@ def _check_attributes(
         _refuse("is a link or another special file", name)
     if is_folder:
         # An empty deflate stream has two bytes.
-        if size or stored_size > 2:  # noqa: PLR2004
+        if size or stored_size > 2:
             _refuse("is a folder with content", name)
     elif attributes & _DOS_FOLDER_OR_VOLUME:
         _refuse("is marked as a folder", name)

@@ -102,9 +102,9 @@ def find_records(source: Source, *, limits: Limits) -> Found:
     for position, signature in marks:
         if signature == _CENTRAL:
             _add_central(source, position, displacements, found)
-    for index, (position, signature) in enumerate(marks):
+    for position, signature in marks:
         if signature == _LOCAL:
-            _add_local(source, marks, index, position, found)
+            _add_local(source, marks, position, found)
     return found
 
 
@@ -162,7 +162,7 @@ def _add_central(
 
 
 def _add_local(
-    source: Source, marks: list[tuple[int, bytes]], index: int, at: int, found: Found
+    source: Source, marks: list[tuple[int, bytes]], at: int, found: Found
 ) -> None:
     """Add what a local header announces."""
     if at + LOCAL.size > source.size:

@@ -105,13 +105,19 @@ def test_what_breaks_a_rule_is_malformed(header, data):
 @pytest.mark.parametrize(
     "header",
     [
-        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
-        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        (
+            b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+            b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+        ),
         b'{"a":{"dtype":"F32","dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-        b'{"__metadata__":{"k":"1","k":"2"},'
-        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-        b'{"__metadata__":{},"__metadata__":{},'
-        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        (
+            b'{"__metadata__":{"k":"1","k":"2"},'
+            b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+        ),
+        (
+            b'{"__metadata__":{},"__metadata__":{},'
+            b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+        ),
     ],
 )
 def test_a_key_that_is_there_twice_is_refused(header):

@@ -10,14 +10,13 @@ import pytest
 
 from safemodel._containers.source import open_source
 from safemodel._containers.zip_archive import read_zip
-from safemodel._containers.zip_entries import Entry, check_local, read_entry
 from safemodel._containers.zip_end import find_directory
+from safemodel._containers.zip_entries import Entry, check_local, read_entry
 from safemodel.errors import (
     ChecksumError,
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
-    TruncatedFileError,
     UnsupportedFormatError,
 )
 from safemodel.limits import DEFAULT_LIMITS, Limits

@@ -47,7 +47,7 @@ def test_records_are_found_in_spite_of_damage(spoil, writer):
 
 
 def test_both_names_of_a_record_are_shown():
-    """A scanner that believes the directory and a loader that does not see both (C3)."""
+    """Readers that believe the directory and readers that do not are served (C3)."""
     data = torch_zip(MEMBERS).replace(b"t/data.pkl", b"t/data.txt", 1)
     contents, anomalies = salvage(data)
     assert contents["t/data.pkl"] == contents["t/data.txt"] == MEMBERS["t/data.pkl"]
