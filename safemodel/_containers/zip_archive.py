@@ -63,14 +63,12 @@ _VARYING = struct.Struct("<16x3IH12xI")
 _HEAD_BYTES = 16
 _TAIL_AT = 30
 _TAIL_BYTES = 12
-# A data descriptor and the local header behind it, whose fixed fields are compared
-# as bytes: signature to sizes.
-_BOUNDARY = struct.Struct("<4I26x2H")
+# The fixed fields of a local header, signature to sizes, are compared as bytes.
 _LOCAL_HEAD_BYTES = 26
 _SLASH = ord("/")
-_TAG = struct.Struct("<I")
+_TAG_BYTES = 4
 _PADDING_TAG = 0x4246
-_MAX_WINDOW = 1 << 20
+_MAX_WINDOW = 1 << 17
 _NEAR = 4096
 
 
@@ -182,7 +180,7 @@ def _names(entries: list[EntryFields]) -> list[str]:
     return [decode_name(entry[0], entry[1]) for entry in entries]
 
 
-def _locate(
+def _locate(  # noqa: C901 - calls would cost more than what they do
     source: Source, directory: Directory, entries: list[EntryFields], names: list[str]
 ) -> list[Record]:
     """Compare each entry with its local header; return the records."""
@@ -198,45 +196,47 @@ def _locate(
             "the records do not lie in the order of the central directory"
         )
     records: list[Record] = []
-    add, unpack, unpack_tag = records.append, _BOUNDARY.unpack_from, _TAG.unpack_from
+    add = records.append
     window, base = directory.tail, source.size - len(directory.tail)
     head, known_flags = b"none yet", 0
     # What the 16 bytes in front of the next header must be, checked when it is read.
     owed: tuple[int, int, int, int] | None = None
+    length = -1
     # One turn per record again. A header is taken here if it has the same fixed fields
-    # as the last one that `check_local` has accepted: torch's writer leaves CRC-32 and
-    # sizes to the descriptor.
+    # as the last one that `check_local` has accepted (torch's writer leaves CRC-32 and
+    # sizes to the descriptor); one call unpacks the descriptor in front of it, the
+    # header, the name and the tag of the padding.
     for fields, text, end in zip(entries, names, ends, strict=True):
         name, flags, method, crc32, stored_size, size, start = fields
-        at = start - base
-        extra_at = at + LOCAL.size + len(name)
-        if at < DESCRIPTOR.size or extra_at + _TAG.size > len(window):
+        if len(name) != length:
+            length = len(name)
+            boundary = struct.Struct(f"<4I26s2H{length}sI")
+            unpack, span = boundary.unpack_from, boundary.size
+            overhead = LOCAL.size + length + DESCRIPTOR.size
+        at = start - base - DESCRIPTOR.size
+        if at < 0 or at + span > len(window):
             base = max(start - DESCRIPTOR.size, 0)
             window = _load_window(source, entries, len(records), base)
-            at = start - base
-            extra_at = at + LOCAL.size + len(name)
+            at = start - base - DESCRIPTOR.size
         if (
             flags == known_flags
             and method == STORED
-            and window.startswith(head, at)
-            and window.startswith(name, at + LOCAL.size)
-            and extra_at + _TAG.size <= len(window)
+            and at >= 0
+            and at + span <= len(window)
         ):
-            sign, d_crc32, d_stored_size, d_size, name_length, extra_length = unpack(
-                window, at - DESCRIPTOR.size
+            sign, d_crc32, d_stored_size, d_size, found, n_name, n_extra, again, tag = (
+                unpack(window, at)
             )
-            offset = start + LOCAL.size + name_length + extra_length
             if (
-                name_length == len(name)
-                and end - offset - stored_size == DESCRIPTOR.size
+                found == head
+                and n_name == length
+                and again == name
+                and n_extra == end - start - stored_size - overhead
+                and (not n_extra or tag == _PADDING_TAG + (n_extra - 4 << 16))
                 and (owed is None or (sign, d_crc32, d_stored_size, d_size) == owed)
-                and (
-                    not extra_length
-                    or unpack_tag(window, extra_at)[0]
-                    == _PADDING_TAG + (extra_length - 4 << 16)
-                )
             ):
                 owed = (DESCRIPTOR_SIGNATURE, crc32, stored_size, size)
+                offset = end - DESCRIPTOR.size - stored_size
                 add(Record(text, source, offset, size, crc32, STORED, stored_size))
                 continue
         if owed:
@@ -244,6 +244,7 @@ def _locate(
             owed = None
         offset = check_local(source, Entry(*fields), end)
         add(Record(text, source, offset, size, crc32, method, stored_size))
+        at = start - base
         new_head = window[at : at + _LOCAL_HEAD_BYTES]
         if (
             flags & FLAG_DESCRIPTOR
@@ -268,5 +269,5 @@ def _load_window(
             break
         start = following
         last += 1
-    end = start + LOCAL.size + len(entries[last][0]) + _TAG.size
+    end = start + LOCAL.size + len(entries[last][0]) + _TAG_BYTES
     return source.read(base, min(end, source.size) - base)
