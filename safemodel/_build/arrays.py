@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,12 @@ import numpy as np
 
 from safemodel._build.storages import fill
 from safemodel._graph.specs import UNBUILT
-from safemodel.errors import ForbiddenCallError, MalformedFileError, quote
+from safemodel.errors import (
+    ForbiddenCallError,
+    MalformedFileError,
+    StorageBoundsError,
+    quote,
+)
 
 if TYPE_CHECKING:
     from safemodel._graph.array_specs import ArraySpec, NumpyDTypeSpec, ScalarSpec
@@ -72,7 +78,8 @@ def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
 
     Raises:
         ForbiddenCallError: Its dtype is not one numpy has, or holds objects.
-        MalformedFileError: Its bytes do not fit its shape, or are not its text.
+        StorageBoundsError: Its bytes do not fit its shape.
+        MalformedFileError: Its bytes are not its text.
     """
     dtype = numpy_dtype(spec.dtype)
     if dtype.hasobject or dtype.subdtype is not None:
@@ -80,14 +87,23 @@ def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
     order: Any = "F" if spec.fortran else "C"
     data = spec.data
     if isinstance(data, (bytes, bytearray, memoryview)):
+        _check_size(spec, memoryview(data).nbytes, dtype)
         array = _from_bytes(data, dtype, spec.shape, order)
     else:
+        _check_size(spec, data.size, dtype)
         array = np.empty(spec.shape, dtype=dtype, order=order)
         if array.nbytes:
             flat = array.reshape(-1, order=order).view(np.uint8)
             fill(flat.data, data, verify=verify, limits=limits)
     _sanitise(array)
     spec.built = array
+
+
+def _check_size(spec: ArraySpec, available: int, dtype: np.dtype[Any]) -> None:
+    """Compare the bytes there are with those the shape needs, before allocating."""
+    needed = math.prod(spec.shape) * dtype.itemsize
+    if needed != available:
+        raise StorageBoundsError("array", needed=needed, available=available)
 
 
 def _from_bytes(
@@ -100,10 +116,13 @@ def _from_bytes(
         if not dtype.itemsize:
             # frombuffer and empty both refuse or change a dtype of no bytes.
             return np.ndarray(shape, dtype=dtype, buffer=bytearray(), order=order)
-        flat = np.frombuffer(data, dtype=dtype)
-        return flat.reshape(shape, order=order).copy(order=order)
+        array = np.empty(shape, dtype=dtype, order=order)
+        # As bytes: copying structures would leave what lies between fields unset.
+        target = array.reshape(-1, order=order).view(np.uint8)
+        target[:] = np.frombuffer(data, dtype=np.uint8)
     except (TypeError, ValueError) as error:
         raise MalformedFileError(f"array: {quote(error)}") from error
+    return array
 
 
 def _sanitise(array: Array) -> None:

@@ -123,19 +123,22 @@ class Assembler:
             parts = [self.resolve(part) for part in value.elements]
             value.built = tuple(parts) if value.kind == "tuple" else _hashed(parts)
         elif type(value) is ExtraSpec and value.built is UNBUILT:
-            self._fill_below((value.args, value.state))
+            self._fill_below(value)
             args = self.resolve(value.args)
             value.built = value.reconstructor(args, self.resolve(value.state))
 
-    def _fill_below(self, values: tuple[object, ...]) -> None:
-        """Fill all that is reachable from some values, each once (rule 4)."""
-        pending: list[object] = list(values)
+    def _fill_below(self, spec: ExtraSpec) -> None:
+        """Fill all that an object's arguments reach, each once (rule 4)."""
+        pending: list[object] = [spec.args, spec.state]
         while pending:
             value = pending.pop()
             while type(value) in _NODES:
                 value = value.value  # type: ignore[attr-defined]  # a node
             if type(value) in _ATOMS or id(value) in self._filled:
                 continue
+            if type(value) is ExtraSpec and value.built is UNBUILT:
+                # All others it could reach come before it, so this one is itself.
+                raise ForbiddenCallError(spec.name, "is part of its own arguments")
             self._filled.add(id(value))
             pending.extend(_parts(value))
             self._fill(value)
