@@ -15,7 +15,14 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from safemodel._containers.records import STORED, Record
-from safemodel._containers.zip_end import END, END_SIGNATURE, MAX_32
+from safemodel._containers.zip_end import (
+    END,
+    END64,
+    END_SIGNATURE,
+    LOCATOR,
+    LOCATOR_SIGNATURE,
+    MAX_32,
+)
 from safemodel._containers.zip_entries import (
     CENTRAL,
     DESCRIPTOR,
@@ -128,6 +135,9 @@ def _displacements(source: Source, marks: list[tuple[int, bytes]]) -> set[int]:
     for position, signature in marks[-_MAX_END_RECORDS:]:
         if signature == END_SIGNATURE and position + END.size <= source.size:
             _, _, _, _, _, size, offset, _ = END.unpack(source.read(position, END.size))
+            locator_at = max(position - LOCATOR.size, 0)
+            if source.read(locator_at, 4) == LOCATOR_SIGNATURE:
+                position -= LOCATOR.size + END64.size  # noqa: PLW2901 - where it ends
             displacements.add(position - size - offset)
     return displacements
 
