@@ -208,7 +208,6 @@ class _Assembler:
 
     def torch_zip(self) -> bytes:
         root = str(self.options.get("root", "archive"))
-        known = {member.name for member in self.members}
         before = [Member(f"{root}/data.pkl", content=self.main)]
         after = [
             Member(f"{root}/{name}", content=bytearray(content))
@@ -219,6 +218,9 @@ class _Assembler:
                 member.name = member.name[1:]
             else:
                 member.name = f"{root}/{member.name}"
+            other = member.options.get("offset")
+            if isinstance(other, str):
+                member.options["offset"] = f"{root}/{other}"
         known = {member.name for member in self.members}
         chosen = [m for m in before if m.name not in known and m.content]
         chosen += self.members

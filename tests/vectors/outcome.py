@@ -7,7 +7,9 @@ anything opens its input and touches nothing else.
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
+import traceback
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +36,9 @@ ATTRIBUTES = (
 _DEEPEST = 12
 # Events that concern neither the outside world nor code of the file: reading the
 # input through a map, and what numpy and torch raise while making an array.
-_HARMLESS = frozenset({"mmap.__new__", "sys._getframe", "object.__getattr__", "id"})
+_HARMLESS = frozenset({"mmap.__new__", "sys._getframe", "builtins.id"})
+# Codecs the library itself uses, which Python imports when they are first used.
+_CODECS = ("unicode_escape", "raw_unicode_escape", "latin-1", "cp437", "ascii", "utf-8")
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Watch:
         self.seen: list[str] = []
         self.allowed = ""
         self.armed = False
+        for codec in _CODECS:
+            codecs.lookup(codec)
         sys.addaudithook(self._event)
 
     def _event(self, event: str, args: tuple[object, ...]) -> None:
@@ -95,6 +101,10 @@ def load_outcome(source: Path | bytes, *, opaque: bool, **options: object) -> Ou
         outcome.attributes = {
             name: getattr(error, name) for name in ATTRIBUTES if hasattr(error, name)
         }
+    # Whatever else escapes is a bug that the caller reports.
+    except Exception as error:  # noqa: BLE001
+        outcome.error = f"foreign {type(error).__name__}"
+        outcome.message = "".join(traceback.format_exception(error)[-3:])
     else:
         outcome.result = describe(value)
     outcome.events = list(WATCH.seen)

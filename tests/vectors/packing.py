@@ -59,16 +59,17 @@ def pack_zip(members: list[Member], options: dict[str, object]) -> bytes:
     """Return a zip archive of the members, in order."""
     archive = Member("", options)
     out = bytearray(archive.raw("prefix"))
-    central = bytearray()
-    count = 0
+    entries: list[tuple[Member, bytearray]] = []
     offsets: dict[str, int] = {}
     for member in members:
-        offset = len(out)
-        offsets.setdefault(member.name, offset)
-        entry = _write_member(out, member, offset)
-        shift = member.options.get("offset")
-        if isinstance(shift, str):
-            entry[42:46] = struct.pack("<I", offsets[shift])
+        offsets.setdefault(member.name, len(out))
+        entries.append((member, _write_member(out, member, len(out))))
+    central = bytearray()
+    count = 0
+    for member, entry in entries:
+        other = member.options.get("offset")
+        if isinstance(other, str):
+            entry[42:46] = struct.pack("<I", offsets[other])
         if member.number("central", 1):
             central += entry
             count += 1
