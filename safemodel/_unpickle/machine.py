@@ -196,7 +196,7 @@ class _Machine(RareOpcodes):
                 elif code == 0x31:  # POP_MARK
                     stack = below.pop()
                 elif code == 0x95:  # FRAME
-                    end = self.frame(at, end)
+                    end = self.frame(at)
                     pos += 8
                 elif code == 0x2E:  # STOP
                     if len(stack) != 1 or below:

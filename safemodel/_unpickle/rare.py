@@ -128,6 +128,7 @@ class RareOpcodes:
         self.pickle = Pickle()
         self.interned: dict[tuple[str, str], GlobalRef] = {}
         self.memo: list[Any] = []
+        self.frame_end = 0
         self.shortcuts = shortcuts
         self.tensors = TensorShortcut(self.memo, self.pickle.calls)
 
@@ -250,16 +251,16 @@ class RareOpcodes:
             )
         return MalformedFileError(f"{what} a {type(target).__name__}")
 
-    def frame(self, at: int, end: int) -> int:
+    def frame(self, at: int) -> int:
         """FRAME: return where it ends."""
         size = len(self.data)
         (length,) = _UINT64(self.data, at + 1)
-        if end != size:
+        if at < self.frame_end:
             raise MalformedFileError("a frame within a frame")
         if at + 9 + length > size:
             raise TruncatedFileError("frame", needed=length, available=size - at - 9)
-        frame_end: int = at + 9 + length
-        return frame_end
+        self.frame_end = at + 9 + length
+        return self.frame_end
 
     def from_mark(self, code: int, at: int, stack: list[Any], items: list[Any]) -> int:
         """Run an opcode that takes all down to the mark; return the next position."""

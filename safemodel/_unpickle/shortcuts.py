@@ -113,12 +113,15 @@ class _Skipped:
 
 
 SKIPPED = _Skipped()
+# By how many slots the sequence fills: all but the storage's key and the tensor.
+_SKIPPED_SLOTS = {count: (SKIPPED,) * (count - 2) for count in range(5, 8)}
 
 
 def _operand(operation: bytes) -> int:
     """Return the operand of BININT, BININT1, BININT2, BINGET or LONG_BINGET."""
     signed = operation[:1] == b"J"
-    return int.from_bytes(operation[1:], "little", signed=signed)
+    value: int = int.from_bytes(operation[1:], "little", signed=signed)
+    return value
 
 
 def _tuple_of_ints(operations: list[bytes]) -> tuple[int, ...] | None:
@@ -188,12 +191,15 @@ class TensorShortcut:
             stack[-1] is not self._rebuild and not self._is_rebuild(stack)
         ):
             return 0
+        name = key.decode("ascii")
         stack[-1] = call = TensorCall(
-            stack[-1], storage_class, key.decode("ascii"), location, numel, offset,
+            stack[-1], storage_class, name, location, numel, offset,
             shape, steps, requires_grad, match.end() - 6,
         )  # fmt: skip
         self._calls.append(call)
-        memo += (SKIPPED,) * (len(puts) // 5 - 1)
+        # The key is fetched again by every other tensor of the same storage.
+        memo.append(name)
+        memo += _SKIPPED_SLOTS[len(puts) // 5]
         memo.append(call)
         return match.end()
 

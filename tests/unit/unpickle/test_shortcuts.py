@@ -1,0 +1,244 @@
+"""Shortcuts: the same result with and without them, on every file torch writes."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+
+import pytest
+import torch
+
+from safemodel._unpickle import shortcuts
+from safemodel._unpickle.machine import parse, unpickle
+from safemodel._unpickle.nodes import (
+    UNCHECKED,
+    Call,
+    GlobalRef,
+    PersistentRef,
+    TensorCall,
+)
+from safemodel._unpickle.rare import Pickle
+from tests.conftest import Rand
+
+
+def spelled_out(value: object, inside: tuple[int, ...] = ()) -> object:
+    """Return plain data that tells two parses apart, nodes spelled out.
+
+    A value within itself, as mutants make them, is written as its distance.
+    """
+    if id(value) in inside:
+        return f"<{len(inside) - inside.index(id(value))} up>"
+
+    def inner(part: object) -> object:
+        return spelled_out(part, (*inside, id(value)))
+
+    if isinstance(value, TensorCall):
+        pid = (
+            "storage", inner(value.storage_class), value.key, value.location,
+            value.numel,
+        )  # fmt: skip
+        hooks = ("collections.OrderedDict", (), None, None, None)
+        args = (
+            ("pid", pid), value.offset, value.shape, value.stride,
+            value.requires_grad, hooks,
+        )  # fmt: skip
+        return (inner(value.target), args, None, None, None)
+    if isinstance(value, GlobalRef):
+        return f"{value.module}.{value.name}"
+    if isinstance(value, PersistentRef):
+        return ("pid", inner(value.pid))
+    if isinstance(value, Call):
+        state = None if value.state is UNCHECKED else inner(value.state)
+        parts = (value.target, value.args, value.pairs, value.elements)
+        target, args, pairs, elements = map(inner, parts)
+        return (target, args, state, pairs, elements)
+    if isinstance(value, (list, tuple)):
+        return type(value)(inner(item) for item in value)
+    if isinstance(value, dict):
+        return [(inner(k), inner(v)) for k, v in value.items()]
+    return value
+
+
+def both(data: bytes) -> tuple[Pickle, Pickle]:
+    """Parse with and without shortcuts, and compare."""
+    quick, slow = unpickle(data), unpickle(data, shortcuts=False)
+
+    assert repr(spelled_out(quick.root)) == repr(spelled_out(slow.root))
+    assert [spelled_out(ref) for ref in quick.globals] == [
+        spelled_out(ref) for ref in slow.globals
+    ]
+    assert quick.end == slow.end
+    return quick, slow
+
+
+def data_pkl(value: object, protocol: int = 2) -> bytes:
+    """Return the pickle of a torch archive."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer, pickle_protocol=protocol)
+    with zipfile.ZipFile(buffer) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
+        return archive.read(name)
+
+
+def tensors(rand: Rand, count: int) -> dict[str, torch.Tensor]:
+    """Return tensors of every layout the shortcut can meet."""
+    made = {}
+    for index in range(count):
+        shape = rand.shape(axes=rand.randint(0, 5), largest=3)
+        tensor = torch.zeros(shape, dtype=rand.choice([torch.float32, torch.int64]))
+        if tensor.is_floating_point() and rand.random() < 0.3:
+            tensor.requires_grad_()
+        if tensor.dim() >= 2 and rand.random() < 0.3:
+            tensor = tensor.detach().transpose(0, 1)
+        made[f"layer.{index}"] = tensor
+    large = torch.zeros(70_000)
+    made |= {"large": large, "part": large[66_000:], "tied": large, "wide": large[::300]}
+    return made
+
+
+def test_tensors_read_the_same_with_and_without(rand: Rand) -> None:
+    """Shapes, strides, offsets, gradients, tied and shared storages, other objects."""
+    value = {"before": list(range(300)), "state": tensors(rand, 200), "after": {1: "x"}}
+
+    quick, _ = both(data_pkl(value))
+
+    short = sum(type(call) is TensorCall for call in quick.calls)
+    assert short > 100, "the shortcut was hardly taken: this test would prove nothing"
+
+
+def test_text_and_numbers_read_the_same_with_and_without(rand: Rand) -> None:
+    """Large dictionaries and lists, and everything that ends a run of text."""
+    odd: list[object] = ["é", "x" * 70_000, 1.5, -1, 2**40, None, "", -(2**31), "last"]
+    value = {
+        "counts": {f"token {index}": rand.randint(-9, 2**31 - 1) for index in range(2500)},
+        "small": {f"t{index}": index for index in range(2500)},
+        "words": [f"w{index}" for index in range(2500)],
+        "mixed": {f"m{index}": rand.choice(odd) for index in range(2500)},
+        "list": [rand.choice(odd) for _ in range(2500)],
+    }
+
+    quick, _ = both(pickle.dumps(value, 2))
+
+    assert quick.root == value
+
+
+def test_a_truncated_pickle_is_the_same_error_with_and_without(rand: Rand) -> None:
+    """Shortcuts never read past the end, and never hide that something is missing."""
+    data = data_pkl(tensors(rand, 60))
+    for _ in range(300):
+        end = rand.randrange(len(data))
+        _, quick = parse(data[:end])
+        _, slow = parse(data[:end], shortcuts=False)
+
+        assert type(quick) is type(slow)
+
+
+def test_mutated_pickles_read_the_same_with_and_without(rand: Rand) -> None:
+    """A byte more, less or other inside the sequence the shortcut matches."""
+    data = data_pkl(tensors(rand, 60))
+    for _ in range(400):
+        mutant = bytearray(data)
+        for _ in range(rand.randint(1, 3)):
+            mutant[rand.randrange(len(mutant))] = rand.choice(b"\0(t.hjqrKMJ\x85)XQR\xff")
+        quick, error = parse(bytes(mutant))
+        slow, slow_error = parse(bytes(mutant), shortcuts=False)
+
+        assert type(error) is type(slow_error)
+        if error is None:
+            assert repr(spelled_out(quick.root)) == repr(spelled_out(slow.root))
+
+
+def long_memo(tail: bytes) -> bytes:
+    """Return a pickle whose first 300 memo slots are taken, then something."""
+    head = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00"
+    head += b"X\x07\0\0\0storageq\x01ctorch\nFloatStorage\nq\x02X\x03\0\0\0cpuq\x03"
+    head += b"ccollections\nOrderedDict\nq\x04"
+    head += b"".join(b"Nr" + struct.pack("<I", slot) + b"0" for slot in range(5, 300))
+    return head + b"0" * 5 + tail
+
+
+def put(slot: int) -> bytes:
+    """Return LONG_BINPUT."""
+    return b"r" + struct.pack("<I", slot)
+
+
+def tensor_call(slot: int) -> bytes:
+    """Return what torch.save writes for a tensor of four floats."""
+    return (
+        b"h\x00((h\x01h\x02X\x01\0\0\x000" + put(slot) + b"h\x03K\x04t" + put(slot + 1)
+        + b"QK\x00K\x04\x85" + put(slot + 2) + b"K\x01\x85" + put(slot + 3)
+        + b"\x89h\x04)R" + put(slot + 4) + b"t" + put(slot + 5) + b"R" + put(slot + 6)
+    )  # fmt: skip
+
+
+def test_whoever_fetches_what_was_passed_over_gets_it_all_the_same() -> None:
+    """The memo slot of a shape is read: the pickle is read again without shortcuts."""
+    plain, _ = both(long_memo(tensor_call(300) + b"."))
+    fetched, _ = both(long_memo(tensor_call(300) + b"j" + put(302)[1:] + b"\x86."))
+
+    assert type(plain.root) is TensorCall
+    assert isinstance(fetched.root, tuple)
+    assert type(fetched.root[0]) is Call
+    assert fetched.root[1] == (4,)
+
+
+def test_a_tensor_that_is_edited_is_read_the_long_way() -> None:
+    """BUILD on the result is for the checker of the call to refuse."""
+    edited, _ = both(long_memo(tensor_call(300) + b"}b."))
+
+    assert type(edited.root) is Call
+    assert edited.root.state == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"_rebuild_tensor_v2", b"_rebuild_tensor_v9"),
+        (b"OrderedDict", b"OrderedDicx"),
+        (b"storage", b"storagf"),
+        (b"X\x01\0\0\x000", b"X\x01\0\0\x0012"),
+        (b"K\x04\x85", b"K\x04\x86"),
+        (b"K\x04\x85" + put(302), b")"),
+    ],
+)
+def test_anything_else_than_what_torch_writes_is_left_to_the_loop(
+    old: bytes, new: bytes
+) -> None:
+    """A near miss is parsed opcode by opcode."""
+    data = long_memo(tensor_call(300) + b".").replace(old, new)
+    quick, error = parse(data)
+    slow, slow_error = parse(data, shortcuts=False)
+
+    assert type(error) is type(slow_error)
+    assert not any(type(call) is TensorCall for call in quick.calls)
+    if error is None:
+        assert repr(spelled_out(quick.root)) == repr(spelled_out(slow.root))
+
+
+def test_a_memo_slot_that_is_written_again_is_read_again() -> None:
+    """What the shortcut remembers of the memo is dropped when a slot changes."""
+    again = b"X\x04\0\0\0cuda" + b"q\x030"
+    quick, _ = both(long_memo(tensor_call(300) + again + tensor_call(307) + b"\x86."))
+
+    assert isinstance(quick.root, tuple)
+    assert [node.location for node in quick.root] == ["cpu", "cuda"]
+
+
+def test_the_memo_slots_must_be_the_next_free_ones() -> None:
+    """A put into another slot is a different pickle."""
+    data = long_memo(tensor_call(300).replace(put(303), put(302)) + b".")
+    quick, _ = both(data)
+
+    assert type(quick.root) is Call
+
+
+def test_the_spelled_out_puts_match_struct() -> None:
+    """The table of LONG_BINPUT opcodes, grown twice."""
+    shortcut = shortcuts.TensorShortcut([], [])
+    for slots in (10, 5000):
+        shortcut._extend_puts(slots)  # noqa: SLF001 - its arithmetic is the subject
+        table = shortcut._puts  # noqa: SLF001
+
+        assert table[slots * 5 : slots * 5 + 10] == put(slots) + put(slots + 1)
