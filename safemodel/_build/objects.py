@@ -60,7 +60,8 @@ def build(
     """Build everything a checked graph holds.
 
     Args:
-        graph: Its specs are built in place: a graph can be built once.
+        graph: Built in place and emptied, so that nothing but the result keeps the
+            tensors alive: a graph can be built once.
         map_location: As in `torch.load`; see `safemodel._build.devices`.
         mmap: Tensors over a private map of the file, where there is a file.
         verify: Compare the CRC-32 of every record that is read (with ``mmap``: that
@@ -76,10 +77,31 @@ def build(
         TypeError: `map_location` is of the wrong kind.
     """
     with _collector_paused():
-        builder = _Builder(graph, Placement(map_location), mmap, verify, limits)
-        builder.build_leaves()
-        assembler = Assembler(builder.late)
-        return assembler.assemble(graph.root, graph.mutables, graph.immutables)
+        try:
+            builder = _Builder(graph, Placement(map_location), mmap, verify, limits)
+            builder.build_leaves()
+            assembler = Assembler(builder.late)
+            return assembler.assemble(graph.root, graph.mutables, graph.immutables)
+        finally:
+            _let_go(graph)
+
+
+def _let_go(graph: TensorGraph) -> None:
+    """Forget what was built: checks and nodes are cyclic garbage from here on.
+
+    A result held by it would outlive its last user until the collector ran, and two
+    loads in a row would need the memory of both.
+    """
+    for spec in graph.specs:
+        spec.built = UNBUILT
+    for storage in graph.storages.values():
+        storage.built = UNBUILT
+    for value in (*graph.mutables, *graph.immutables):
+        if isinstance(value, Spec):
+            value.built = UNBUILT
+    for part in (graph.specs, graph.storages, graph.mutables, graph.immutables):
+        part.clear()
+    graph.root = None
 
 
 @contextmanager
@@ -138,6 +160,7 @@ class _Builder:
         Storages are wrapped only where one is a value of the file.
         """
         if spec.built is UNBUILT:
+            self._specs.append(spec)
             if isinstance(spec, (StorageSpec, StorageViewSpec)):
                 spec.built = self._storage(spec)
             else:
@@ -174,8 +197,8 @@ class _Builder:
                 build_nested(spec)
             case QuantizedSpec():
                 for part in (spec.scale, spec.zero_point):
-                    if isinstance(part, Spec) and part.built is UNBUILT:
-                        self._leaf(part)
+                    if isinstance(part, Spec):
+                        self.late(part)
                 build_quantized(spec, self._storages)
 
     def _tensor(self, spec: TensorSpec) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import gc
 import io
 import struct
 import warnings
+import weakref
 import zipfile
 
 import numpy as np
@@ -556,7 +558,24 @@ def test_containers_keep_sharing_and_cycles(tmp_path):
     assert actual["t"][0] is actual["a"]
 
 
-# ── map_location ──────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("mapped", [False, True])
+def test_result_dies_with_its_last_reference(mapped, tmp_path):
+    """Nothing but the result keeps tensors alive, collector or not."""
+    state = collections.OrderedDict(b=torch.rand(5), c=torch.rand(100_000))
+    values = [torch.rand(3), {"a": torch.rand(4)}, state, np.arange(3)]
+    torch.save(values, tmp_path / "value.pt")
+    gc.collect()
+    gc.disable()
+    try:
+        loaded = safe_load(tmp_path / "value.pt", mmap=mapped)
+        watched = [loaded[0], *loaded[1].values(), *loaded[2].values(), loaded[3]]
+        ghosts = [weakref.ref(value) for value in [*watched, loaded[2]]]
+        del watched, loaded
+        alive = [ghost() for ghost in ghosts]
+    finally:
+        gc.enable()
+
+    assert alive == [None] * 6
 
 
 @pytest.mark.parametrize(
