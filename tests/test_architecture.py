@@ -22,7 +22,6 @@ LAYERS = {
     "reports": 0.0,
     "_types": 0.0,
     "_collector": 0.0,
-    "_collector": 0.0,
     "_containers": 1.0,
     "_unpickle": 1.0,
     "_graph": 1.0,
