@@ -260,7 +260,7 @@ def unpickle(
     errors: str = "strict",
     shortcuts: bool = True,
 ) -> Pickle:
-    """Parse one pickle into inert nodes.
+    r"""Parse one pickle into inert nodes.
 
     Args:
         data: Bytes that hold the pickle; anything may follow it.
