@@ -7,9 +7,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-# How long `make fuzz` mutates files, in seconds, and the seed it starts from.
-SECONDS ?= 60
-SEED    ?= 0
+# How many files `make fuzz` mutates, from which seed, in how many processes.
+COUNT ?= 1000000
+SEED  ?= 0
+JOBS  ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench lint format typecheck docs-check zoo fuzz clean
@@ -67,9 +68,9 @@ zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/z
 	@echo "== zoo: tools/compatibility.py"
 	$(BIN)/python tools/compatibility.py
 
-fuzz: $(READY)  ## mutate files for SECONDS=60 from SEED=0; only our errors may come out
-	@echo "== fuzz: $(SECONDS) s from seed $(SEED)"
-	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
+fuzz: $(READY)  ## mutate COUNT=1000000 files from SEED=0; only our errors may come out
+	@echo "== fuzz: $(COUNT) files from seed $(SEED)"
+	$(BIN)/python -m tests.fuzz.run --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
 
 clean:  ## remove .venv, caches and generated models
 	@echo "== clean"
