@@ -1,0 +1,155 @@
+"""The mutation loop: no file, however broken, ends in anything but an error of ours.
+
+    python tests/fuzz/run.py --count 1000000 --seed 1 [--jobs 2] [--out FOLDER]
+
+Mutants are loaded in child processes, in both modes, from memory. A foreign
+exception, a crash, a hang, a tripped canary or a file that only the stricter mode
+opens is a failure: the mutant is saved and named. Exits 1 if there was one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import multiprocessing
+import resource
+import signal
+import struct
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from safemodel import safe_load
+from safemodel.errors import SafeModelError
+from safemodel.testing import CANARY
+from tests.fuzz.corpus import Seed, build_corpus
+from tests.fuzz.mutate import mutant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.queues import Queue
+
+HANG_S = 20
+BATCH = 10_000
+MEMORY_BYTES = 4 << 30
+
+
+@dataclass
+class Failure:
+    """One mutant that did not end as it must."""
+
+    seed: int
+    index: int
+    what: str
+
+
+def try_one(content: bytes) -> str:
+    """Return what is wrong with how a file loads; "" if nothing is."""
+    opened = []
+    for weights_only in (True, False):
+        CANARY.trips.clear()
+        try:
+            safe_load(content, weights_only=weights_only)
+        except SafeModelError:
+            opened.append(False)
+        # Anything else that escapes is what this loop looks for.
+        except BaseException as error:  # noqa: BLE001
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            where = traceback.format_exception(error)[-4:]
+            return f"weights_only={weights_only}: {''.join(where)}"
+        else:
+            opened.append(True)
+        if CANARY.trips:
+            return f"weights_only={weights_only}: the canary was tripped"
+    if opened == [True, False]:
+        return "opens when strict, but not when opaque"
+    return ""
+
+
+def run_batch(
+    seeds: Sequence[Seed], seed: int, indices: range, found: Queue[Failure],
+    progress: mmap.mmap,
+) -> None:  # fmt: skip
+    """Try a range of mutants in this process, noting the current one."""
+    torch.set_num_threads(1)
+    used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+    for index in indices:
+        progress[:8] = struct.pack("<q", index)
+        signal.alarm(HANG_S)
+        what = try_one(mutant(seeds, seed, index))
+        if what:
+            found.put(Failure(seed, index, what))
+    signal.alarm(0)
+
+
+def fuzz(
+    count: int, seed: int, jobs: int = 1, *, show: bool = False
+) -> tuple[list[Failure], list[Seed]]:
+    """Try `count` mutants; return the failures and the corpus they were made of."""
+    seeds = build_corpus()
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    failures: list[Failure] = []
+    waiting = [range(at, min(at + BATCH, count)) for at in range(0, count, BATCH)]
+    waiting.reverse()
+    running: list[tuple[multiprocessing.process.BaseProcess, range, mmap.mmap]] = []
+    started, done = time.monotonic(), 0
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            batch, progress = waiting.pop(), mmap.mmap(-1, 8)
+            process = context.Process(
+                target=run_batch, args=(seeds, seed, batch, found, progress)
+            )
+            process.start()
+            running.append((process, batch, progress))
+        process, batch, progress = running.pop(0)
+        process.join(1)
+        if process.exitcode is None:
+            running.append((process, batch, progress))
+            continue
+        while not found.empty():
+            failures.append(found.get())
+        if process.exitcode:
+            (index,) = struct.unpack("<q", progress[:8])
+            failures.append(Failure(seed, index, f"exit code {process.exitcode}"))
+            if index + 1 < batch.stop:
+                waiting.append(range(index + 1, batch.stop))
+        done += len(batch)
+        if show:
+            rate = done / (time.monotonic() - started)
+            print(f"{done:,} mutants, {len(failures)} failures, {rate:,.0f}/s")
+    while not found.empty():
+        failures.append(found.get())
+    return failures, seeds
+
+
+def main() -> int:
+    """Run the loop; save what fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    given = parser.parse_args()
+    failures, seeds = fuzz(given.count, given.seed, given.jobs, show=True)
+    for failure in failures:
+        given.out.mkdir(exist_ok=True)
+        path = given.out / f"{failure.seed}-{failure.index}.bin"
+        path.write_bytes(mutant(seeds, failure.seed, failure.index))
+        print(f"{path}: {failure.what}")
+    print(f"{given.count:,} mutants of {len(seeds)} files: {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

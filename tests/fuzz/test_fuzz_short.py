@@ -1,0 +1,41 @@
+"""A short run of the mutation loop; `python tests/fuzz/run.py` is the long one."""
+
+from __future__ import annotations
+
+import random
+
+from tests.fuzz.corpus import build_corpus, split_opcodes
+from tests.fuzz.mutate import mutant
+from tests.fuzz.run import fuzz, try_one
+
+COUNT = 1_500
+
+
+def test_mutants_raise_nothing_but_our_errors(rand):
+    """1,500 mutants of vectors and checkpoints: no foreign error, crash or hang."""
+    failures, _ = fuzz(COUNT, rand.randrange(1 << 32))
+    assert not failures
+
+
+def test_a_mutant_is_named_by_two_numbers():
+    """The same seed and index make the same bytes, another index makes others."""
+    seeds = build_corpus()
+    first = [mutant(seeds, 7, index) for index in range(50)]
+
+    assert first == [mutant(seeds, 7, index) for index in range(50)]
+    assert len(set(first)) > 40
+
+
+def test_opcodes_put_together_are_the_pickle():
+    """Splitting a pickle without frames loses nothing."""
+    content = b"\x80\x02}X\x01\x00\x00\x00aK\x01s."
+    parts = split_opcodes(content)
+
+    assert b"".join(parts) == content
+    assert len(parts) == 6
+
+
+def test_the_loop_sees_an_ordinary_file_as_no_failure():
+    """What loads in both modes is no failure, nor is plain noise."""
+    assert not try_one(b"\x80\x02}.")
+    assert not try_one(random.Random(1).randbytes(100))
