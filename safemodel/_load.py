@@ -11,6 +11,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from safemodel._collector import collector_paused
 from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE, STRICT
 
@@ -73,7 +74,7 @@ def safe_load(  # noqa: PLR0913 - torch.load's parameters, and ours
     if mmap and not isinstance(f, (str, os.PathLike)):
         raise ValueError("mmap=True needs the path of a file")
     limits = DEFAULT_LIMITS if limits is None else limits
-    with open_source(f) as source:
+    with collector_paused(), open_source(f) as source:
         graph, reading = read_file(
             source,
             policy=_choose(policy, weights_only),

@@ -38,9 +38,13 @@ class DifferenceError(AssertionError):
     """Two results differ; the message says where and how."""
 
 
-def assert_same(expected: object, actual: object) -> None:
-    """Raise `DifferenceError` unless two results cannot be told apart."""
-    _Comparison(expected, actual).run()
+def assert_same(expected: object, actual: object, *, sharing: bool = True) -> None:
+    """Raise `DifferenceError` unless two results cannot be told apart.
+
+    Without ``sharing``, storages may be separate where they were one: a pickle that
+    is not torch's own file holds the storage of each tensor by itself.
+    """
+    _Comparison(expected, actual, sharing=sharing).run()
 
 
 def storage_bytes(storage: torch.UntypedStorage) -> bytes:
@@ -51,7 +55,8 @@ def storage_bytes(storage: torch.UntypedStorage) -> bytes:
 
 
 class _Comparison:
-    def __init__(self, expected: object, actual: object) -> None:
+    def __init__(self, expected: object, actual: object, *, sharing: bool) -> None:
+        self.sharing = sharing
         self.waiting: list[tuple[Any, Any, str]] = [(expected, actual, "result")]
         # Identity on one side ↔ identity on the other: who shares with whom.
         self.objects: tuple[dict[int, int], dict[int, int]] = ({}, {})
@@ -157,7 +162,7 @@ class _Comparison:
     def storage(self, a: torch.UntypedStorage, b: torch.UntypedStorage) -> None:
         """Compare storages, each pair once."""
         self.kept += [a, b]
-        if not self.paired(self.storages, a._cdata, b._cdata):
+        if self.sharing and not self.paired(self.storages, a._cdata, b._cdata):
             return
         self.check(a.device, b.device, "device of the storage")
         self.check(a.nbytes(), b.nbytes(), "bytes of the storage")
