@@ -85,8 +85,11 @@ def _swap(
 ) -> None:
     """Reverse the bytes of each element; of each component, where it is complex."""
     unit = spec.itemsize // 2 if spec.dtype.startswith("complex") else spec.itemsize
+    unit = spec.swapped or unit
     if unit > 1:
-        values.view(f"u{unit}").byteswap(inplace=True)
+        # Untyped bytes need not be whole numbers at their end.
+        whole = values[: len(values) // unit * unit]
+        whole.view(f"u{unit}").byteswap(inplace=True)
 
 
 class Storages:

@@ -37,6 +37,8 @@ class StorageSpec(Spec):
         record: Where the bytes are; None for a storage of no bytes.
         typed: A typed storage is what the file holds (True) or an untyped one.
         big_endian: Elements are stored most significant byte first.
+        swapped: Bytes of each number whose order that is about, where a tensor over
+            untyped bytes has said so; else 0: as `dtype` says.
         location: The device tag the file gives ("cpu", "cuda:0"); only ever passed
             to the caller's own `map_location`.
         views: Number of tensors that use it, for `inspect`.
@@ -50,6 +52,7 @@ class StorageSpec(Spec):
         "location",
         "numel",
         "record",
+        "swapped",
         "typed",
         "views",
     )
@@ -75,6 +78,7 @@ class StorageSpec(Spec):
         self.location = location
         self.typed = typed
         self.big_endian = big_endian
+        self.swapped = 0
         self.views = 0
 
 

@@ -162,9 +162,12 @@ class _Comparison:
     def storage(self, a: torch.UntypedStorage, b: torch.UntypedStorage) -> None:
         """Compare storages, each pair once."""
         self.kept += [a, b]
-        if self.sharing and not self.paired(self.storages, a._cdata, b._cdata):
-            return
         self.check(a.device, b.device, "device of the storage")
+        # There are no bytes to share on the meta device: torch makes a storage for
+        # every tensor anew there.
+        shared = self.sharing and a.device.type != "meta"
+        if shared and not self.paired(self.storages, a._cdata, b._cdata):
+            return
         self.check(a.nbytes(), b.nbytes(), "bytes of the storage")
         if a.device.type == "cpu" and storage_bytes(a) != storage_bytes(b):
             raise DifferenceError(f"{self.where}: other bytes in the storage")

@@ -24,9 +24,15 @@ from tests.differential import values
 from tests.differential.same import assert_same
 
 EVERYTHING = {**values.TORCH, **values.PYTHON, **values.NUMPY}
-# Names that torch's allowlist lacks; every other value of `values.TORCH` is compared
-# with what torch itself loads.
 PROTOCOLS = (2, 3, 4, 5)
+# What torch writes as a stream and does not read back: it stumbles over the untyped
+# storages of newer dtypes, and makes nested tensors before it has read their sizes.
+# Everything else in `values.TORCH` is compared with what torch itself loads.
+NOT_IN_STREAMS = {
+    "dtype complex32", "dtype uint64", "dtype uint32", "dtype uint16",
+    "dtype float8_e4m3fn", "dtype float8_e4m3fnuz", "dtype float8_e5m2",
+    "dtype float8_e5m2fnuz", "dtype float8_e8m0fnu", "nested",
+}  # fmt: skip
 
 
 def saved(value, *, new=True, protocol=2):
@@ -55,13 +61,14 @@ def by_torch(data, **arguments):
 def test_what_torch_loads_is_the_same(name, new):
     """At every protocol; torch itself is asked wherever it reads the file."""
     original = values.TORCH[name]()
-    asked = 0
+    ask = new or name not in NOT_IN_STREAMS
+    answers = 0
     for protocol in PROTOCOLS:
         data = saved(original, new=new, protocol=protocol)
-        expected = by_torch(data)
-        asked += expected is not None
+        expected = by_torch(data) if ask else None
+        answers += expected is not None
         assert_same(original if expected is None else expected, safe_load(data))
-    assert asked or name in {"counter"}
+    assert bool(answers) == ask
 
 
 @pytest.mark.parametrize("name", [*values.PYTHON, *values.NUMPY])
@@ -178,7 +185,9 @@ def test_numpy_subclasses_come_back_as_arrays():
 @pytest.mark.parametrize("kind", ["RandomState", "Generator"])
 def test_a_random_state_comes_back_as_data(kind):
     """The numbers of the generator are there; nothing draws from it."""
-    made = np.random.RandomState(3) if kind == "RandomState" else np.random.default_rng(3)
+    made = (
+        np.random.RandomState(3) if kind == "RandomState" else np.random.default_rng(3)
+    )
     for protocol in PROTOCOLS:
         got = safe_load(saved({"rng": made}, protocol=protocol))["rng"]
         text = repr(got)
@@ -387,9 +396,11 @@ def rewritten(data, change):
     return made.getvalue()
 
 
-@pytest.mark.parametrize(
-    "dtype", [name for name in values.DTYPES if "float8" not in name]
-)
+# torch writes these as untyped bytes, in its machine's order, and reads bytes back.
+TURNED_BY_US = {"complex32", "uint64", "uint32", "uint16"}
+
+
+@pytest.mark.parametrize("dtype", values.DTYPES)
 def test_a_big_endian_archive_is_read_as_such(dtype):
     """Every element is turned round, parts of complex numbers by themselves."""
     value = values.bits(dtype)
@@ -404,9 +415,8 @@ def test_a_big_endian_archive_is_read_as_such(dtype):
 
     data = rewritten(saved([value]), swap)
     assert_same([value], safe_load(data))
-    expected = by_torch(data)
-    if expected is not None:
-        assert_same(expected, safe_load(data))
+    if dtype not in TURNED_BY_US:
+        assert_same(by_torch(data), safe_load(data))
 
 
 def test_an_archive_without_a_byte_order_is_little_endian():

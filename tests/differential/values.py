@@ -7,6 +7,7 @@ import collections
 import datetime
 import decimal
 import fractions
+import functools
 import types
 import uuid
 import warnings
@@ -98,6 +99,10 @@ def typed(tensor: torch.Tensor) -> Any:
     )
 
 
+def around(parameter: torch.nn.Parameter) -> list[torch.Tensor]:
+    return [parameter, parameter.detach(), parameter]
+
+
 def storages() -> dict[str, Any]:
     base = torch.arange(6.0)
     return {
@@ -168,7 +173,7 @@ def cyclic() -> Any:
 
 
 TORCH: dict[str, Callable[[], Any]] = {
-    **{f"dtype {name}": (lambda name=name: bits(name)) for name in DTYPES},
+    **{f"dtype {name}": quiet(lambda name=name: bits(name)) for name in DTYPES},
     "bool": lambda: torch.tensor([True, False, True]),
     "0-dim": lambda: torch.tensor(3.5),
     "empty": lambda: torch.empty(0),
@@ -193,9 +198,7 @@ TORCH: dict[str, Callable[[], Any]] = {
     "buffer": lambda: torch.nn.Buffer(torch.ones(2)),
     "tied": tied,
     "overlapping": overlapping,
-    "parameter and data": lambda: (lambda p: [p, p.detach(), p])(
-        torch.nn.Parameter(torch.ones(3))
-    ),
+    "parameter and data": lambda: around(torch.nn.Parameter(torch.ones(3))),
     "storages": storages,
     "meta": lambda: torch.empty(2, 3, device="meta"),
     "meta parameter": lambda: torch.nn.Parameter(torch.empty(2, device="meta")),
@@ -222,7 +225,7 @@ TORCH: dict[str, Callable[[], Any]] = {
         "list": [1, [2.5, (None, True)]], "tuple": ((), (1,), (1, 2), (1, 2, 3, 4)),
         "set": {1, "a", (2, 3)}, "text": "\u20ac\0\U0001f600", "bytes": b"\0\xff",
         "ordered": collections.OrderedDict([("b", 1), ("a", 2)]),
-        1: 2, 2.5: 3, None: 4, (1, "a"): 5, b"k": 6, True: 7,
+        1: 2, 2.5: 3, None: 4, (1, "a"): 5, b"k": 6, False: 7,
         "big": 1 << 70, "negative": -(1 << 40), "floats": [float("inf"), -0.0, 1e-310],
         "bytearray": bytearray(b"xy"), "complex": complex(1, -0.0),
     },
@@ -261,12 +264,12 @@ PYTHON: dict[str, Callable[[], Any]] = {
 """Values of the standard library, compared with what was saved."""
 
 
-def _patterns(name: str) -> bytes:
-    """Return bytes of a few elements; text is made of characters."""
-    count = 3 * np.dtype(name).itemsize
+def patterns(name: str) -> np.ndarray:
+    """Return a few elements of all kinds of bytes; text is made of characters."""
     if name[1] == "U":
-        return np.array(["a\u20ac", "b", "\U0001f600"], dtype=name).tobytes()
-    return bytes(range(count))
+        return np.array(["a\u20ac", "b", "\U0001f600"], dtype=name)
+    raw = bytearray(range(3 * np.dtype(name).itemsize))
+    return np.frombuffer(raw, dtype=name).copy()
 
 
 def structured() -> np.ndarray:
@@ -285,12 +288,10 @@ def objects() -> np.ndarray:
 
 NUMPY: dict[str, Callable[[], Any]] = {
     **{
-        f"array {name}": (
-            lambda name=name: np.frombuffer(_patterns(name), dtype=name).copy()
-        )
+        f"array {name}": functools.partial(patterns, name)
         for name in (
-            "<f8", ">f8", "<f4", "<f2", "<c16", "<c8", "<i8", ">i2", "|i1", "<u4", "|u1",
-            "S5", "<U2", ">U2", "<M8[ns]", "<m8[D]", "|V7",
+            "<f8", ">f8", "<f4", "<f2", "<c16", "<c8", "<i8", ">i2", "|i1", "<u4",
+            "|u1", "S5", "<U2", ">U2", "<M8[ns]", "<m8[D]", "|V7",
         )
     },
     "array bool": lambda: np.array([True, False]),
@@ -300,18 +301,18 @@ NUMPY: dict[str, Callable[[], Any]] = {
     "array 0-dim": lambda: np.array(1.5),
     "array empty": lambda: np.zeros((0, 3)),
     "array structured": structured,
-    "array aligned": lambda: np.zeros(2, np.dtype([("a", "i1"), ("b", "f8")], align=True)),
+    "array aligned": lambda: np.zeros(2, np.dtype("i1,f8", align=True)),
     "array objects": objects,
     "scalars": lambda: [
         np.float64(1.5), np.float32("nan"), np.int64(3), np.uint8(4), np.bool_(True),
         np.complex64(1j), np.str_("ab"), np.bytes_(b"cd"), np.datetime64("2024-01-01"),
         np.timedelta64(3, "s"), np.float16(2),
     ],
-    "dtypes": lambda: [
+    "numpy dtypes": lambda: [
         np.dtype("<f4"), np.dtype(">i8"), np.dtype("U3"), np.dtype("M8[us]"),
         np.dtype([("a", "i4"), ("b", "f4", (2, 3))]), np.dtype("O"),
     ],
-    "shared array": lambda: (lambda a: [a, a, {"a": a}])(np.arange(3)),
-    "random state": lambda: np.random.RandomState(3).get_state(),
+    "shared array": lambda: [made := np.arange(3), made, {"a": made}],
+    "random state": np.random.RandomState(3).get_state,
 }  # fmt: skip
 """Values of numpy, compared with what was saved."""

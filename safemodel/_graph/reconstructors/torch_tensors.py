@@ -130,11 +130,21 @@ def check_tensor_v3(call: Call, ctx: CheckContext) -> object:
         # Rule 4.
         ctx.refuse(call, f"bytes are read as {dtype}")
     spec = checked_view(args[0], dtype, (args[1], args[2], args[3]), call, ctx)
+    if spec.storage.big_endian:
+        _swap_as(spec.storage, dtype, call, ctx)
     spec.requires_grad = gradient_flag(args[4], dtype, call, ctx)
     no_hooks(args[5], call, ctx)
     if len(args) == 8:
         set_bits(spec, args[7], call, ctx)
     return spec
+
+
+def _swap_as(storage: StorageSpec, dtype: str, call: Call, ctx: CheckContext) -> None:
+    """Note how wide the numbers in untyped big-endian bytes are: one width for all."""
+    width = DTYPE_ITEMSIZE[dtype] // (2 if dtype.startswith("complex") else 1)
+    if storage.typed or storage.swapped not in (0, width):
+        ctx.refuse(call, "big-endian bytes are read as numbers of two widths")
+    storage.swapped = width
 
 
 def parameter(
