@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from safemodel.policy import Policy
 
 
-def safe_load(  # noqa: PLR0913 - torch.load's parameters, and ours
+def safe_load(
     f: FileLike,
     map_location: MapLocation = None,
     pickle_module: Any = None,
@@ -65,9 +65,9 @@ def safe_load(  # noqa: PLR0913 - torch.load's parameters, and ours
         TypeError: An argument is of the wrong type.
         ValueError: ``mmap=True`` without a path.
     """
-    from safemodel._build.objects import build  # noqa: PLC0415
-    from safemodel._containers.source import open_source  # noqa: PLC0415
-    from safemodel._formats.formats import read_file  # noqa: PLC0415
+    from safemodel._build.objects import build
+    from safemodel._containers.source import open_source
+    from safemodel._formats.formats import read_file
 
     del pickle_module
     encoding, errors = _text_arguments(pickle_load_args)

@@ -6,10 +6,12 @@ anything off: what a call accepts can be read where the call is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Reconstructor(Protocol):
@@ -21,7 +23,8 @@ class Reconstructor(Protocol):
     what it is given; whatever it raises reaches the caller unchanged.
     """
 
-    def __call__(self, args: tuple[object, ...], state: object, /) -> object: ...
+    def __call__(self, args: tuple[object, ...], state: object, /) -> object:
+        """Return the object that these arguments and this state describe."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""One module a file format: containers, pickles and checks put together into a graph."""
+"""One module a file format: containers, pickles and checks make one graph."""

@@ -34,7 +34,7 @@ from safemodel.errors import (
 if TYPE_CHECKING:
     from safemodel._containers.source import Source
     from safemodel._formats.reading import Reading
-    from safemodel._unpickle.rare import Pickle
+    from safemodel._unpickle.parsed import Pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
@@ -46,7 +46,7 @@ _MIN_STORAGE_ID = 5
 
 def read_legacy(reading: Reading, source: Source, prefix: str) -> tuple[object, int]:
     """Return the object of a stream, and how many bytes of the source it takes."""
-    stream = PickleStream(reading, source)
+    stream = PickleStream(reading, source, prefix)
     position, values = 0, []
     for _ in range(3):
         header = stream.parse(position)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from safemodel._containers.source import Source
+    from safemodel._containers.zip_archive import ZipArchive
     from safemodel._graph.check import FileCheck
     from safemodel._unpickle.nodes import Call, PersistentRef
-    from safemodel._unpickle.rare import Pickle
+    from safemodel._unpickle.parsed import Pickle
     from safemodel.limits import Limits
 
 _FIRST_CHUNK = 1 << 20
@@ -43,6 +44,8 @@ class Reading:
         errors: How that encoding answers what it cannot decode.
         verify: Compare the CRC-32 of pickles and headers.
         sources: Shards opened on the way.
+        archives: Zip archives read on the way, by prefix; `scan` looks at the rest
+            of their records.
         consumed: Bytes of the source that the file took.
     """
 
@@ -53,6 +56,7 @@ class Reading:
     errors: str = "strict"
     verify: bool = True
     sources: list[Source] = field(default_factory=list)
+    archives: dict[str, ZipArchive] = field(default_factory=dict)
     consumed: int = 0
 
     def close(self) -> None:
@@ -123,9 +127,10 @@ class PickleStream:
     read and parsed stay within a small factor of the pickles' own.
     """
 
-    def __init__(self, reading: Reading, source: Source) -> None:
+    def __init__(self, reading: Reading, source: Source, record: str = "") -> None:
         self._reading = reading
         self._source = source
+        self._record = record
         self._data = source.read(0, min(source.size, _FIRST_CHUNK))
 
     def parse(self, start: int) -> Pickle:
@@ -137,7 +142,7 @@ class PickleStream:
         """
         while True:
             try:
-                return self._reading.parse(self._data, start, "")
+                return self._reading.parse(self._data, start, self._record)
             except TruncatedFileError:
                 if len(self._data) == self._source.size:
                     raise

@@ -51,7 +51,7 @@ class _Cursor:
         self.source: Source = record.source.part(record.offset, record.size)
         self.name = record.name
         self.position = 0
-        self._stream = PickleStream(reading, self.source)
+        self._stream = PickleStream(reading, self.source, record.name)
 
     def plain(self, kinds: tuple[type, ...]) -> Any:
         """Return the value of a pickle that may name nothing but classes (rule 1)."""

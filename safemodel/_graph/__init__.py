@@ -1,1 +1,1 @@
-"""Inert nodes → checked specs. Whatever leaves here may be built without a second look."""
+"""Inert nodes → checked specs: what leaves here is built without a second look."""

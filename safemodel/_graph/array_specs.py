@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 
 class NumpyDTypeSpec(Spec):
-    """A numpy dtype, as a descriptor in the `.npy` grammar (never an object dtype,
-    except where `has_objects` says so).
+    """A numpy dtype, as a descriptor in the `.npy` grammar.
 
     Attributes:
         descr: "<f4" and the like, or a list of (name, descr[, shape]) fields.

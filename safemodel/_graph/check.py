@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from safemodel._containers.records import Record
     from safemodel._graph.specs import StorageSpec
-    from safemodel._unpickle.rare import Pickle
+    from safemodel._unpickle.parsed import Pickle
     from safemodel.limits import Limits
     from safemodel.policy import Policy
 
@@ -128,7 +128,7 @@ class FileCheck:
         return pickle.root
 
     def add_call(self, call: Call, record: str) -> object:
-        """Check a call of an allowed global that no pickle spells out; return its value.
+        """Check a call that no pickle spells out; return its value.
 
         Raises:
             UnsafeFileError: As `add_pickle`.
@@ -280,10 +280,19 @@ class FileCheck:
         return ExtraSpec(name, self.policy.extra[name], call.args, state)
 
     def _opaque_call(self, call: Call, context: CheckContext) -> object:
-        """Rule 4. The refusal, where the policy refuses, is noted already."""
-        del context
+        """Rule 4. A name that is refused is noted already; the rest are no calls."""
         target: Any = call.target
-        return _opaque(call, f"{target.module}.{target.name}", call.args)
+        name = (target.module, target.name, context.record)
+        dotted = f"{target.module}.{target.name}"
+        noted = name in self.refused or dotted in self._opaque
+        if self.policy.others == "refuse" and not noted:
+            raise ForbiddenCallError(
+                dotted,
+                "may be named, but not called",
+                position=call.position,
+                record=context.record,
+            )
+        return _opaque(call, dotted, call.args)
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""

@@ -79,8 +79,7 @@ class Opaque(Mapping[str, object]):
 
     def __repr__(self) -> str:
         shown = [f"{_short(arg)}" for arg in self.args[:4]]
-        for key in list(self)[:4]:
-            shown.append(f"{str(key)[:40]}={_short(self[key])}")
+        shown += [f"{str(key)[:40]}={_short(self[key])}" for key in list(self)[:4]]
         if len(self) > 4 or len(self.args) > 4:
             shown.append("...")
         return " ".join([f"<Opaque {self.qualified_name}", *shown]) + ">"

@@ -93,7 +93,9 @@ class StorageTable:
         self, kind: Any, key: str, location: object, numel: object, ref: _Placed
     ) -> StorageSpec:
         """Return the storage with these facts, the same one for the same key."""
-        dtype, itemsize, typed = self._classes.get(kind) or self._class(kind, ref)
+        # Only a global is looked up: hashing what else a file puts here may not end.
+        element = self._classes.get(kind) if type(kind) is GlobalRef else None
+        dtype, itemsize, typed = element or self._class(kind, ref)
         known = self.storages.get(key)
         if known is None:
             return self._new(key, location, numel, (dtype, itemsize, typed), ref)

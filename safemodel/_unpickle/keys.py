@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from safemodel._unpickle.nodes import (
     Call,
@@ -25,7 +25,11 @@ from safemodel._unpickle.nodes import (
     TensorCall,
 )
 from safemodel.errors import LimitExceededError, MalformedFileError
-from safemodel.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from safemodel.limits import Limits
 
 _NARROW = 1 << 16
 _FREE_WIDE_KEYS = 256

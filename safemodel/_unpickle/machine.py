@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as StructError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safemodel._unpickle.nodes import Call
-from safemodel._unpickle.rare import FROM_MARK, Pickle, RareOpcodes
+from safemodel._unpickle.rare import FROM_MARK, RareOpcodes
 from safemodel._unpickle.shortcuts import NotReadError, text_run
 from safemodel.errors import (
     LimitExceededError,
@@ -33,6 +33,9 @@ from safemodel.errors import (
     SafeModelError,
 )
 from safemodel.limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from safemodel._unpickle.parsed import Pickle
 
 _UINT32 = Struct("<I").unpack_from
 _INT32 = Struct("<i").unpack_from
@@ -46,7 +49,7 @@ class _Machine(RareOpcodes):
 
     # One function, because a call for each opcode would cost more than the opcode.
     # Opcodes stand in the order of how often checkpoints use them.
-    def run(self) -> Pickle:  # noqa: C901, PLR0912, PLR0915
+    def run(self) -> Pickle:
         """Run the pickle; every error knows the position of its opcode."""
         data, size = self.data, len(self.data)
         end, pos = size, self.start
@@ -134,7 +137,7 @@ class _Machine(RareOpcodes):
                 elif code == 0x29:  # EMPTY_TUPLE
                     stack.append(())
                 elif code == 0x89:  # NEWFALSE
-                    stack.append(False)  # noqa: FBT003
+                    stack.append(False)
                 elif code == 0x86:  # TUPLE2
                     last = stack.pop()
                     stack[-1] = (stack[-1], last)
@@ -168,7 +171,7 @@ class _Machine(RareOpcodes):
                 elif code == 0x4E:  # NONE
                     stack.append(None)
                 elif code == 0x88:  # NEWTRUE
-                    stack.append(True)  # noqa: FBT003
+                    stack.append(True)
                 elif code == 0x5D:  # EMPTY_LIST
                     stack.append([])
                 elif code == 0x65:  # APPENDS

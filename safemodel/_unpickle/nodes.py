@@ -97,7 +97,7 @@ class TensorCall:
         "value",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made once for every tensor of a file
+    def __init__(
         self,
         target: GlobalRef,
         storage_class: GlobalRef,
@@ -107,7 +107,7 @@ class TensorCall:
         offset: int,
         shape: tuple[int, ...],
         stride: tuple[int, ...],
-        requires_grad: bool,  # noqa: FBT001
+        requires_grad: bool,
         position: int,
     ) -> None:
         self.target = target

@@ -8,6 +8,7 @@ Strict ASCII grammars: where two unpicklers could read a line differently ("0x10
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from safemodel.errors import (
     LimitExceededError,
@@ -15,7 +16,9 @@ from safemodel.errors import (
     TruncatedFileError,
     quote,
 )
-from safemodel.limits import Limits
+
+if TYPE_CHECKING:
+    from safemodel.limits import Limits
 
 _INTEGER = re.compile(rb"-?[0-9]+")
 _DECIMAL = re.compile(rb"-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,6})?|inf|nan)")

@@ -6,7 +6,7 @@ The rules are those of `machine`; only `machine` may use this module.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.keys import KeyGuard
@@ -29,6 +29,7 @@ from safemodel._unpickle.operands import (
     decode_utf8,
     text_line,
 )
+from safemodel._unpickle.parsed import Pickle
 from safemodel._unpickle.shortcuts import SKIPPED, NotReadError, TensorShortcut
 from safemodel.errors import (
     ForbiddenCallError,
@@ -39,7 +40,9 @@ from safemodel.errors import (
     TruncatedFileError,
     UnsupportedFormatError,
 )
-from safemodel.limits import Limits
+
+if TYPE_CHECKING:
+    from safemodel.limits import Limits
 
 _UINT32 = Struct("<I").unpack_from
 _INT32 = Struct("<i").unpack_from
@@ -82,28 +85,6 @@ class _NeverSet:
 
 
 _NEVER_SET = _NeverSet()
-
-
-class Pickle:
-    """One pickle, parsed.
-
-    Attributes:
-        root: The value STOP found.
-        globals: Every global it names, in order, each once.
-        calls: Every call, in order: what a call takes comes before it. A call whose
-            result is given a state is listed twice: when made, and with its state.
-        persistent: Every persistent id, in order.
-        end: Offset of the byte after STOP.
-    """
-
-    __slots__ = ("calls", "end", "globals", "persistent", "root")
-
-    def __init__(self) -> None:
-        self.root: object = None
-        self.globals: list[GlobalRef] = []
-        self.calls: list[Call | TensorCall] = []
-        self.persistent: list[PersistentRef] = []
-        self.end = 0
 
 
 class RareOpcodes:
@@ -154,7 +135,9 @@ class RareOpcodes:
     def put(self, index: int, value: object) -> None:
         """Store into the memo out of turn; rule 4 bounds the gap."""
         memo = self.memo
-        if index >= len(self.data) or index < 0:
+        if index < 0:
+            raise MalformedFileError(f"memo slot {index}")
+        if index >= len(self.data):
             raise LimitExceededError(
                 "memo index", allowed=len(self.data), requested=index
             )
@@ -388,7 +371,8 @@ class RareOpcodes:
         elif code == op.BYTEARRAY8:
             value = bytearray(raw)
         stack.append(value)
-        return start + length
+        end: int = start + length
+        return end
 
     def note_length(self, length: int) -> None:
         """Tell the guard that text or bytes may be too long for a key."""

@@ -46,7 +46,7 @@ def text_run(
     (length,) = _UINT32(data, pos + 1)
     while True:
         start = pos + 5
-        after = start + length
+        after: int = start + length
         if length > max_text or after > last:
             return pos
         try:
@@ -130,7 +130,7 @@ def _tuple_of_ints(operations: list[bytes]) -> tuple[int, ...] | None:
     found = tuple(map(_operand, operations[marked:-1]))
     last = operations[-1][0]
     if marked:
-        return found if last == 0x74 and found else None  # noqa: PLR2004 - TUPLE
+        return found if last == 0x74 and found else None
     return found if _TUPLE_SIZES.get(last) == len(found) else None
 
 
@@ -164,12 +164,8 @@ class TensorShortcut:
         (head, length, key, put1, where, put2, view, put3, stride, put4, last, put5,
          put6, put7) = match.groups()  # fmt: skip
         memo = self._memo
-        slots = len(memo)
         puts = put1 + put2 + put3 + put4 + put5 + put6 + put7
-        first = slots * 5
-        if first + len(puts) > len(self._puts):
-            self._extend_puts(slots)
-        if self._puts[first : first + len(puts)] != puts or len(key) != length[0]:
+        if len(key) != length[0] or not self._are_next(puts):
             return 0
         decoded = self._decoded
         try:
@@ -210,6 +206,13 @@ class TensorShortcut:
             self._rebuild = target
             return True
         return False
+
+    def _are_next(self, puts: bytes) -> bool:
+        """Say whether LONG_BINPUT opcodes fill the next free memo slots in order."""
+        first = len(self._memo) * 5
+        if first + len(puts) > len(self._puts):
+            self._extend_puts(len(self._memo))
+        return self._puts[first : first + len(puts)] == puts
 
     def _extend_puts(self, slots: int) -> None:
         """Spell out the LONG_BINPUT opcodes of twice as many slots as are in use."""

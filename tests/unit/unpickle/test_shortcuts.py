@@ -19,7 +19,7 @@ from safemodel._unpickle.nodes import (
     PersistentRef,
     TensorCall,
 )
-from safemodel._unpickle.rare import Pickle
+from safemodel._unpickle.parsed import Pickle
 from tests.conftest import Rand
 
 
