@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from safemodel._build.arrays import build_array, build_scalar, numpy_dtype
 from safemodel._build.assemble import Assembler
 from safemodel._build.devices import Placement
+from safemodel._build.sparse import build_sparse
 from safemodel._build.special import (
     build_nested,
     build_quantized,
-    build_sparse,
     build_torch_value,
 )
 from safemodel._build.storages import Storages, wrapped

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from safemodel._build.dtypes import torch_dtype
-from safemodel._build.memory import prefer_huge_pages
 from safemodel.errors import ChecksumError, StorageBoundsError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
 STORED = 0
-_CHUNK = 1 << 20
+_CHUNK = 4 << 20
 _LARGE = 1 << 20  # from here on a storage is worth a thread's attention
 _WORKERS = min(2, os.cpu_count() or 1)
 
@@ -185,7 +184,6 @@ class Storages:
         size = spec.numel * spec.itemsize
         memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         if spec.record is not None and size:
-            prefer_huge_pages(memory.data_ptr(), size)
             values = memory.numpy()
             fill(values.data, spec.record, verify=self._verify, limits=self._limits)
             if spec.big_endian:
