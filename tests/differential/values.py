@@ -297,7 +297,6 @@ NUMPY: dict[str, Callable[[], Any]] = {
     "array bool": lambda: np.array([True, False]),
     "array longdouble": lambda: np.array([1, 2], dtype=np.longdouble),
     "array fortran": lambda: np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    "array strided": lambda: np.arange(10)[::2].copy(),
     "array 0-dim": lambda: np.array(1.5),
     "array empty": lambda: np.zeros((0, 3)),
     "array structured": structured,
