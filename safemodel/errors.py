@@ -20,17 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_QUOTED = 80
+_MAX_QUOTED_BITS = 200
 _MAX_LISTED_GLOBALS = 20
 
 
 def quote(content: object) -> str:
-    """Return file content as printable ASCII, at most 80 characters long."""
+    """Return file content as printable ASCII, at most 80 characters long.
+
+    A container or a very long integer is named by its kind: writing it out could
+    recurse, or take longer than reading the file did.
+    """
     if type(content) is str:
         text = content[: MAX_QUOTED + 1]
     elif type(content) is bytes:
         text = content[: MAX_QUOTED + 1].decode("latin-1")
+    elif type(content) is int and content.bit_length() > _MAX_QUOTED_BITS:
+        text = f"an integer of {content.bit_length()} bits"
+    elif type(content) in (int, float, bool, type(None)):
+        text = str(content)
     else:
-        text = str(content)[: MAX_QUOTED + 1]
+        text = f"a {type(content).__name__}"
     escaped = text.encode("unicode_escape").decode("ascii")
     if len(escaped) > MAX_QUOTED:
         escaped = escaped[: MAX_QUOTED - 3] + "..."

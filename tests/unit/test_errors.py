@@ -1,0 +1,114 @@
+"""Errors: what they say, where they say it, and that file content cannot hurt them."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from safemodel import errors
+from safemodel.errors import (
+    ChecksumError,
+    ForbiddenCallError,
+    ForbiddenGlobalError,
+    LimitExceededError,
+    MalformedFileError,
+    SafeModelError,
+    StorageBoundsError,
+    TruncatedFileError,
+    UnsafeFileError,
+    UnsupportedFormatError,
+    quote,
+)
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, SafeModelError)
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_error_is_one_that_callers_answer_by_trying_again_unsafely(
+    kind: type[SafeModelError],
+) -> None:
+    """`except UnpicklingError: torch.load(weights_only=False)` is everywhere."""
+    assert not issubclass(kind, (pickle.PickleError, ValueError, OSError, EOFError))
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("plain", "plain"),
+        ("a\nb\x1b[31m\u202e", "a\\nb\\x1b[31m\\u202e"),
+        (b"\xff\0", "\\xff\\x00"),
+        ("\ud800", "\\ud800"),
+        (12, "12"),
+        (None, "None"),
+        (1 << 300, "an integer of 301 bits"),
+        ([1], "a list"),
+    ],
+)
+def test_file_content_is_quoted_as_printable_ascii(content: object, shown: str) -> None:
+    """No terminal escape and no line break reaches a log."""
+    assert quote(content) == shown
+
+
+@pytest.mark.parametrize("content", ["x" * 10**6, b"\xff" * 10**6, "\u202e" * 50])
+def test_a_quotation_is_at_most_80_characters(content: str | bytes) -> None:
+    """Whatever the length, after escaping."""
+    assert len(quote(content)) <= 80
+    assert quote(content).endswith("...")
+    assert quote("y" * 80) == "y" * 80
+
+
+def test_what_cannot_be_written_out_is_named() -> None:
+    """A deep or doubly shared container is never walked."""
+    deep: object = ()
+    for _ in range(100_000):
+        deep = (deep, deep)
+
+    assert quote(deep) == "a tuple"
+
+
+def test_an_error_learns_its_place_on_the_way_out() -> None:
+    """The layer that raises knows the position, the one above the record."""
+    error = MalformedFileError("odd", position=7)
+
+    assert str(error) == "@7: odd"
+    assert error.locate(record="a/data.pkl", position=99) is error
+    assert (error.record, error.position) == ("a/data.pkl", 7)
+    assert str(error) == "a/data.pkl@7: odd"
+    assert error.locate(record="other").record == "a/data.pkl"
+
+
+def test_refused_globals_are_listed_all_at_once_with_the_way_out() -> None:
+    """Not one name per attempt."""
+    refused = [(f"m{index}", "C", "a/data.pkl", index) for index in range(25)]
+
+    error = ForbiddenGlobalError(refused)
+
+    assert error.globals == tuple(refused)
+    assert (error.module, error.name, error.position) == ("m0", "C", 0)
+    text = str(error)
+    assert "m19.C (a/data.pkl@19)" in text
+    assert "and 5 more" in text
+    assert "weights_only=False" in text
+
+
+def test_errors_carry_their_facts() -> None:
+    """A caller reads attributes, not messages."""
+    limit = LimitExceededError("max_depth", allowed=256, requested=1000)
+    cut = TruncatedFileError("text", needed=9, available=3, position=4)
+    bounds = StorageBoundsError("view", needed=10, available=4, record="r")
+    crc = ChecksumError("r", expected=1, actual=2)
+    call = ForbiddenCallError("m.f", "no", position=3, record="r")
+
+    assert (limit.limit, limit.allowed, limit.requested) == ("max_depth", 256, 1000)
+    assert str(limit) == "max_depth: file asks for 1,000, allowed 256"
+    assert (cut.needed, cut.available, cut.position) == (9, 3, 4)
+    assert (bounds.needed, bounds.available, bounds.record) == (10, 4, "r")
+    assert str(crc) == "r: CRC-32 is 00000002, the archive says 00000001"
+    assert (call.name, call.reason, str(call)) == ("m.f", "no", "r@3: m.f: no")
+    assert UnsupportedFormatError("a PNG image").what == "a PNG image"
+    assert issubclass(ForbiddenCallError, UnsafeFileError)
