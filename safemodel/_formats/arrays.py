@@ -42,7 +42,7 @@ def read_npy(reading: Reading, source: Source, prefix: str) -> tuple[object, int
         size *= length
     if size > source.size - start:
         raise TruncatedFileError(
-            f"array of {quote(shape)}",
+            f"array of {quote(' × '.join(map(str, shape)))}",
             needed=size,
             available=source.size - start,
             record=prefix,

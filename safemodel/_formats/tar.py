@@ -99,7 +99,7 @@ def read_tar(reading: Reading, records: Mapping[str, Record], prefix: str) -> ob
         pid: Any = ref.pid
         if type(pid) is tuple and pid and type(pid[0]) is GlobalRef:
             return pid[0]
-        found = objects.get(str(pid))
+        found = objects.get(_name(pid))
         if found is None:
             raise MalformedFileError(
                 f"no tensor or storage {quote(pid)}", position=ref.position
@@ -137,7 +137,7 @@ def _read_storages(cursor: _Cursor) -> dict[str, Any]:
         if type(view) is not tuple or len(view) != _VIEW_DESCRIPTION:
             raise MalformedFileError("not the view of a storage", record=cursor.name)
         key, root, offset, numel = view
-        base = objects.get(str(root))
+        base = objects.get(_name(root))
         if type(base) is not StorageSpec or type(offset) is not int:
             raise MalformedFileError("the view of no storage", record=cursor.name)
         if type(numel) is not int or not 0 <= offset <= offset + numel <= base.numel:
@@ -147,7 +147,7 @@ def _read_storages(cursor: _Cursor) -> dict[str, Any]:
                 available=base.numel,
                 record=cursor.name,
             )
-        objects[str(key)] = StorageViewSpec(base, offset, numel)
+        objects[_name(key)] = StorageViewSpec(base, offset, numel)
     return objects
 
 
@@ -164,13 +164,18 @@ def _read_tensors(reading: Reading, cursor: _Cursor, objects: dict[str, Any]) ->
         shape = tuple(cursor.numbers(_INT64, ndim))
         stride = tuple(cursor.numbers(_INT64, ndim))
         (offset,) = cursor.numbers(_INT64)
-        storage = objects.get(str(storage_key))
+        storage = objects.get(_name(storage_key))
         if storage is None:
             raise MalformedFileError(
                 f"tensor {quote(key)} has no storage", record=cursor.name
             )
         call = Call(rebuild, (storage, offset, shape, stride), op.REDUCE, 0)
         objects[str(key)] = reading.check.add_call(call, f"{cursor.name}")
+
+
+def _name(key: object) -> str:
+    """Return the name of a storage or tensor; nothing else is written out as text."""
+    return str(key) if type(key) in (str, int) else ""
 
 
 def _count(cursor: _Cursor) -> int:
