@@ -162,6 +162,8 @@ _VALUES = (
     b"ctorch\nQInt8Storage\n", b"ccollections\nOrderedDict\n",
     b"ccollections\nOrderedDict\n)R", b"cbuiltins\nset\n", b"cbuiltins\nlist\n",
     b"cnumpy\ndtype\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+    # Whoever hashes or compares these does not come back.
+    b")" + b"2\x86" * 60, b"]" + b"2\x86" * 60, b"]" + b"\x85" * 30_000,
 )  # fmt: skip
 
 

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.queues import Queue
 
-HANG_S = 20
-BATCH = 10_000
+# Processor time, so that a busy machine is no hang.
+HANG_S = 10
+BATCH = 2_000
 MEMORY_BYTES = 4 << 30
 
 
@@ -85,17 +86,25 @@ def run_batch(
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
     for index in indices:
         progress[:8] = struct.pack("<q", index)
-        signal.alarm(HANG_S)
+        signal.setitimer(signal.ITIMER_PROF, HANG_S)
         what = try_one(mutant(seeds, seed, index))
         if what:
             found.put(Failure(seed, index, what))
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def save(failure: Failure, seeds: Sequence[Seed], folder: Path) -> None:
+    """Write a mutant that failed, and say why."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{failure.seed}-{failure.index}.bin"
+    path.write_bytes(mutant(seeds, failure.seed, failure.index))
+    print(f"{path}: {failure.what}", flush=True)
 
 
 def fuzz(
-    count: int, seed: int, jobs: int = 1, *, show: bool = False
-) -> tuple[list[Failure], list[Seed]]:
-    """Try `count` mutants; return the failures and the corpus they were made of."""
+    count: int, seed: int, jobs: int = 1, *, out: Path | None = None
+) -> list[Failure]:
+    """Try `count` mutants; return the failures, saved in `out` where it is given."""
     seeds = build_corpus()
     context = multiprocessing.get_context("fork")
     found = context.Queue()
@@ -103,7 +112,7 @@ def fuzz(
     waiting = [range(at, min(at + BATCH, count)) for at in range(0, count, BATCH)]
     waiting.reverse()
     running: list[tuple[multiprocessing.process.BaseProcess, range, mmap.mmap]] = []
-    started, done = time.monotonic(), 0
+    started, done, saved = time.monotonic(), 0, 0
     while waiting or running:
         while waiting and len(running) < jobs:
             batch, progress = waiting.pop(), mmap.mmap(-1, 8)
@@ -122,15 +131,18 @@ def fuzz(
         if process.exitcode:
             (index,) = struct.unpack("<q", progress[:8])
             failures.append(Failure(seed, index, f"exit code {process.exitcode}"))
-            if index + 1 < batch.stop:
-                waiting.append(range(index + 1, batch.stop))
+            rest = range(index + 1, batch.stop)
+            batch = range(batch.start, index + 1)
+            if rest:
+                waiting.append(rest)
         done += len(batch)
-        if show:
+        if out is not None:
+            for failure in failures[saved:]:
+                save(failure, seeds, out)
+            saved = len(failures)
             rate = done / (time.monotonic() - started)
-            print(f"{done:,} mutants, {len(failures)} failures, {rate:,.0f}/s")
-    while not found.empty():
-        failures.append(found.get())
-    return failures, seeds
+            print(f"{done:,} mutants, {saved} failures, {rate:,.0f}/s", flush=True)
+    return failures
 
 
 def main() -> int:
@@ -141,13 +153,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
     given = parser.parse_args()
-    failures, seeds = fuzz(given.count, given.seed, given.jobs, show=True)
-    for failure in failures:
-        given.out.mkdir(exist_ok=True)
-        path = given.out / f"{failure.seed}-{failure.index}.bin"
-        path.write_bytes(mutant(seeds, failure.seed, failure.index))
-        print(f"{path}: {failure.what}")
-    print(f"{given.count:,} mutants of {len(seeds)} files: {len(failures)} failures")
+    failures = fuzz(given.count, given.seed, given.jobs, out=given.out)
+    print(f"{given.count:,} mutants: {len(failures)} failures")
     return 1 if failures else 0
 
 
