@@ -257,7 +257,7 @@ _SPLIT: dict[bytes, list[bytes] | None] = {}
 def _split_cached(content: bytes) -> list[bytes] | None:
     """Split a member that occurs in every mutant of its parent once only."""
     if content not in _SPLIT:
-        from tests.fuzz.corpus import split_opcodes  # noqa: PLC0415
+        from tests.fuzz.corpus import split_opcodes
 
         if len(_SPLIT) > 4096:
             _SPLIT.clear()

@@ -62,7 +62,7 @@ def try_one(content: bytes) -> str:
         except SafeModelError:
             opened.append(False)
         # Anything else that escapes is what this loop looks for.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             where = traceback.format_exception(error)[-4:]

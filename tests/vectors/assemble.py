@@ -35,7 +35,7 @@ from tests.vectors.packing import (
 
 HEADER_KEYS = frozenset(
     """attack expect opaque at limit globals result opaque-result what why source
-    container build heavy name needs storage-bytes pickle-bytes load verify""".split()
+    container build heavy name storage-bytes load""".split()
 )
 REQUIRED_KEYS = ("attack", "expect", "why", "source")
 CONTAINERS = ("pickle", "torch_zip", "zip", "tar", "raw")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.vectors.outcome import load_outcome  # noqa: E402
+from tests.vectors.outcome import load_outcome
 
 HANG_S = 60
 
