@@ -22,6 +22,7 @@ from safemodel.errors import (
 )
 from safemodel.limits import Limits
 from safemodel.policy import SALVAGE, STRICT, Policy
+from safemodel.scanning import inspect_file, scan_files
 
 __version__ = "0.1.0.dev0"
 
@@ -43,6 +44,8 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedFormatError",
     "__version__",
+    "inspect_file",
     "safe_load",
+    "scan_files",
     "state_dict",
 ]

@@ -26,6 +26,7 @@ LAYERS = {
     "_unpickle": 1.0,
     "_graph": 1.0,
     "_formats": 1.5,  # one module a format: ties the three of layer 1 together
+    "_scan": 1.75,  # looks further into a file than the check does, and builds nothing
     "_kernels": 2.0,
     "_build": 3.0,
     "_load": 4.0,
@@ -56,6 +57,7 @@ AT_MODULE_LEVEL = {
     0.0: {"typing_extensions"},
     2.0: {"numpy", "numba"},
     3.0: {"torch", "numpy", "safetensors"},
+    6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""
 

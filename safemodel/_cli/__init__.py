@@ -1,0 +1,69 @@
+"""The ``safemodel`` command: one module a verb, ``cmd_VERB``.
+
+A verb's module has ``add_parser``, which declares its arguments, and ``run``, which
+does the work and returns the exit code. Whatever a verb needs is imported in ``run``,
+so that ``safemodel --help`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from safemodel._cli import cmd_inspect, cmd_scan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_VERBS = (cmd_scan, cmd_inspect)
+USAGE_ERROR = 2
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+class _Version(argparse.Action):
+    """Prints the version; reads it only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from safemodel import __version__
+
+        sys.stdout.write(f"safemodel {__version__}\n")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="safemodel",
+        description="Open any model file without trusting it: nothing in it is run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version and exit"
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in _VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code.
+
+    Args:
+        arguments: Without the program's name; None for those of the process.
+    """
+    options = make_parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. What Python still holds for them must not
+        # raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return code

@@ -1,0 +1,73 @@
+"""What `inspect` prints: aligned columns, the same on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._cli.text import shown, what, worth_showing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safemodel.reports import FileReport, TensorInfo
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_WIDEST = 60
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> size_text(1023), size_text(1024), size_text(3 << 30)
+    ('1,023 bytes', '1.0 KiB', '3.0 GiB')
+    """
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:,.1f} {_UNITS[unit]}" if unit else f"{count:,} bytes"
+
+
+def inspect_lines(report: FileReport) -> Iterator[str]:
+    """Yield everything there is to say about a file."""
+    yield f"{shown(report.path)}: {shown(report.format)}, {size_text(report.size)}"
+    if report.error is not None:
+        yield f"  {report.error}: {shown(report.error_message or '')}"
+    tensors = report.tensors
+    if tensors:
+        total = sum(tensor.nbytes for tensor in tensors)
+        yield f"\n{len(tensors):,} tensors, {size_text(total)}"
+        yield from _table(tensors)
+    if report.unreachable:
+        yield f"\n{len(report.unreachable):,} storages that nothing uses"
+        yield from (f"  {shown(name)}" for name in report.unreachable)
+    if report.globals:
+        yield f"\n{len(report.globals):,} globals"
+        refused = {finding.name for finding in report.findings}
+        for name in report.globals:
+            yield f"  {shown(name)}" + ("  (outside the allowlist)" * (name in refused))
+    findings, more = worth_showing(report, verbose=False)
+    if findings:
+        yield "\nfindings"
+        for finding in findings:
+            yield f"  {finding.severity.value:<8}{shown(what(finding))}"
+        if more:
+            yield f"  ... {more:,} more; --json lists all"
+
+
+def _table(tensors: tuple[TensorInfo, ...]) -> Iterator[str]:
+    """Yield a line a tensor, in columns."""
+    rows = [
+        (
+            shown(tensor.name) or "(the whole result)",
+            shown(tensor.dtype),
+            "x".join(map(str, tensor.shape)) or "scalar",
+            size_text(tensor.nbytes),
+            "" if tensor.kind == "tensor" else shown(tensor.kind),
+        )
+        for tensor in tensors
+    ]
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield ("  " + "  ".join(cells)).rstrip()

@@ -1,0 +1,105 @@
+"""Reports as plain text: a line a file, an indented line a finding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from safemodel._cli.summary import Tally, is_other
+from safemodel.reports import FileReport, Finding, Severity, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_FINDINGS = 20
+
+
+def shown(text: str) -> str:
+    r"""Return text with everything escaped that a terminal might act on.
+
+    >>> shown("a\x1b[31mb\u202e")
+    'a\\x1b[31mb\\u202e'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def place(finding: Finding) -> str:
+    """Return where a finding is: record and byte."""
+    if finding.position is None:
+        return finding.record
+    return f"{finding.record}@{finding.position}"
+
+
+def what(finding: Finding) -> str:
+    """Return what a finding says: its sentence, with the arguments of the call."""
+    if not finding.arguments:
+        return finding.message
+    if finding.name and finding.message.startswith(f"would call {finding.name}"):
+        head = f"would call {finding.name}"
+        return f"{head}{finding.arguments}{finding.message[len(head) :]}"
+    return f"{finding.message}: {finding.arguments}"
+
+
+def verdict(report: FileReport) -> str:
+    """Return what became of a file, in a few words."""
+    if is_other(report):
+        return f"no model ({report.format})"
+    if report.read_error is not None:
+        return f"unreadable ({report.read_error})"
+    if report.status is Status.UNSUPPORTED:
+        return f"unsupported ({report.format})"
+    if report.refused:
+        return f"refused ({report.error})"
+    return f"clean ({report.format})"
+
+
+def worth_showing(report: FileReport, *, verbose: bool) -> tuple[list[Finding], int]:
+    """Return the findings to print, and how many more there are."""
+    findings = list(report.findings)
+    if verbose:
+        return findings, 0
+    if report.status is Status.UNSUPPORTED:
+        # The verdict has said so already.
+        findings = [one for one in findings if one.code != "unsupported-format"]
+    if not report.refused:
+        findings = [one for one in findings if one.severity is not Severity.INFO]
+    return findings[:MAX_FINDINGS], max(len(report.findings) - MAX_FINDINGS, 0)
+
+
+class TextOutput:
+    """Writes reports as they come."""
+
+    def __init__(self, file: TextIO, *, quiet: bool, verbose: bool) -> None:
+        self._file = file
+        self._quiet = quiet
+        self._verbose = verbose
+        self._tally = Tally()
+
+    def add(self, report: FileReport) -> None:
+        """Write a report."""
+        self._tally.add(report)
+        if self._quiet and (report.status is Status.CLEAN or is_other(report)):
+            return
+        self._file.writelines(f"{line}\n" for line in lines(report, self._verbose))
+
+    def close(self) -> None:
+        """Write the counts."""
+        if not self._quiet:
+            self._file.write(f"{self._tally.sentence()}\n")
+
+
+def lines(report: FileReport, verbose: bool) -> Iterable[str]:
+    """Yield the lines of a report."""
+    yield f"{shown(report.path)}: {shown(verdict(report))}"
+    findings, more = worth_showing(report, verbose=verbose)
+    for finding in findings:
+        opcode = f" {finding.opcode}" if finding.opcode else ""
+        where = place(finding)
+        at = f"  [{where}{opcode}]" if where or opcode else ""
+        yield f"  {finding.severity.value:<8}{shown(what(finding))}{shown(at)}"
+    if more:
+        yield f"  ... {more:,} more findings; --verbose prints them"

@@ -1,0 +1,1 @@
+"""Looking into every pickle of a file, those included that `safe_load` never reads."""

@@ -1,0 +1,102 @@
+"""A whole file: the verdict of `safe_load`, and every pickle there is in the file.
+
+The verdict is that of the check itself (`recording`). What follows looks further:
+into records and bytes that `safe_load` never reads, because another reader may.
+
+Rules:
+
+1. Nothing here refuses or accepts; it only adds findings.
+2. Bytes of tensors are not read: of each record the first few, and more only of what
+   starts like a pickle or an archive.
+3. What is parsed beyond the check is bounded by a multiple of the file, and archives
+   within archives by `Limits.max_nesting`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._containers.sniff import (
+    HEAD_BYTES,
+    Format,
+    classify_zip,
+    describe_unknown,
+)
+from safemodel._scan.containers import ContainerLook
+from safemodel._scan.recording import check_file
+from safemodel._scan.render import printable
+from safemodel._scan.verdict import MAX_MESSAGE, findings_of_error
+from safemodel.reports import FileReport
+
+if TYPE_CHECKING:
+    from safemodel._containers.source import Source
+    from safemodel._graph.composite_specs import TensorGraph
+    from safemodel._scan.recording import RecordingReading
+    from safemodel.limits import Limits
+    from safemodel.policy import Policy
+    from safemodel.reports import TensorInfo
+
+
+def look_at(
+    source: Source, *, path: str, policy: Policy, limits: Limits, tensors: bool
+) -> FileReport:
+    """Return everything there is to say about an open file.
+
+    Args:
+        source: The file.
+        path: What to call it.
+        policy: Decides what is refused.
+        limits: Bounds.
+        tensors: Whether to list tensors and unreachable storages.
+
+    Raises:
+        OSError: Reading failed.
+    """
+    reading, graph, error = check_file(source, policy=policy, limits=limits)
+    try:
+        look = ContainerLook(reading, error, policy, limits, source.size)
+        form = look.whole_file(source)
+        findings = look.findings
+        message = None
+        if error is not None:
+            message = printable(str(error), MAX_MESSAGE)
+            findings = findings + findings_of_error(error, reading.parsed, findings)
+        listed, unreachable = _tensors(graph if tensors else None)
+        return FileReport(
+            path=path,
+            format=_format_name(form, reading, source),
+            size=source.size,
+            refused=error is not None,
+            error=None if error is None else type(error).__name__,
+            error_message=message,
+            findings=tuple(findings),
+            globals=tuple(look.names),
+            tensors=listed,
+            unreachable=unreachable,
+        )
+    finally:
+        reading.close()
+
+
+def _tensors(
+    graph: TensorGraph | None,
+) -> tuple[tuple[TensorInfo, ...], tuple[str, ...]]:
+    """Return the tensors of a graph and the storages nothing uses."""
+    if graph is None:
+        return (), ()
+    # Only `inspect` lists tensors; a scan does not pay for the import.
+    from safemodel._scan.tensors import Listing
+
+    listing = Listing(graph)
+    return tuple(listing.tensors), listing.unreachable
+
+
+def _format_name(form: Format, reading: RecordingReading, source: Source) -> str:
+    """Return what the file is, in words."""
+    archive = reading.archives.get("")
+    if archive is not None:
+        form = classify_zip(archive.records)
+    if form is Format.UNKNOWN:
+        head = source.read(0, min(source.size, HEAD_BYTES))
+        return describe_unknown(head, source.size)
+    return str(form.value)

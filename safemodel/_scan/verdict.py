@@ -1,0 +1,91 @@
+"""The error of the check → the finding that says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safemodel._scan.danger import severity_of
+from safemodel._scan.pickles import call_at
+from safemodel._scan.render import call_arguments, printable
+from safemodel._unpickle import opcodes as op
+from safemodel.errors import (
+    ChecksumError,
+    ForbiddenCallError,
+    ForbiddenGlobalError,
+    ForbiddenOpcodeError,
+    LimitExceededError,
+    MalformedFileError,
+    SafeModelError,
+    StorageBoundsError,
+    TruncatedFileError,
+    UnsupportedFormatError,
+)
+from safemodel.reports import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from safemodel._scan.recording import Parsed
+
+_CODES: dict[type[SafeModelError], str] = {
+    ForbiddenGlobalError: "forbidden-global",
+    ForbiddenCallError: "forbidden-call",
+    ForbiddenOpcodeError: "forbidden-opcode",
+    LimitExceededError: "limit-exceeded",
+    MalformedFileError: "malformed",
+    TruncatedFileError: "truncated",
+    StorageBoundsError: "storage-bounds",
+    ChecksumError: "checksum",
+    UnsupportedFormatError: "unsupported-format",
+}
+MAX_MESSAGE = 2000
+
+
+def findings_of_error(
+    error: SafeModelError, parsed: Iterable[Parsed], found: Iterable[Finding]
+) -> list[Finding]:
+    """Return what an error adds to what has been found."""
+    if isinstance(error, ForbiddenGlobalError):
+        listed = {finding.name for finding in found}
+        return [
+            Finding(
+                severity=severity_of(module, name),
+                code="forbidden-global",
+                message=f"names {printable(f'{module}.{name}')}",
+                name=printable(f"{module}.{name}"),
+                record=printable(record),
+                position=position,
+            )
+            for module, name, record, position in error.globals
+            if printable(f"{module}.{name}") not in listed
+        ]
+    members: dict[str, Any] = {}
+    if isinstance(error, ForbiddenCallError):
+        members = _call_members(error, parsed)
+    elif isinstance(error, ForbiddenOpcodeError):
+        members = {"opcode": error.opcode}
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            code=_CODES.get(type(error), "malformed"),
+            message=printable(Exception.__str__(error), MAX_MESSAGE),
+            record=printable(error.record),
+            position=error.position,
+            **members,
+        )
+    ]
+
+
+def _call_members(
+    error: ForbiddenCallError, parsed: Iterable[Parsed]
+) -> dict[str, Any]:
+    """Return name, arguments and opcode of a call outside its schema."""
+    members: dict[str, Any] = {"name": printable(error.name)}
+    for one in parsed:
+        if one.record == error.record:
+            call = call_at(one.pickle, error.position)
+            if call is not None:
+                members["arguments"] = call_arguments(call)
+                members["opcode"] = op.OPCODE_NAMES[call.opcode]
+                break
+    return members

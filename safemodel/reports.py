@@ -1,0 +1,164 @@
+"""What `scan` and `inspect` found out about a file: values, and their JSON.
+
+Nothing here reads a file. Text that comes from a file is escaped and cut before it
+gets here, so that a report can be printed as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Version of the JSON form; a field that changes its meaning raises it."""
+
+
+class Severity(Enum):
+    """How a finding is coloured. The verdict never depends on it."""
+
+    INFO = "info"
+    WARNING = "warning"
+    DANGER = "danger"
+
+
+class Status(Enum):
+    """What became of a file."""
+
+    CLEAN = "clean"
+    REFUSED = "refused"
+    UNSUPPORTED = "unsupported"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing worth knowing about a file.
+
+    Attributes:
+        severity: How it is coloured.
+        code: Which kind of finding; docs/scan.md lists them.
+        message: One sentence.
+        name: Dotted name concerned, if there is one.
+        arguments: What it would have been called with; "" where nothing calls it.
+        opcode: The opcode that triggers it.
+        record: The record of the file it is in; "" for the file itself.
+        position: Byte offset within that record.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    name: str = ""
+    arguments: str = ""
+    opcode: str = ""
+    record: str = ""
+    position: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**vars(self), "severity": self.severity.value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One tensor or array of a file, not loaded.
+
+    Attributes:
+        name: Where it is in the result, as ``state_dict.layer.weight``.
+        kind: "tensor", "parameter", "array", "storage" or the like.
+        dtype: Element type.
+        shape: Length of each axis.
+        nbytes: Bytes of its elements.
+        storage: Key of the storage its bytes are in; "" where it has none.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    storage: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**vars(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReport:
+    """Everything that is known about one file without building anything of it.
+
+    Attributes:
+        path: The file as it was named; "" for a buffer.
+        format: What the file is.
+        size: Bytes of the file.
+        refused: Whether `safe_load` refuses it, with the policy of the call.
+        error: Name of the exception class it raises, None if it raises none.
+        error_message: Its message.
+        read_error: Why the file could not be read at all (not there, no permission).
+        findings: What was found, in the order of the file.
+        globals: Every dotted name any pickle of the file names, each once.
+        tensors: The tensors and arrays; filled by `inspect_file` only.
+        unreachable: Storages nothing in the result uses; by `inspect_file` only.
+    """
+
+    path: str
+    format: str = ""
+    size: int = 0
+    refused: bool = False
+    error: str | None = None
+    error_message: str | None = None
+    read_error: str | None = None
+    findings: tuple[Finding, ...] = ()
+    globals: tuple[str, ...] = ()
+    tensors: tuple[TensorInfo, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """The verdict: is it refused, not of a format that is read, or unreadable?"""
+        if self.read_error is not None:
+            return Status.UNREADABLE
+        if self.error == "UnsupportedFormatError":
+            return Status.UNSUPPORTED
+        return Status.REFUSED if self.refused else Status.CLEAN
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "status": self.status.value,
+            **vars(self),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "globals": list(self.globals),
+            "tensors": [tensor.to_dict() for tensor in self.tensors],
+            "unreachable": list(self.unreachable),
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON; docs/scan.md describes every member."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, members: dict[str, Any]) -> FileReport:
+        """Return the report whose JSON form this is.
+
+        Raises:
+            ValueError: It is of another version of the schema.
+        """
+        if members.get("schema") != SCHEMA_VERSION:
+            raise ValueError(f"not a report of schema {SCHEMA_VERSION}")
+        plain = {field.name: members[field.name] for field in fields(cls)}
+        plain["findings"] = tuple(
+            Finding(**{**found, "severity": Severity(found["severity"])})
+            for found in members["findings"]
+        )
+        plain["tensors"] = tuple(
+            TensorInfo(**{**info, "shape": tuple(info["shape"])})
+            for info in members["tensors"]
+        )
+        for name in ("globals", "unreachable"):
+            plain[name] = tuple(members[name])
+        return cls(**plain)
