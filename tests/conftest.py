@@ -29,7 +29,9 @@ class Rand(random.Random):
     def __repr__(self) -> str:
         return f"Rand({SEED_VARIABLE}={self.seed_used})"
 
-    def shape(self, *, axes: int, smallest: int = 0, largest: int = 8) -> tuple[int, ...]:
+    def shape(
+        self, *, axes: int, smallest: int = 0, largest: int = 8
+    ) -> tuple[int, ...]:
         """Return a shape with that many axes."""
         return tuple(self.randint(smallest, largest) for _ in range(axes))
 

@@ -36,7 +36,8 @@ def test_keys_that_collide_are_refused() -> None:
 def test_keys_that_collide_are_refused_one_by_one_too() -> None:
     """SETITEM after SETITEM fills the same table as one SETITEMS."""
     body = b"".join(
-        b"\x8a\x0b" + (PRIME * key).to_bytes(11, "little") + b"Ns" for key in range(5000)
+        b"\x8a\x0b" + (PRIME * key).to_bytes(11, "little") + b"Ns"
+        for key in range(5000)
     )
 
     with pytest.raises(LimitExceededError):

@@ -189,7 +189,8 @@ def test_a_state_is_recorded_once_and_only_on_a_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"K\x01K\x02a.", b"](K\x01K\x02u.", b")K\x01a.", b"K\x01(K\x02\x90.", b"}}b."]
+    "data",
+    [b"K\x01K\x02a.", b"](K\x01K\x02u.", b")K\x01a.", b"K\x01(K\x02\x90.", b"}}b."],
 )
 def test_only_lists_dicts_sets_and_calls_are_changed(data: bytes) -> None:
     """CVE-2026-24747 was an item set on something that is no dictionary."""
@@ -298,7 +299,11 @@ def test_a_frame_ends_between_two_opcodes() -> None:
         unpickle(inside)
     assert caught.value.position == 11
     nested = (
-        b"\x80\x04\x95" + struct.pack("<Q", 12) + b"\x95" + struct.pack("<Q", 3) + b"K\x01."
+        b"\x80\x04\x95"
+        + struct.pack("<Q", 12)
+        + b"\x95"
+        + struct.pack("<Q", 3)
+        + b"K\x01."
     )
     with pytest.raises(MalformedFileError, match="within a frame"):
         unpickle(nested)

@@ -94,7 +94,12 @@ def tensors(rand: Rand, count: int) -> dict[str, torch.Tensor]:
             tensor = tensor.detach().transpose(0, 1)
         made[f"layer.{index}"] = tensor
     large = torch.zeros(70_000)
-    made |= {"large": large, "part": large[66_000:], "tied": large, "wide": large[::300]}
+    made |= {
+        "large": large,
+        "part": large[66_000:],
+        "tied": large,
+        "wide": large[::300],
+    }
     return made
 
 
@@ -112,7 +117,9 @@ def test_text_and_numbers_read_the_same_with_and_without(rand: Rand) -> None:
     """Large dictionaries and lists, and everything that ends a run of text."""
     odd: list[object] = ["é", "x" * 70_000, 1.5, -1, 2**40, None, "", -(2**31), "last"]
     value = {
-        "counts": {f"token {index}": rand.randint(-9, 2**31 - 1) for index in range(2500)},
+        "counts": {
+            f"token {index}": rand.randint(-9, 2**31 - 1) for index in range(2500)
+        },
         "small": {f"t{index}": index for index in range(2500)},
         "words": [f"w{index}" for index in range(2500)],
         "mixed": {f"m{index}": rand.choice(odd) for index in range(2500)},
@@ -141,7 +148,9 @@ def test_mutated_pickles_read_the_same_with_and_without(rand: Rand) -> None:
     for _ in range(400):
         mutant = bytearray(data)
         for _ in range(rand.randint(1, 3)):
-            mutant[rand.randrange(len(mutant))] = rand.choice(b"\0(t.hjqrKMJ\x85)XQR\xff")
+            mutant[rand.randrange(len(mutant))] = rand.choice(
+                b"\0(t.hjqrKMJ\x85)XQR\xff"
+            )
         quick, error = parse(bytes(mutant))
         slow, slow_error = parse(bytes(mutant), shortcuts=False)
 
