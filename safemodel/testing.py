@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from safemodel._types import StrPath
 from safemodel.errors import (
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
@@ -30,6 +29,11 @@ from safemodel.errors import (
     SafeModelError,
     TruncatedFileError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from safemodel._types import StrPath
 
 __all__ = [
     "CANARY",

@@ -35,7 +35,8 @@ from tests.vectors.packing import (
 
 HEADER_KEYS = frozenset(
     """attack expect opaque at limit globals result opaque-result what why source
-    container build heavy name storage-bytes load""".split()
+    container build heavy name storage-bytes load
+    scan unseen""".split()
 )
 REQUIRED_KEYS = ("attack", "expect", "why", "source")
 CONTAINERS = ("pickle", "torch_zip", "zip", "tar", "raw")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import safemodel.errors
+from safemodel.scanning import scan_files
 from safemodel.testing import CANARY
 from tests.vectors.assemble import Vector, VectorError, read_vector
 from tests.vectors.outcome import Outcome, load_outcome
@@ -21,6 +22,7 @@ VECTORS = [read_vector(path) for path in sorted(HERE.glob("*.vec"))]
 LIGHT = [vector for vector in VECTORS if "heavy" not in vector.header]
 HEAVY = [vector for vector in VECTORS if "heavy" in vector.header]
 ATTACKS = HERE / "attacks.txt"
+PAYLOAD = b"safemodel.testing\ntrip\n"
 CHILD_HANG_S = 120
 SPARE_BYTES = 64 << 20
 BYTES_PER_STORAGE_BYTE = 4
@@ -158,6 +160,27 @@ def test_a_heavy_vector_stays_within_its_memory(vector, child, tmp_path):
         grown = answer.pop("grown_bytes")
         check(vector, Outcome(**answer), opaque=opaque)
         assert grown <= allowed
+
+
+@pytest.mark.parametrize("vector", LIGHT, ids=by_name)
+def test_scan_says_what_safe_load_does(vector, tmp_path):
+    """The same error from `scan_files`, without running or opening anything else.
+
+    A payload that stands in the file is named, also where `safe_load` never reads it.
+    """
+    path = tmp_path / vector.file_name
+    content = vector.assemble()
+    path.write_bytes(content)
+    CANARY.reset()
+
+    (report,) = scan_files([path])
+
+    wanted = vector.header.get("scan", vector.header["expect"])
+    assert report.error == (None if wanted == "opens" else wanted)
+    assert not CANARY.trips
+    if PAYLOAD in content and "unseen" not in vector.header:
+        named = [finding.name for finding in report.findings]
+        assert "safemodel.testing.trip" in named
 
 
 def test_every_attack_has_a_vector():
