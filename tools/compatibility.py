@@ -157,9 +157,10 @@ def _compare(path: Path, container: str, ours: object) -> tuple[str, str]:
     return ", ".join(sorted(answers)), same
 
 
-def unreachable(path: Path, result: object) -> tuple[list[str], list[str]]:
-    """Return storages a result lacks: those listed as unreachable, and others."""
+def unreachable(path: Path, result: object) -> tuple[tuple[str, ...], list[str]]:
+    """Return storages a result lacks: those that `inspect` lists, and others."""
     held = contents(result)
+    listed = safemodel.inspect_file(path).unreachable
     with open_source(path) as source:
         graph, reading = read_file(
             source, policy=safemodel.SALVAGE, limits=DEFAULT_LIMITS
@@ -169,10 +170,10 @@ def unreachable(path: Path, result: object) -> tuple[list[str], list[str]]:
             for name, spec in graph.storages.items()
             if spec.record is not None
             and spec.record.read(limits=DEFAULT_LIMITS) not in held
-            and name not in graph.unused
+            and name not in listed
         ]
         reading.close()
-    return sorted(graph.unused), lost
+    return listed, lost
 
 
 def count_tensors(result: object) -> int:
@@ -187,7 +188,7 @@ def examine(file: str, container: str) -> Row:
     ours, strict = ask_us(path, weights_only=None)
     salvaged, opaque = ask_us(path, weights_only=False)
     answer, same = _compare(path, container, ours)
-    listed: list[str] = []
+    listed: tuple[str, ...] = ()
     lost: list[str] = []
     if opaque == _LOADS:
         listed, lost = unreachable(path, salvaged)
@@ -201,7 +202,7 @@ def examine(file: str, container: str) -> Row:
         opaque=opaque,
         same=same,
         tensors=count_tensors(salvaged) if opaque == _LOADS else 0,
-        unreachable=tuple(listed),
+        unreachable=listed,
     )
 
 
@@ -238,8 +239,8 @@ def page(table: list[Row]) -> str:
     """Return the page."""
     head = _HEAD.format(
         files=len(table),
-        torch=_version(torch.__version__),
-        numpy=_version(np.__version__),
+        torch=version(torch.__version__),
+        numpy=version(np.__version__),
         ours=safemodel.__version__,
         summary="\n".join(_summary(table)),
     )
@@ -259,7 +260,7 @@ def page(table: list[Row]) -> str:
     return head + "".join(f"| {' | '.join(map(str, line))} |\n" for line in cells)
 
 
-def _version(text: str) -> str:
+def version(text: str) -> str:
     """Return a version without its local part, which names a build."""
     return str(text).partition("+")[0]
 

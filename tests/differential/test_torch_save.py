@@ -217,6 +217,19 @@ def test_attributes_of_a_parameter_are_dropped():
     assert not hasattr(got, "note")
 
 
+def test_storages_that_are_left_out_are_listed(tmp_path):
+    """What was dropped with the attributes of a parameter, and unused records."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.note = torch.arange(7.0)
+    path = tmp_path / "value.pt"
+    torch.save({"p": parameter}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("value/data/77", b"nobody asks for this")
+    report = safemodel.inspect_file(path)
+    assert set(report.unreachable) == {"value/data/1", "value/data/77"}
+    assert_same({"p": torch.nn.Parameter(torch.ones(2))}, safe_load(path))
+
+
 def test_a_whole_scheduler_is_opaque():
     """A pickled scheduler holds its optimiser; both are inert."""
     used = torch.optim.SGD(values.Net().parameters(), 0.1)

@@ -6,6 +6,7 @@ import csv
 import zipfile
 
 import pytest
+import torch
 
 import safemodel
 from safemodel._containers.source import open_source
@@ -55,12 +56,7 @@ def test_the_records_of_a_real_archive_are_all_accounted_for(row, zoo):
     """Another zip reader finds no storage that we neither give nor list."""
     path = zoo / row["file"]
     held = contents(safemodel.safe_load(path, weights_only=False))
-    with open_source(path) as source:
-        graph, reading = read_file(
-            source, policy=safemodel.SALVAGE, limits=DEFAULT_LIMITS
-        )
-        reading.close()
-    listed = set(graph.unused)
+    listed = safemodel.inspect_file(path).unreachable
     for name, content in _storages(path):
         assert content in held or name in listed, name
 
@@ -99,15 +95,17 @@ def test_a_mapped_real_file_is_the_same_as_a_copied_one(row, zoo):
 
 
 def test_the_page_says_what_the_files_say(zoo):
-    """docs/compatibility.md is what `make zoo` writes."""
+    """docs/compatibility.md is what `make zoo` writes, whatever the versions."""
     written = compatibility.PAGE.read_text(encoding="utf-8")
-    fresh = compatibility.page(compatibility.rows())
-    if (
-        f"torch {compatibility._version(compatibility.torch.__version__)},"
-        not in written
-    ):
+    if f"torch {compatibility.version(torch.__version__)}," not in written:
         pytest.skip("written with another version of torch")
-    assert fresh == written
+    fresh = compatibility.page(compatibility.rows())
+    assert _without_versions(fresh) == _without_versions(written)
+
+
+def _without_versions(page):
+    (line,) = [line for line in page.splitlines() if "read with torch" in line]
+    return page.replace(line, "")
 
 
 def test_without_the_zoo_there_is_nothing_to_do(tmp_path, monkeypatch, capsys):
