@@ -3,8 +3,9 @@
     python tests/fuzz/run.py --count 1000000 --seed 1 [--jobs 2] [--out FOLDER]
 
 Mutants are loaded in child processes, in both modes, from memory. A foreign
-exception, a crash, a hang, a tripped canary or a file that only the stricter mode
-opens is a failure: the mutant is saved and named. Exits 1 if there was one.
+exception, a crash, a hang, a tripped canary, a file that only the stricter mode opens
+or that `scan` alone refuses is a failure: the mutant is saved and named. Exits 1 if
+there was one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import struct
 import sys
 import time
 import traceback
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ import torch
 
 from safemodel import safe_load
 from safemodel.errors import SafeModelError
+from safemodel.policy import STRICT
+from safemodel.scanning import inspect_file
 from safemodel.testing import CANARY
 from tests.fuzz.corpus import Seed, build_corpus
 from tests.fuzz.mutate import mutant
@@ -73,7 +77,22 @@ def try_one(content: bytes) -> str:
             return f"weights_only={weights_only}: the canary was tripped"
     if opened == [True, False]:
         return "opens when strict, but not when opaque"
-    return ""
+    # Scanning takes several times as long as loading: one file in five.
+    if zlib.crc32(content) % 5:
+        return ""
+    return _try_scan(content, opened=opened[0])
+
+
+def _try_scan(content: bytes, *, opened: bool) -> str:
+    """Return what is wrong with how a file is scanned; "" if nothing is."""
+    try:
+        report = inspect_file(content, policy=STRICT)
+    # Scanning answers for every file; what it raises is a bug.
+    except Exception as error:  # noqa: BLE001
+        return f"scan: {''.join(traceback.format_exception(error)[-4:])}"
+    if opened and report.error is not None:
+        return f"safe_load opens what scan refuses: {report.error}"
+    return "scan: the canary was tripped" if CANARY.trips else ""
 
 
 def run_batch(
