@@ -5,6 +5,7 @@ Rules:
 1. A member that is a model file of any format is read as one, under the same check.
 2. JSON becomes plain data, other UTF-8 text stays text, the rest stays bytes.
    Nothing in them is decoded further: a pickle inside a JSON string is a string.
+3. An archive without any model file in it is somebody else's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from safemodel._containers.json_text import parse_json
 from safemodel._containers.sniff import Format, sniff
 from safemodel._formats.arrays import record_source
-from safemodel.errors import SafeModelError
+from safemodel.errors import SafeModelError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,13 @@ _PLAIN = frozenset({Format.JSON, Format.UNKNOWN, Format.SHARD_INDEX})
 
 
 def read_bundle(reading: Reading, records: Mapping[str, Record], prefix: str) -> object:
-    """Return a dictionary of what the members hold, by name."""
+    """Return a dictionary of what the members hold, by name.
+
+    Raises:
+        UnsupportedFormatError: None of them is a model file (rule 3).
+    """
     members: dict[str, object] = {}
+    models = 0
     reading.check.nested()
     for name, record in records.items():
         source = record_source(reading, record)
@@ -37,7 +43,10 @@ def read_bundle(reading: Reading, records: Mapping[str, Record], prefix: str) ->
         else:
             value, _ = reading.read_any(reading, source, f"{prefix}{name}/")
             members[name] = value
+            models += 1
     reading.check.unnested()
+    if not models:
+        raise UnsupportedFormatError("a zip archive with no model file in it")
     return members
 
 

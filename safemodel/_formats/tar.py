@@ -28,6 +28,7 @@ from safemodel.errors import (
     MalformedFileError,
     StorageBoundsError,
     TruncatedFileError,
+    UnsupportedFormatError,
     quote,
 )
 
@@ -86,7 +87,10 @@ def read_tar(reading: Reading, records: Mapping[str, Record], prefix: str) -> ob
 
     Raises:
         MalformedFileError: A member is missing, or does not hold what it should.
+        UnsupportedFormatError: It is the archive of something else.
     """
+    if records.keys().isdisjoint(MEMBERS):
+        raise UnsupportedFormatError("a tar archive that is no model; unpack it first")
     for member in MEMBERS:
         if member not in records:
             raise MalformedFileError(f"the tar archive has no member {member}")

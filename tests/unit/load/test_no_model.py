@@ -74,6 +74,7 @@ FOREIGN = {
     "mar": (["MAR-INF/MANIFEST.json", "model.pt"], "a TorchServe model archive"),
     "package": (["p/.data/extern_modules", "p/a.py"], "a torch.package archive"),
     "empty": ([], "without any record"),
+    "source code": (["project/a.py", "project/b.txt"], "with no model file in it"),
 }
 
 
