@@ -122,17 +122,25 @@ class Record:
         if self.crc32 is not None and actual != self.crc32:
             raise ChecksumError(self.name, expected=self.crc32, actual=actual)
 
-    def _inflate(self, limits: Limits) -> bytes:
-        """Return the inflated bytes, exactly as many as declared."""
+    def check_inflation(self, limits: Limits) -> None:
+        """Compare the declared size with the compressed one.
+
+        Raises:
+            LimitExceededError: It would inflate further than ``limits`` allows.
+        """
         allowed = max(
             limits.max_inflation * self.stored_size, limits.min_inflated_bytes
         )
-        if self.size > allowed:
+        if self.method == DEFLATED and self.size > allowed:
             raise LimitExceededError(
                 "max_inflation",
                 allowed=limits.max_inflation,
                 requested=round(self.size / max(self.stored_size, 1), 1),
             )
+
+    def _inflate(self, limits: Limits) -> bytes:
+        """Return the inflated bytes, exactly as many as declared."""
+        self.check_inflation(limits)
         pieces: list[bytes] = []
         try:
             whole = self._inflate_into(pieces)

@@ -89,6 +89,11 @@ class Source(ABC):
         self._check(offset, size)
         return _PartSource(self, offset, size)
 
+    def at_once(self) -> Source:
+        """Return a source of the same bytes, all of them in memory."""
+        data = memoryview(self.read(0, self.size))
+        return _MemorySource(data, name=self.name)
+
     def finish(self, consumed: int) -> None:  # noqa: B027 - only a file object moves
         """Leave a seekable file object just behind the ``consumed`` bytes."""
 

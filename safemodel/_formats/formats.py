@@ -94,7 +94,7 @@ def _read_zip(reading: Reading, source: Source, prefix: str) -> object:
     """Return the value of a zip archive, by the names of its records."""
     archive = read_zip(source, limits=reading.limits)
     reading.archives[prefix] = archive
-    form = classify_zip(archive.records)
+    form = reading.forms[prefix] = classify_zip(archive.records)
     if form is Format.TORCH_ZIP:
         return read_torch_zip(reading, archive, prefix)
     if form is Format.TORCHSCRIPT:

@@ -20,6 +20,7 @@ from safemodel.errors import TruncatedFileError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from safemodel._containers.sniff import Format
     from safemodel._containers.source import Source
     from safemodel._containers.zip_archive import ZipArchive
     from safemodel._graph.check import FileCheck
@@ -46,6 +47,7 @@ class Reading:
         sources: Shards opened on the way.
         archives: Zip archives read on the way, by prefix; `scan` looks at the rest
             of their records.
+        forms: What those archives are.
         consumed: Bytes of the source that the file took.
     """
 
@@ -57,6 +59,7 @@ class Reading:
     verify: bool = True
     sources: list[Source] = field(default_factory=list)
     archives: dict[str, ZipArchive] = field(default_factory=dict)
+    forms: dict[str, Format] = field(default_factory=dict)
     consumed: int = 0
 
     def close(self) -> None:

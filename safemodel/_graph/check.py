@@ -52,7 +52,7 @@ from safemodel.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from safemodel._containers.records import Record
     from safemodel._graph.specs import StorageSpec
@@ -144,6 +144,11 @@ class FileCheck:
     def add_specs(self, specs: Iterable[Spec]) -> None:
         """Add leaf specs that no pickle made."""
         self._graph.specs.extend(specs)
+
+    @property
+    def storages(self) -> Mapping[str, StorageSpec]:
+        """The storages found so far, by keys unique within the file."""
+        return self._graph.storages
 
     def add_storages(self, storages: Iterable[StorageSpec], prefix: str = "") -> None:
         """Add storages under keys made unique by the archive they are in."""

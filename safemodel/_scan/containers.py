@@ -22,7 +22,7 @@ from safemodel._containers.source import open_source
 from safemodel._containers.tar_archive import read_tar_archive
 from safemodel._containers.zip_archive import ZipArchive, read_zip
 from safemodel._scan import heads, json_fields
-from safemodel._scan.render import printable
+from safemodel._scan.render import one_line, printable
 from safemodel._scan.streams import AFTER, FIRST_CHUNK, UNREAD, PickleLook
 from safemodel.errors import LimitExceededError, SafeModelError, TruncatedFileError
 from safemodel.reports import Severity
@@ -95,9 +95,19 @@ class ContainerLook(PickleLook):
         code: list[str] = []
         unread = inert or ("" if salvaged else self._unread)
         ahead = source.size if source.size <= _SMALL_FILE else 0
+        storages = self._reading.storages
+        may_hold_pickle = heads.may_hold_pickle
         for name, record in archive.records.items():
             full = prefix + name
+            if full in storages and record.method == STORED:
+                # Tens of thousands of these: the first bytes, and no calls to spare.
+                size = min(64, record.stored_size)
+                if may_hold_pickle(record.source.view(record.offset, size, ahead)):
+                    head = self._head(record, ahead)
+                    self._record(record, full, head, unread)
+                continue
             if full in self._covered:
+                self._after_parsed(full)
                 continue
             if name.endswith(".py"):
                 code.append(name)
@@ -121,10 +131,12 @@ class ContainerLook(PickleLook):
         try:
             archive = read_zip(source, limits=self._limits, strict=False)
         except SafeModelError as error:
-            self._note("not-scanned", printable(str(error)), prefix)
+            self._note("not-scanned", one_line(str(error)), prefix)
             return ZipArchive(records={})
         for anomaly in archive.anomalies:
-            self._note("container", printable(anomaly), prefix)
+            # What the file is refused for has a finding of its own.
+            if anomaly != self._refusal:
+                self._note("container", one_line(anomaly), prefix)
         return archive
 
     def _head(self, record: Record, ahead: int) -> bytes:
@@ -154,7 +166,7 @@ class ContainerLook(PickleLook):
                 )
             return open_source(record.read(limits=self._limits, verify=False))
         except SafeModelError as error:
-            self._note("not-scanned", printable(str(error)), full)
+            self._note("not-scanned", one_line(str(error)), full)
             return None
 
     def _record(self, record: Record, full: str, head: bytes, unread: str) -> None:
@@ -186,10 +198,13 @@ class ContainerLook(PickleLook):
         try:
             records = read_tar_archive(source, limits=self._limits)
         except SafeModelError as error:
-            self._note("container", printable(str(error)), prefix)
+            if str(error) != self._refusal:
+                self._note("container", one_line(str(error)), prefix)
             return
         for name, record in records.items():
             if name in self._covered or prefix + name in self._covered:
+                if name == "pickle":
+                    self._after_parsed(prefix + name)
                 continue
             part = record.source.part(record.offset, record.size)
             self._nested(part, f"{prefix}{name}/", inert or self._unread)
@@ -198,6 +213,7 @@ class ContainerLook(PickleLook):
         """Look at the pickle of an object array."""
         record = record.removesuffix("/")
         if record in self._covered or f"{record}/" in self._covered:
+            self._after_parsed(record)
             return
         try:
             header = read_npy_header(source, limits=self._limits)

@@ -17,7 +17,7 @@ _FILE = re.compile(
     rb"|\x93NUMPY"
     rb"|[(\]})\x95]{0,8}c" + _IDENTIFIER + rb"\n" + _IDENTIFIER + rb"\n"
     rb"|\(.{0,40}?i" + _IDENTIFIER + rb"\n" + _IDENTIFIER + rb"\n"
-    rb"|\x95.{8}|\x8c[\x01-\x3f][A-Za-z_]",
+    rb"|\x95.{4}\0{4}|\x8c[\x01-\x3f][A-Za-z_]",
     re.DOTALL,
 )
 _PICKLE_OPCODE = frozenset(
@@ -27,7 +27,7 @@ _TENSOR = re.compile(r"(?:^|/)(?:data|constants|tensors|storages)/[0-9]+$")
 PROTO = re.compile(rb"\x80[\x00-\x05][^\x00]")
 
 
-def may_hold_pickle(head: bytes) -> bool:
+def may_hold_pickle(head: bytes | memoryview) -> bool:
     """Tell whether bytes start like a pickle, or like a file that may hold one."""
     return _FILE.match(head) is not None
 

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 from safemodel._containers.sniff import (
     HEAD_BYTES,
     Format,
-    classify_zip,
     describe_unknown,
 )
 from safemodel._scan.containers import ContainerLook
 from safemodel._scan.recording import check_file
-from safemodel._scan.render import printable
+from safemodel._scan.render import one_line
 from safemodel._scan.verdict import MAX_MESSAGE, findings_of_error
 from safemodel.reports import FileReport
 
@@ -59,7 +58,7 @@ def look_at(
         findings = look.findings
         message = None
         if error is not None:
-            message = printable(str(error), MAX_MESSAGE)
+            message = one_line(str(error), MAX_MESSAGE)
             findings = findings + findings_of_error(error, reading.parsed, findings)
         listed, unreachable = _tensors(graph if tensors else None)
         return FileReport(
@@ -93,9 +92,7 @@ def _tensors(
 
 def _format_name(form: Format, reading: RecordingReading, source: Source) -> str:
     """Return what the file is, in words."""
-    archive = reading.archives.get("")
-    if archive is not None:
-        form = classify_zip(archive.records)
+    form = reading.forms.get("", form)
     if form is Format.UNKNOWN:
         head = source.read(0, min(source.size, HEAD_BYTES))
         return describe_unknown(head, source.size)

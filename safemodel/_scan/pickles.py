@@ -16,7 +16,12 @@ from safemodel._graph.allowlist import (
 )
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._scan.danger import lowered, severity_of
-from safemodel._scan.render import call_arguments, dotted_name, printable
+from safemodel._scan.render import (
+    call_arguments,
+    dotted_name,
+    printable,
+    record_name,
+)
 from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
 from safemodel.reports import Finding, Severity
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 _MAX_CALLS_OF_A_NAME = 5
 _MAX_FINDINGS = 200
 _DELEGATES = frozenset({("copyreg", "_reconstructor"), ("copyreg", "__newobj__")})
+_SCRIPT = "__torch__"
 _ENCODE = ("_codecs", "encode")
 _FROM_BYTES = ("torch.storage", "_load_from_bytes")
 
@@ -55,6 +61,7 @@ class PickleFindings:
         base: Where ``data`` starts in that record.
         inert: Why `safe_load` never reads it; "" if it does.
         extra: Dotted names the caller's policy accepts.
+        script: Whether it is of a TorchScript archive, whose own classes are data.
     """
 
     def __init__(
@@ -66,13 +73,19 @@ class PickleFindings:
         base: int = 0,
         inert: str = "",
         extra: Collection[str] = (),
+        script: bool = False,
     ) -> None:
         self._pickle = pickle
         self._data = data
-        self._record = printable(record)
+        self._record = record_name(record)
         self._base = base
         self._inert = inert
-        self.refused = [ref for ref in pickle.globals if not is_allowed(ref, extra)]
+        self.refused = [
+            ref
+            for ref in pickle.globals
+            if not is_allowed(ref, extra)
+            and not (script and ref.module.split(".", 1)[0] == _SCRIPT)
+        ]
         self.holds_files = any(
             canonical(ref.module, ref.name) == _FROM_BYTES for ref in pickle.globals
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from safemodel._containers.records import DEFLATED
 from safemodel._formats.formats import read_any
 from safemodel._formats.reading import Reading
 from safemodel._graph.check import FileCheck
@@ -11,6 +12,8 @@ from safemodel._unpickle.machine import parse
 from safemodel.errors import SafeModelError, TruncatedFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._unpickle.parsed import Pickle
@@ -55,6 +58,11 @@ class RecordingReading(Reading):
 
     parsed: list[Parsed]
 
+    @property
+    def storages(self) -> Mapping[str, object]:
+        """The storages the check has found, by the names of their records."""
+        return self.check.storages
+
     def parse(self, data: bytes, start: int, record: str) -> Pickle:
         """Parse a pickle with this call's settings, and note it."""
         pickle, error = parse(
@@ -93,7 +101,12 @@ def check_file(
     reading.parsed = []
     try:
         root, reading.consumed = read_any(reading, source, "")
-        return reading, reading.check.finish(root), None
+        graph = reading.check.finish(root)
+        for spec in graph.storages.values():
+            # What reading its bytes would start with.
+            if spec.record is not None and spec.record.method == DEFLATED:
+                spec.record.check_inflation(limits)
+        return reading, graph, None
     except SafeModelError as error:
         return reading, None, error
     except BaseException:

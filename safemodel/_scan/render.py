@@ -41,6 +41,19 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + _CUT
 
 
+def one_line(message: str, limit: int = MAX_TEXT) -> str:
+    """Return a message of ours, whose parts of a file are escaped already, cut."""
+    text = message.encode("ascii", "backslashreplace").decode("ascii")
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return text if len(text) <= limit else text[: limit - 3] + _CUT
+
+
+def record_name(record: str) -> str:
+    """Return the name of a record for people: files in it are named with a slash."""
+    return printable(record.removesuffix("/"))
+
+
 def dotted_name(node: Any) -> str:
     """Return the name of what a call aims at."""
     if type(node) is GlobalRef:

@@ -12,7 +12,7 @@ from safemodel._containers.source import open_source
 from safemodel._scan import heads
 from safemodel._scan.pickles import PickleFindings, global_names, nested_bytes
 from safemodel._scan.recording import without_frames
-from safemodel._scan.render import printable
+from safemodel._scan.render import record_name
 from safemodel._unpickle.machine import parse
 from safemodel.errors import ForbiddenGlobalError, SafeModelError, TruncatedFileError
 from safemodel.reports import Finding, Severity
@@ -65,6 +65,7 @@ class PickleLook(ABC):
         # Where the check gave up, what it left is not inert: nobody looked.
         stopped = error is not None and type(error) is not ForbiddenGlobalError
         self._unread = "" if stopped else UNREAD
+        self._refusal = "" if error is None else str(error)
         self._covered: dict[str, dict[int, Parsed]] = {}
         for parsed in reading.parsed:
             self._covered.setdefault(parsed.record, {})[parsed.start] = parsed
@@ -86,7 +87,7 @@ class PickleLook(ABC):
                 severity=severity,
                 code=code,
                 message=message,
-                record=printable(record),
+                record=record_name(record),
                 position=position,
             )
         )
@@ -98,7 +99,13 @@ class PickleLook(ABC):
         for name in global_names(pickle):
             self.names[name] = None
         look = PickleFindings(
-            pickle, data, record, base=base, inert=inert, extra=self._extra
+            pickle,
+            data,
+            record,
+            base=base,
+            inert=inert,
+            extra=self._extra,
+            script=self._reading.check.script,
         )
         self.findings += look.run()
         if not look.refused and not look.holds_files:
@@ -186,6 +193,13 @@ class PickleLook(ABC):
         if error is None or (pickle.globals and not whole):
             self._pickle(pickle, data, record, position, inert)
         return None if error is not None else position + pickle.end
+
+    def _after_parsed(self, record: str) -> None:
+        """Look at what follows a pickle that the check found in a whole record."""
+        for parsed in self._covered.get(record, {}).values():
+            end, size = parsed.pickle.end, len(parsed.data)
+            if parsed.error is None and end < size:
+                self._trailing(open_source(parsed.data), record, end)
 
     def _trailing(self, source: Source, record: str, position: int) -> None:
         """Look at bytes behind the last pickle: another one, or junk with one in it."""

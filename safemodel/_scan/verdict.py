@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemodel._scan.danger import severity_of
 from safemodel._scan.pickles import call_at
-from safemodel._scan.render import call_arguments, printable
+from safemodel._scan.render import call_arguments, one_line, printable, record_name
 from safemodel._unpickle import opcodes as op
 from safemodel.errors import (
     ChecksumError,
@@ -53,7 +53,7 @@ def findings_of_error(
                 code="forbidden-global",
                 message=f"names {printable(f'{module}.{name}')}",
                 name=printable(f"{module}.{name}"),
-                record=printable(record),
+                record=record_name(record),
                 position=position,
             )
             for module, name, record, position in error.globals
@@ -68,8 +68,8 @@ def findings_of_error(
         Finding(
             severity=Severity.WARNING,
             code=_CODES.get(type(error), "malformed"),
-            message=printable(Exception.__str__(error), MAX_MESSAGE),
-            record=printable(error.record),
+            message=one_line(Exception.__str__(error), MAX_MESSAGE),
+            record=record_name(error.record),
             position=error.position,
             **members,
         )
