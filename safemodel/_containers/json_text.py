@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
 _MAX_DIGITS = 20
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# The closing quote is optional, so that a string without end matches once, to the end
+# of the text: failing there would be tried again from every quote within it.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"[{]}", b"(())")
