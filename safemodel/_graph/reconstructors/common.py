@@ -75,7 +75,11 @@ class CheckContext:
         refused: Called for a call that stays outside the allowlist although its
             target is on it; returns what takes its place. Without one: refuse.
         amplified: Bytes counted by `add_amplified`.
-        encoded: Text that was encoded before, by identity and codec (rule 3).
+        copied: Content that was copied before, by identity (rule 3). It is kept,
+            as is what `decoded` and `encoded` hold: a later pickle of the file must
+            not find its own content under the identity of what is gone.
+        decoded: Bytes that were read as text before, by identity, and the text.
+        encoded: Text that was encoded before, by identity and codec, and the bytes.
         dtype_weight: Depth and expanded size of a numpy dtype, by identity.
     """
 
@@ -83,6 +87,7 @@ class CheckContext:
         "amplified",
         "byte_count",
         "copied",
+        "decoded",
         "dtype_weight",
         "encoded",
         "limits",
@@ -115,8 +120,9 @@ class CheckContext:
         self.memory_record = memory_record
         self.refused = refused
         self.amplified = 0
-        self.copied: set[int] = set()
-        self.encoded: dict[tuple[int, str], bytes] = {}
+        self.copied: dict[int, object] = {}
+        self.decoded: dict[int, tuple[bytes, str]] = {}
+        self.encoded: dict[tuple[int, str], tuple[str, bytes]] = {}
         self.dtype_weight: dict[int, tuple[int, int]] = {}
 
     def value_of(self, value: object, call: Call | None = None) -> object:
@@ -172,14 +178,11 @@ class CheckContext:
             )
 
     def copy(self, content: object, nbytes: int) -> None:
-        """Count a copy of ``content``; the first one is paid for by the file (rule 3).
-
-        The caller keeps ``content`` alive as long as the context, as arguments are.
-        """
+        """Count a copy of ``content``; the file pays for the first one (rule 3)."""
         if id(content) in self.copied:
             self.add_amplified(nbytes)
         else:
-            self.copied.add(id(content))
+            self.copied[id(content)] = content
 
 
 Checker = Callable[[Call, CheckContext], object]
@@ -270,10 +273,13 @@ def flag(value: object, call: Call, ctx: CheckContext, what: str) -> bool:
 
 
 def text(value: object, call: Call, ctx: CheckContext, what: str) -> str:
-    """Return text; bytes of a Python 2 string count as such."""
+    """Return text; bytes of a Python 2 string count as such, decoded once (rule 3)."""
     value = ctx.value_of(value, call)
     if type(value) is bytes:
-        return value.decode("latin-1")
+        known = ctx.decoded.get(id(value))
+        if known is None:
+            known = ctx.decoded[id(value)] = (value, value.decode("latin-1"))
+        return known[1]
     if type(value) is not str:
         ctx.refuse(call, f"{what} is not text")
     return value
@@ -292,14 +298,13 @@ def raw(value: object, call: Call, ctx: CheckContext, what: str) -> bytes | byte
 def encode(value: str, codec: str, call: Call, ctx: CheckContext) -> bytes:
     """Return text encoded, once per text and codec (rule 3)."""
     key = (id(value), codec)
-    done = ctx.encoded.get(key)
-    if done is None:
+    known = ctx.encoded.get(key)
+    if known is None:
         try:
-            done = value.encode(codec)
+            known = ctx.encoded[key] = (value, value.encode(codec))
         except UnicodeEncodeError:
             ctx.refuse(call, f"the text is not {codec}: {quote(value)}")
-        ctx.encoded[key] = done
-    return done
+    return known[1]
 
 
 def items_of(value: object, call: Call, ctx: CheckContext) -> list[object]:

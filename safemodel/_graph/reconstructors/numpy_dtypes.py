@@ -31,6 +31,7 @@ from safemodel._unpickle.nodes import UNCHECKED, Call
 from safemodel.errors import LimitExceededError, quote
 
 _SIZE_END = 1 << 31
+_FIELD_BYTES = 256
 
 FIXED = {
     "b1": 1, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2, "u4": 4, "u8": 8,
@@ -200,6 +201,8 @@ def _structure(
     """Fill in the fields; each lies inside the dtype (rule 2)."""
     if type(names) is not tuple or type(fields) is not dict:
         ctx.refuse(call, "names and fields are not a tuple and a dictionary")
+    # A memo lets the same state make any number of dtypes, of all its fields each.
+    ctx.copy(names, _FIELD_BYTES * len(names))
     triples = []
     for raw_name in names:
         name = text(raw_name, call, ctx, "a field's name")

@@ -42,6 +42,7 @@ _ARRAY_CLASSES = {
     ("numpy", name) for name in ("ndarray", "matrix", "recarray", "chararray")
 }
 _RANDOM = "numpy.random._pickle"
+_MAX_GENERATOR_PAIRS = 6
 
 BIT_GENERATORS = {
     "MT19937": "numpy.random._mt19937",
@@ -205,7 +206,12 @@ def check_random(call: Call, ctx: CheckContext) -> object:
     if inner is None:
         name = _generator_name(args[0], call, ctx) if args else "MT19937"
         return MappingSpec("dict", ["bit_generator", name, "state", state])
-    if type(inner) is not MappingSpec or inner.pairs[:1] != ["bit_generator"]:
+    # A dictionary that only looks like one could be long, and is copied here.
+    if (
+        type(inner) is not MappingSpec
+        or inner.pairs[:1] != ["bit_generator"]
+        or len(inner.pairs) > _MAX_GENERATOR_PAIRS
+    ):
         ctx.refuse(call, "not a bit generator of numpy")
     if state is None:
         return MappingSpec("dict", list(inner.pairs))

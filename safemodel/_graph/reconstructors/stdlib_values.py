@@ -39,6 +39,7 @@ MAX_DIGITS = 4300
 _MAX_BITS = 14_285
 _MAX_EXPONENT = 999_999
 _DAY_END = 1_000_000_000
+_ATTRIBUTE_BYTES = 100
 
 _DECIMAL = re.compile(
     r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,18}))?"
@@ -205,6 +206,7 @@ def check_namespace(call: Call, ctx: CheckContext) -> object:
         return NamespaceSpec(kind, {})
     if type(state) is not dict:
         ctx.refuse(call, "its state is not a dictionary")
+    ctx.copy(state, _ATTRIBUTE_BYTES * len(state))
     for key in state:
         if type(key) is not str or not _ATTRIBUTE.match(key) or key in _METHODS:
             ctx.refuse(call, f"not an attribute name: {quote(key)}")

@@ -186,6 +186,7 @@ def check_return_type(call: Call, ctx: CheckContext) -> object:
     items, *rest = only_arguments(call, ctx, 1, 2)
     if type(items) is not tuple or rest not in ([], [{}]):
         ctx.refuse(call, "its arguments are not a tuple and an empty dictionary")
+    ctx.copy(items, 8 * len(items))
     return SequenceSpec("tuple", items)
 
 
@@ -194,6 +195,7 @@ def check_typed_list(call: Call, ctx: CheckContext) -> object:
     (items,) = only_arguments(call, ctx, 1)
     if type(items) is not list:
         ctx.refuse(call, "its argument is not a list")
+    ctx.copy(items, 8 * len(items))
     return SequenceSpec("list", items)
 
 
@@ -201,10 +203,9 @@ def check_typed_value(call: Call, ctx: CheckContext) -> object:
     """torch.jit._pickle.restore_type_tag(value, type): the value."""
     value, tag = only_arguments(call, ctx, 2)
     text(tag, call, ctx, "the type")
-    if type(value) is list:
-        return SequenceSpec("list", value)
-    if type(value) is tuple:
-        return SequenceSpec("tuple", value)
+    if type(value) is list or type(value) is tuple:
+        ctx.copy(value, 8 * len(value))
+        return SequenceSpec("list" if type(value) is list else "tuple", value)
     if type(value) is dict:
         ctx.copy(value, 16 * len(value))
         return MappingSpec("dict", [part for pair in value.items() for part in pair])
