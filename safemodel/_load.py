@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._collector import collector_paused
 from safemodel.limits import DEFAULT_LIMITS
-from safemodel.policy import SALVAGE, STRICT
+from safemodel.policy import SALVAGE, STRICT, Policy
 
 if TYPE_CHECKING:
     from safemodel._types import FileLike, MapLocation
     from safemodel.limits import Limits
-    from safemodel.policy import Policy
 
 
 def safe_load(
@@ -104,7 +102,9 @@ def _choose(policy: Policy | None, weights_only: bool | None) -> Policy:
         raise TypeError("weights_only is None, True or False")
     if policy is None:
         return SALVAGE if weights_only is False else STRICT
-    return replace(policy, others="opaque") if weights_only is False else policy
+    if weights_only is False:
+        return Policy(others="opaque", extra=policy.extra)
+    return policy
 
 
 def _text_arguments(arguments: dict[str, Any]) -> tuple[str, str]:

@@ -6,9 +6,10 @@ anything off: what a call accepts can be read where the call is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from safemodel._value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,7 @@ class Reconstructor(Protocol):
         """Return the object that these arguments and this state describe."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
+class Policy(Value):
     """Which globals a file may name.
 
     Attributes:
@@ -38,9 +38,7 @@ class Policy:
     """
 
     others: Literal["refuse", "opaque"] = "refuse"
-    extra: Mapping[str, Reconstructor] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    extra: Mapping[str, Reconstructor] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         if self.others not in ("refuse", "opaque"):
@@ -51,7 +49,7 @@ class Policy:
             if not callable(reconstructor):
                 raise TypeError(f"the reconstructor of {name} is not callable")
         # A private copy: a caller who mutates the dictionary later changes nothing.
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        self.__dict__["extra"] = MappingProxyType(dict(self.extra))
 
     def with_extra(self, extra: Mapping[str, Reconstructor], /) -> Self:
         """Return a copy that also accepts ``extra``; this policy stays as it is.
@@ -60,7 +58,7 @@ class Policy:
             TypeError: A reconstructor is not callable.
             ValueError: A name is not dotted.
         """
-        return replace(self, extra={**self.extra, **extra})
+        return type(self)(**{**vars(self), "extra": {**self.extra, **extra}})
 
 
 STRICT = Policy()

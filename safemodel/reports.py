@@ -6,10 +6,10 @@ gets here, so that a report can be printed as it is.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
+
+from safemodel._value import Value
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
@@ -32,8 +32,7 @@ class Status(Enum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(Value):
     """One thing worth knowing about a file.
 
     Attributes:
@@ -61,8 +60,7 @@ class Finding:
         return {**vars(self), "severity": self.severity.value}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorInfo:
+class TensorInfo(Value):
     """One tensor or array of a file, not loaded.
 
     Attributes:
@@ -86,8 +84,7 @@ class TensorInfo:
         return {**vars(self), "shape": list(self.shape)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileReport:
+class FileReport(Value):
     """Everything that is known about one file without building anything of it.
 
     Attributes:
@@ -139,6 +136,8 @@ class FileReport:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the report as JSON; docs/scan.md describes every member."""
+        import json
+
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
@@ -150,7 +149,7 @@ class FileReport:
         """
         if members.get("schema") != SCHEMA_VERSION:
             raise ValueError(f"not a report of schema {SCHEMA_VERSION}")
-        plain = {field.name: members[field.name] for field in fields(cls)}
+        plain = {name: members[name] for name in cls.__annotations__}
         plain["findings"] = tuple(
             Finding(**{**found, "severity": Severity(found["severity"])})
             for found in members["findings"]

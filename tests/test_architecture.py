@@ -16,6 +16,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "safemodel"
 
 LAYERS = {
+    "_value": -1.0,
     "errors": 0.0,
     "limits": 0.0,
     "policy": 0.0,

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from safemodel._cli import cmd_inspect, cmd_scan
+from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,12 +39,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="safemodel",
         description="Open any model file without trusting it: nothing in it is run.",
+        formatter_class=HelpText,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print the version and exit"
     )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    # With `prog` given, argparse need not format a usage line (and import shutil).
+    verbs = parser.add_subparsers(metavar="VERB", required=True, prog="safemodel")
     for verb in _VERBS:
         verb.add_parser(verbs)
     return parser

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from safemodel._cli.help_text import HelpText
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -40,7 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Say for each file whether safe_load refuses it, and what it would"
         " have run. Nothing is run, and no tensor is built.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpText,
         allow_abbrev=False,
     )
     parser.add_argument(

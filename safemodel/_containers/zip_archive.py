@@ -27,9 +27,8 @@ entry to `zip_entries`, which is the only one that raises.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from operator import lt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._containers import zip_salvage
 from safemodel._containers.records import STORED, Record
@@ -72,8 +71,7 @@ _MAX_WINDOW = 1 << 17
 _NEAR = 4096
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ZipArchive:
+class ZipArchive(NamedTuple):
     """The records of a zip archive.
 
     Attributes:
@@ -84,8 +82,8 @@ class ZipArchive:
     """
 
     records: dict[str, Record]
-    comment: bytes = b""
-    anomalies: list[str] = field(default_factory=list)
+    comment: bytes
+    anomalies: list[str]
 
 
 def read_zip(source: Source, *, limits: Limits, strict: bool = True) -> ZipArchive:
@@ -111,7 +109,9 @@ def read_zip(source: Source, *, limits: Limits, strict: bool = True) -> ZipArchi
             raise
         found = zip_salvage.find_records(source, limits=limits)
         return ZipArchive(
-            records=found.records, anomalies=[str(error), *found.anomalies]
+            records=found.records,
+            comment=b"",
+            anomalies=[str(error), *found.anomalies],
         )
 
 
@@ -126,7 +126,7 @@ def _read(source: Source, limits: Limits) -> ZipArchive:
         records = {
             name: record for name, record in records.items() if not _is_folder(name)
         }
-    return ZipArchive(records=records, comment=directory.comment)
+    return ZipArchive(records=records, comment=directory.comment, anomalies=[])
 
 
 def _is_folder(name: str) -> bool:
@@ -143,7 +143,7 @@ def _read_entries(directory: Directory) -> list[EntryFields]:
     head = tail = b"none yet"
     flags = 0
     # One turn per record, tens of thousands of them: no calls but these.
-    for _ in range(directory.count):
+    for _ in range(directory.entries):
         if startswith(head, at) and startswith(tail, at + _TAIL_AT):
             crc32, stored_size, size, name_length, start = unpack(data, at)
             name_at = at + ENTRY_BYTES

@@ -6,8 +6,7 @@ Enforces rules C12 to C15 of `zip_archive` as far as they concern the end record
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel.errors import (
     LimitExceededError,
@@ -32,21 +31,20 @@ ENTRY_BYTES = 46
 TAIL_BYTES = END.size + MAX_16 + LOCATOR.size + END64.size
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Directory:
+class Directory(NamedTuple):
     """Where the central directory is.
 
     Attributes:
         offset: First byte of it in the source.
         data: The directory itself.
-        count: Entries announced.
+        entries: Entries announced.
         comment: Comment of the archive.
         tail: The last bytes of the source, which have been read anyway.
     """
 
     offset: int
     data: bytes
-    count: int
+    entries: int
     comment: bytes
     tail: bytes
 
@@ -90,7 +88,7 @@ def find_directory(source: Source, limits: Limits) -> Directory:
     return Directory(
         offset=offset,
         data=_slice_or_read(source, tail, tail_start, offset, size),
-        count=count,
+        entries=count,
         comment=tail[at + END.size :],
         tail=tail,
     )

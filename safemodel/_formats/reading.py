@@ -7,7 +7,6 @@ stands for: plain values, checked nodes and specs, ready for `FileCheck.finish`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from safemodel._containers.records import Record
@@ -32,7 +31,6 @@ _FIRST_CHUNK = 1 << 20
 _CHUNK_GROWTH = 4
 
 
-@dataclass(kw_only=True)
 class Reading:
     """The settings of one call, and the check all parts of the file go through.
 
@@ -51,16 +49,26 @@ class Reading:
         consumed: Bytes of the source that the file took.
     """
 
-    check: FileCheck
-    limits: Limits
-    read_any: Callable[[Reading, Source, str], tuple[object, int]]
-    encoding: str = "utf-8"
-    errors: str = "strict"
-    verify: bool = True
-    sources: list[Source] = field(default_factory=list)
-    archives: dict[str, ZipArchive] = field(default_factory=dict)
-    forms: dict[str, Format] = field(default_factory=dict)
-    consumed: int = 0
+    def __init__(
+        self,
+        *,
+        check: FileCheck,
+        limits: Limits,
+        read_any: Callable[[Reading, Source, str], tuple[object, int]],
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        verify: bool = True,
+    ) -> None:
+        self.check = check
+        self.limits = limits
+        self.read_any = read_any
+        self.encoding = encoding
+        self.errors = errors
+        self.verify = verify
+        self.sources: list[Source] = []
+        self.archives: dict[str, ZipArchive] = {}
+        self.forms: dict[str, Format] = {}
+        self.consumed = 0
 
     def close(self) -> None:
         """Close what was opened on the way."""
@@ -93,7 +101,8 @@ class Reading:
             persistent: What resolves persistent ids, where ``table`` alone does not.
             table: The storages; None where there are none.
         """
-        storages = table or _NO_STORAGES
+        # A table of its own: what one file puts into it is no other file's business.
+        storages = table or StorageTable(lambda _: None, record=record)
         return self.check.add_pickle(
             pickle,
             record=record,
@@ -118,9 +127,6 @@ class Reading:
 
 def _memory_record(data: bytes) -> Record:
     return Record("", open_source(data), 0, len(data))
-
-
-_NO_STORAGES = StorageTable(lambda _: None)
 
 
 class PickleStream:

@@ -132,7 +132,7 @@ class ContainerLook(PickleLook):
             archive = read_zip(source, limits=self._limits, strict=False)
         except SafeModelError as error:
             self._note("not-scanned", one_line(str(error)), prefix)
-            return ZipArchive(records={})
+            return ZipArchive(records={}, comment=b"", anomalies=[])
         for anomaly in archive.anomalies:
             # What the file is refused for has a finding of its own.
             if anomaly != self._refusal:

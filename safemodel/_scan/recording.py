@@ -106,9 +106,9 @@ def check_file(
             # What reading its bytes would start with.
             if spec.record is not None and spec.record.method == DEFLATED:
                 spec.record.check_inflation(limits)
-        return reading, graph, None
     except SafeModelError as error:
         return reading, None, error
     except BaseException:
         reading.close()
         raise
+    return reading, graph, None

@@ -11,11 +11,7 @@ Rules:
 from __future__ import annotations
 
 import datetime as dt
-import decimal
-import fractions
-import pathlib
 import re
-import uuid
 
 from safemodel._graph.composite_specs import NamespaceSpec, SequenceSpec
 from safemodel._graph.reconstructors.common import (
@@ -30,6 +26,7 @@ from safemodel._graph.reconstructors.common import (
     text,
     unedited,
 )
+from safemodel._graph.scalars import leaf
 from safemodel._unpickle.nodes import UNCHECKED, Call
 from safemodel.errors import quote
 
@@ -58,7 +55,9 @@ def check_decimal(call: Call, ctx: CheckContext) -> object:
     match = _DECIMAL.fullmatch(number) if len(number) <= MAX_DIGITS else None
     if match is None or abs(int(match[1] or 0)) > _MAX_EXPONENT:
         ctx.refuse(call, f"not a decimal number of this length: {quote(number)}")
-    return decimal.Decimal(number)
+    from decimal import Decimal
+
+    return leaf(Decimal(number))
 
 
 def check_fraction(call: Call, ctx: CheckContext) -> object:
@@ -77,7 +76,9 @@ def check_fraction(call: Call, ctx: CheckContext) -> object:
         parts.append(part)
     if len(parts) == 2 and not parts[1]:
         ctx.refuse(call, "its denominator is zero")
-    return fractions.Fraction(*parts)
+    from fractions import Fraction
+
+    return leaf(Fraction(*parts))
 
 
 def check_timedelta(call: Call, ctx: CheckContext) -> object:
@@ -170,7 +171,10 @@ def check_uuid(call: Call, ctx: CheckContext) -> object:
     state = call.state
     if type(state) is not dict or not state.keys() <= {"int", "is_safe"}:
         ctx.refuse(call, "its state is not an integer")
-    return uuid.UUID(int=integer(state.get("int"), call, ctx, "it", 0, 1 << 128))
+    number = integer(state.get("int"), call, ctx, "it", 0, 1 << 128)
+    from uuid import UUID
+
+    return leaf(UUID(int=number))
 
 
 def check_safe_uuid(call: Call, ctx: CheckContext) -> object:
@@ -190,9 +194,11 @@ def check_path(call: Call, ctx: CheckContext) -> object:
     # Joining copies, and a memo may name one long part many times.
     ctx.add_amplified(sum(map(len, parts)))
     name = global_name(call.target)
+    from pathlib import PurePosixPath, PureWindowsPath
+
     if name is not None and "Windows" in name[1]:
-        return str(pathlib.PureWindowsPath(*parts))
-    return str(pathlib.PurePosixPath(*parts))
+        return str(PureWindowsPath(*parts))
+    return str(PurePosixPath(*parts))
 
 
 def check_namespace(call: Call, ctx: CheckContext) -> object:
