@@ -8,11 +8,10 @@ natural bound. A `Limits` is a value passed to a call; nothing here is global.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from safemodel._value import Value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Value):
     """Bounds on one file. Exceeding one raises `LimitExceededError`.
 
     Attributes:
@@ -35,6 +34,9 @@ class Limits:
         min_inflated_bytes: What a deflated record may always inflate to.
         max_expanded_nodes: Nodes of the result if shared containers were written out
             in full, which is what `repr` and `==` visit.
+        max_object_bytes: Estimated memory of containers and opaque values, divided by
+            the bytes of the file's pickles. Small ones of scalars do not count.
+        min_object_bytes: What they may always take.
         max_key_probes: Hash-table probes per key, on average, that the keys of one
             dictionary may cost; honest keys need less than 2.
         max_key_bytes: Length of a text or bytes key.
@@ -54,6 +56,8 @@ class Limits:
     max_inflation: float = 100.0
     min_inflated_bytes: int = 1 << 20
     max_expanded_nodes: int = 1 << 30
+    max_object_bytes: float = 80.0
+    min_object_bytes: int = 32 << 20
     max_key_probes: int = 16
     max_key_bytes: int = 1 << 16
     max_key_nodes: int = 64

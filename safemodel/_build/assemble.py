@@ -177,7 +177,7 @@ class Assembler:
         resolve = self.resolve
         for key, part in value.items():
             kind = type(part)
-            if kind is Call:
+            if kind is TensorCall or kind is Call:
                 spec = part.value  # type: ignore[attr-defined]
                 # Nearly always a tensor; anything else takes the long way.
                 built = spec.built if type(spec) is TensorSpec else UNBUILT
@@ -221,15 +221,17 @@ class Assembler:
     def _fill_opaque(self, spec: OpaqueSpec) -> None:
         built: Any = spec.built
         resolve = self.resolve
-        built.args = resolve(spec.args)
-        if spec.kwargs:
-            built.kwargs = resolve(spec.kwargs)
-        built.state = resolve(spec.state)
+        pairs: dict[object, object] = {}
         if spec.pairs:
             parts = [resolve(part) for part in spec.pairs]
-            _insert(built.pairs, parts[::2], parts[1::2])
-        if spec.elements:
-            built.elements[:] = [resolve(part) for part in spec.elements]
+            _insert(pairs, parts[::2], parts[1::2])
+        built.fill(
+            resolve(spec.args),
+            resolve(spec.kwargs) if spec.kwargs else None,
+            resolve(spec.state),
+            pairs,
+            [resolve(part) for part in spec.elements or ()],
+        )
 
 
 def _hashed(parts: list[object]) -> frozenset[object]:

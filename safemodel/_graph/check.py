@@ -79,6 +79,7 @@ class FileCheck:
         # TorchScript: its own classes stand for data in every mode.
         self.script = False
         self.nesting = 0
+        self._pickle_bytes = 0
         self._graph = TensorGraph(None, byte_count)
         self._opaque: dict[str, None] = {}
         self._context = CheckContext(
@@ -117,6 +118,7 @@ class FileCheck:
         context.record = record
         context.load_nested, context.memory_record = load_nested, memory_record
         try:
+            self._pickle_bytes += pickle.end - pickle.start
             self._globals(pickle.globals, record)
             for ref in pickle.persistent:
                 ref.value = persistent(ref)
@@ -193,7 +195,7 @@ class FileCheck:
         graph.opaque = list(self._opaque)
         guard = KeyGuard(limits)
         guard.has_long_text = True
-        order = walk(root, limits, guard)
+        order = walk(root, limits, guard, self._pickle_bytes)
         graph.mutables, graph.immutables = order.mutables, order.immutables
         return graph
 

@@ -6,7 +6,7 @@ class by name only, and nothing here looks that name up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -20,10 +20,8 @@ class Opaque(Mapping[str, object]):
     Attributes:
         qualified_name: ``module.name`` of the class or function, as text.
         args: Positional arguments the file would have passed.
-        kwargs: Keyword arguments, nearly always empty.
         state: What the file would have restored (an attribute dictionary, usually),
             or None.
-        elements: Items of a list or set subclass, else an empty list.
 
     >>> thing = Opaque("pkg.Config", state={"lr": 0.1})
     >>> thing["lr"], list(thing)
@@ -32,7 +30,8 @@ class Opaque(Mapping[str, object]):
     <Opaque pkg.Config lr=0.1>
     """
 
-    __slots__ = ("args", "elements", "kwargs", "pairs", "qualified_name", "state")
+    # Empty parts are None: a file may ask for a million of these in four megabytes.
+    __slots__ = ("_elements", "_kwargs", "_pairs", "args", "qualified_name", "state")
 
     def __init__(
         self,
@@ -40,13 +39,41 @@ class Opaque(Mapping[str, object]):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
         state: object = None,
+        pairs: Mapping[Any, object] | None = None,
+        elements: Sequence[object] | None = None,
     ) -> None:
         self.qualified_name = qualified_name
+        self.fill(args, kwargs, state, pairs, elements)
+
+    def fill(
+        self,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object] | None,
+        state: object,
+        pairs: Mapping[Any, object] | None,
+        elements: Sequence[object] | None,
+    ) -> None:
+        """Set everything but the name; `_build` makes the object before its parts."""
         self.args = args
-        self.kwargs = dict(kwargs or {})
         self.state = state
-        self.pairs: dict[Any, object] = {}
-        self.elements: list[object] = []
+        self._kwargs = dict(kwargs) if kwargs else None
+        self._pairs = dict(pairs) if pairs else None
+        self._elements = list(elements) if elements else None
+
+    @property
+    def kwargs(self) -> dict[str, object]:
+        """Keyword arguments the file would have passed, nearly always none."""
+        return self._kwargs or {}
+
+    @property
+    def pairs(self) -> dict[Any, object]:
+        """Items of a dictionary subclass; none otherwise."""
+        return self._pairs or {}
+
+    @property
+    def elements(self) -> list[object]:
+        """Items of a list or set subclass; none otherwise."""
+        return self._elements or []
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes in `state`: its dictionary, then its slots."""

@@ -13,10 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import fractions
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from safemodel._graph.array_specs import ArraySpec, ObjectArraySpec, ScalarSpec
@@ -27,6 +23,7 @@ from safemodel._graph.composite_specs import (
     OpaqueSpec,
     SequenceSpec,
 )
+from safemodel._graph.scalars import ATOMS, SCALARS
 from safemodel._graph.specs import Spec, TorchValueSpec
 from safemodel._unpickle.keys import KeyGuard
 from safemodel._unpickle.nodes import (
@@ -45,13 +42,10 @@ if TYPE_CHECKING:
 
     from safemodel.limits import Limits
 
-SCALARS = frozenset(
-    {str, int, float, bool, type(None), bytes, complex, range, slice, type(...)}
-    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
-    | {datetime.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID}
-)
-_ATOMS = SCALARS | {bytearray}
+_HEIGHT_BITS = 32
+_HEIGHT = (1 << _HEIGHT_BITS) - 1
 _NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode, TensorCall})
+_SETS = frozenset({SetNode, FrozenSetNode})
 _COMPOSITES = frozenset(
     {MappingSpec, SequenceSpec, NamespaceSpec, OpaqueSpec, ExtraSpec, ObjectArraySpec}
 )
@@ -59,6 +53,14 @@ _UNHASHABLE_SPECS = frozenset(
     {MappingSpec, NamespaceSpec, ObjectArraySpec, ArraySpec, ExtraSpec}
 )
 _IMMUTABLE_SEQUENCES = ("tuple", "frozenset")
+# A container of so few scalars is looked at each time it is met, rather than noted
+# down: that is cheaper than the note.
+_SMALL = 8
+# Bytes that a container takes from node to result, notes included, as measured; one
+# byte of a pickle can ask for one.
+_PLAIN_WEIGHT = 240
+_SET_WEIGHT = 400
+_WEIGHTS = {OpaqueSpec: 520, MappingSpec: 400, NamespaceSpec: 520}
 # Keys whose hash is known only once they are built; so few cannot cost much.
 _MAX_UNCOUNTED_KEYS = 4096
 
@@ -102,12 +104,17 @@ def settle(value: Any) -> Any:
 class _Walk:
     """One depth-first walk; see the rules of the module."""
 
-    def __init__(self, limits: Limits, guard: KeyGuard) -> None:
+    def __init__(self, limits: Limits, guard: KeyGuard, size: int) -> None:
         self.limits = limits
         self.guard = guard
         self.order = Order()
-        # id → (height, expanded size); None while the value is being visited.
-        self.done: dict[int, tuple[int, int] | None] = {}
+        self.budget = max(limits.min_object_bytes, limits.max_object_bytes * size)
+        self.weight = 0
+        # What the small containers of the value being entered add to its size.
+        self.small = 0
+        # id → expanded size and height in one number; None while being visited.
+        self.done: dict[int, int | None] = {}
+        self.measures: dict[int, int] = {}
         self.cyclic = False
 
     def run(self, root: object) -> Order:
@@ -125,14 +132,16 @@ class _Walk:
                 frame[2] = index + 1
                 known = self.done.get(id(child))
                 if known is not None:
-                    self.add(frame, *known)
+                    self.add(frame, known & _HEIGHT, known >> _HEIGHT_BITS)
                 elif id(child) in self.done:
                     self.cyclic = True
                 else:
                     self.enter(child, frames)
                 continue
             frames.pop()
-            self.done[id(value)] = (height, size)
+            measure = size << _HEIGHT_BITS | height
+            # One object for equal numbers: a million containers may have the same.
+            self.done[id(value)] = self.measures.setdefault(measure, measure)
             self.leave(value)
             if frames:
                 self.add(frames[-1], height, size)
@@ -144,8 +153,11 @@ class _Walk:
                 "max_depth", allowed=self.limits.max_depth, requested=len(frames) + 1
             )
         self.done[id(value)] = None
+        self.small = 0
         children, count = self.children(value)
         frames.append([value, children, 0, 1, 1 + count])
+        if self.small:
+            self.add(frames[-1], 1, self.small)
 
     def add(self, frame: list[Any], height: int, size: int) -> None:
         """Rule 2: a shared child counts each time it is used."""
@@ -165,6 +177,7 @@ class _Walk:
 
     def leave(self, value: Any) -> None:
         kind = type(value)
+        self.charge(_WEIGHTS.get(kind, _PLAIN_WEIGHT))
         if (
             kind is tuple
             or kind is ExtraSpec
@@ -173,6 +186,16 @@ class _Walk:
             self.order.immutables.append(value)
         else:
             self.order.mutables.append(value)
+
+    def charge(self, weight: int) -> None:
+        """Count the estimated memory of one more object."""
+        self.weight += weight
+        if self.weight > self.budget:
+            raise LimitExceededError(
+                "max_object_bytes",
+                allowed=self.limits.max_object_bytes,
+                requested=self.weight,
+            )
 
     def children(self, value: Any) -> tuple[list[Any], int]:
         """Return the containers a container holds, and how many values in all."""
@@ -262,32 +285,52 @@ class _Walk:
     def containers(self, values: Iterable[Any]) -> list[Any]:
         """Return the containers among values; rule 4 for the rest."""
         found: list[Any] = []
-        if _ATOMS.issuperset(map(type, values)):
+        if ATOMS.issuperset(map(type, values)):
             return found
         for value in values:
             kind = type(value)
-            if kind in _ATOMS:
+            if kind in ATOMS:
                 continue
+            if kind in _SETS and value.value is UNCHECKED:
+                # Charged before it has a spec: it is the smallest thing to ask for.
+                self.charge(_SET_WEIGHT)
             item = settle(value) if kind in _NODES else value
             kind = type(item)
             if kind is dict or kind is list or kind is tuple or kind in _COMPOSITES:
-                # Nothing to visit in an empty one, and no memory spent on it.
-                if kind in _COMPOSITES or item:
+                if kind in _COMPOSITES or len(item) > _SMALL or not _is_plain(item):
                     found.append(item)
-            elif kind not in _ATOMS and not isinstance(item, Spec):
+                else:
+                    self.small += 1 + len(item)
+            elif kind not in ATOMS and not isinstance(item, Spec):
                 raise MalformedFileError("a value of no known kind")
         return found
 
 
-def walk(root: object, limits: Limits, guard: KeyGuard) -> Order:
+def _is_plain(container: Any) -> bool:
+    """Say whether a dict, list or tuple holds scalars only."""
+    if type(container) is dict:
+        values = container.values()
+        return ATOMS.issuperset(map(type, values)) and SCALARS.issuperset(
+            map(type, container)
+        )
+    return ATOMS.issuperset(map(type, container))
+
+
+def walk(root: object, limits: Limits, guard: KeyGuard, size: int = 0) -> Order:
     """Check everything that can be reached from a root; return the order to build in.
+
+    Args:
+        root: The value of a file.
+        limits: Bounds.
+        guard: Checks the keys of what is no real dictionary yet.
+        size: Bytes of the file's pickles, which bound what their objects may take.
 
     Raises:
         MalformedFileError: A value or key is of no known kind, or an immutable value
             holds itself.
         LimitExceededError: Too deep, too large when written out, or colliding keys.
     """
-    visit = _Walk(limits, guard)
+    visit = _Walk(limits, guard, size)
     order = visit.run(root)
     if visit.cyclic:
         order.immutables = _by_dependency(order.immutables, visit)

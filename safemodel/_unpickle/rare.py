@@ -107,6 +107,7 @@ class RareOpcodes:
         self.errors = errors
         self.guard = KeyGuard(limits)
         self.pickle = Pickle()
+        self.pickle.start = start
         self.interned: dict[tuple[str, str], GlobalRef] = {}
         self.memo: list[Any] = []
         self.frame_end = 0
