@@ -21,7 +21,7 @@ from safemodel._containers.records import Record
 from safemodel._formats.reading import PickleStream
 from safemodel._graph.allowlist import STORAGE_DTYPES
 from safemodel._graph.reconstructors.aliases import canonical
-from safemodel._graph.storages import StorageTable
+from safemodel._graph.storages import StorageTable, key_text
 from safemodel._unpickle.nodes import GlobalRef, PersistentRef
 from safemodel.errors import (
     MalformedFileError,
@@ -94,14 +94,10 @@ def _keys(stream: PickleStream, start: int) -> tuple[list[str], int]:
         raise MalformedFileError("the storage keys are not a list", position=start)
     names: list[str] = []
     for key in keys:
-        if type(key) is int:
-            names.append(str(key))
-        elif type(key) is bytes:
-            names.append(key.decode("latin-1"))
-        elif type(key) is str:
-            names.append(key)
-        else:
-            raise MalformedFileError("a storage key is not text", position=start)
+        name = key_text(key)
+        if name is None:
+            raise MalformedFileError("a storage key is not short text", position=start)
+        names.append(name)
     if len(set(names)) != len(names):
         raise MalformedFileError("a storage key occurs twice", position=start)
     return names, pickle.end
@@ -159,8 +155,8 @@ def _item_sizes(pickle: Pickle) -> dict[str, tuple[int, object]]:
         if type(pid) is not tuple or len(pid) < _MIN_STORAGE_ID:
             continue
         _, kind, key, _, count = pid[:_MIN_STORAGE_ID]
-        if type(kind) is GlobalRef and type(key) in (str, bytes, int):
-            name = key.decode("latin-1") if type(key) is bytes else str(key)
+        name = key_text(key)
+        if type(kind) is GlobalRef and name is not None:
             _, itemsize = STORAGE_DTYPES.get(
                 canonical(kind.module, kind.name), ("uint8", 1)
             )

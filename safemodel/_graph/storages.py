@@ -40,6 +40,21 @@ _VIEW_ID = 6
 _NUMEL_END = 1 << 62
 
 
+def key_text(key: object) -> str | None:
+    """Return the key of a storage as text; None if it is not a short text.
+
+    Python 2 wrote bytes, and the oldest files integers. A memo names a long one in
+    two bytes, so only short ones are made text.
+    """
+    if type(key) is str:
+        return key
+    if type(key) is bytes and len(key) <= _MAX_KEY:
+        return key.decode("latin-1")
+    if type(key) is int and key.bit_length() <= _MAX_KEY:
+        return str(key)
+    return None
+
+
 class StorageTable:
     """The storages of one archive or stream.
 
@@ -78,9 +93,7 @@ class StorageTable:
         tag, kind, key, location, numel = pid[:_PLAIN_ID]
         if tag not in ("storage", b"storage"):
             raise self._malformed("not the persistent id of a storage", ref)
-        if type(key) is not str:
-            key = self._key(key, ref)
-        known = self.find(kind, key, location, numel, ref)
+        known = self.find(kind, self._key(key, ref), location, numel, ref)
         if len(pid) == _VIEW_ID and pid[_PLAIN_ID] is not None:
             return self._view(known, pid[_PLAIN_ID], ref)
         return known
@@ -170,12 +183,10 @@ class StorageTable:
         return found
 
     def _key(self, key: object, ref: PersistentRef) -> str:
-        """Python 2 wrote bytes, and the oldest files integers."""
-        if type(key) is bytes:
-            return key.decode("latin-1")
-        if type(key) is int:
-            return str(key)
-        raise self._malformed("a storage key that is not text", ref)
+        text = key_text(key)
+        if text is None:
+            raise self._malformed("a storage key that is not a short text", ref)
+        return text
 
     def _view(
         self, base: StorageSpec, view: object, ref: PersistentRef
@@ -184,7 +195,7 @@ class StorageTable:
         if type(view) is not tuple or len(view) != 3:
             raise self._malformed("not a view of a storage", ref)
         key, offset, numel = view
-        key = key if type(key) is str else self._key(key, ref)
+        key = self._key(key, ref)
         if (
             type(offset) is not int
             or type(numel) is not int
