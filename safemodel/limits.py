@@ -39,7 +39,7 @@ class Limits(Value):
         min_object_bytes: What they may always take.
         max_key_probes: Hash-table probes per key, on average, that the keys of one
             dictionary may cost; honest keys need less than 2.
-        max_key_bytes: Length of a text or bytes key.
+        max_key_bytes: Length of a text or bytes key, and of the name of a global.
         max_key_nodes: Nodes of a tuple key, nested ones included.
         max_nesting: Archives within archives, or pickles within pickles.
     """

@@ -26,7 +26,11 @@ from safemodel._formats.sharded import read_sharded
 from safemodel._formats.tar import read_tar
 from safemodel._formats.torch_zip import read_torch_zip, read_torchscript
 from safemodel._graph.check import FileCheck
-from safemodel.errors import LimitExceededError, UnsupportedFormatError
+from safemodel.errors import (
+    LimitExceededError,
+    SafeModelError,
+    UnsupportedFormatError,
+)
 
 if TYPE_CHECKING:
     from safemodel._containers.source import Source
@@ -63,6 +67,10 @@ def read_file(
     try:
         root, reading.consumed = read_any(reading, source, "")
         return reading.check.finish(root), reading
+    except SafeModelError as error:
+        reading.close()
+        reading.check.refuse(error)
+        raise
     except BaseException:
         reading.close()
         raise

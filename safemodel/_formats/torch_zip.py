@@ -48,12 +48,16 @@ def read_torchscript(reading: Reading, archive: ZipArchive, prefix: str) -> obje
     The constants of its code, where it has any, stand under "constants".
     """
     root = root_folder(archive)
-    reading.check.script = True
-    value = _read_part(reading, archive, (root, "data.pkl", "data/"), prefix)
-    if f"{root}constants.pkl" not in archive.records:
-        return value
-    part = (root, "constants.pkl", "constants/")
-    return {"data": value, "constants": _read_part(reading, archive, part, prefix)}
+    # Only here: what is beside or around this archive gets no more names for it.
+    outside, reading.check.script = reading.check.script, True
+    try:
+        value = _read_part(reading, archive, (root, "data.pkl", "data/"), prefix)
+        if f"{root}constants.pkl" not in archive.records:
+            return value
+        part = (root, "constants.pkl", "constants/")
+        return {"data": value, "constants": _read_part(reading, archive, part, prefix)}
+    finally:
+        reading.check.script = outside
 
 
 def _read_part(

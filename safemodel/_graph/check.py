@@ -30,7 +30,7 @@ from safemodel._graph.composite_specs import (
     TensorGraph,
 )
 from safemodel._graph.reconstructors.aliases import canonical
-from safemodel._graph.reconstructors.common import CheckContext, Checker
+from safemodel._graph.reconstructors.common import CheckContext, Checker, ref_name
 from safemodel._graph.specs import Spec
 from safemodel._graph.tensor_calls import check_tensor
 from safemodel._graph.walk import walk
@@ -82,6 +82,8 @@ class FileCheck:
         self._pickle_bytes = 0
         self._graph = TensorGraph(None, byte_count)
         self._opaque: dict[str, None] = {}
+        # Name of an opaque value → that of what calling it gives, one text for all.
+        self._results: dict[str, str] = {}
         self._context = CheckContext(
             limits,
             byte_count=byte_count,
@@ -124,7 +126,8 @@ class FileCheck:
                 ref.value = persistent(ref)
             self._calls(pickle, storage)
         except SafeModelError as error:
-            raise self._or_refused(error.locate(record=record)) from error.__cause__
+            self.refuse(error.locate(record=record))
+            raise
         finally:
             context.record, context.load_nested, context.memory_record = outer
         return pickle.root
@@ -185,7 +188,7 @@ class FileCheck:
             UnsafeFileError: The result is too deep or too large.
             MalformedFileError: It holds something that cannot be built.
         """
-        self._refuse()
+        self.refuse()
         graph, limits = self._graph, self.limits
         if len(graph.specs) > limits.max_tensors:
             raise LimitExceededError(
@@ -199,20 +202,18 @@ class FileCheck:
         graph.mutables, graph.immutables = order.mutables, order.immutables
         return graph
 
-    def _refuse(self) -> None:
-        if self.refused:
+    def refuse(self, error: SafeModelError | None = None) -> None:
+        """Refuse the file if it names globals outside the allowlist.
+
+        What it is refused for comes before what else is wrong with it: the error.
+
+        Raises:
+            ForbiddenGlobalError: It lists all of them.
+        """
+        if self.refused and type(error) is not ForbiddenGlobalError:
             raise ForbiddenGlobalError(
                 [(*name, position) for name, position in self.refused.items()]
-            )
-
-    def _or_refused(self, error: SafeModelError) -> SafeModelError:
-        """What a file is refused for comes before what else is wrong with it."""
-        try:
-            self._refuse()
-        except ForbiddenGlobalError as refusal:
-            refusal.__cause__ = error
-            return refusal
-        return error
+            ) from error
 
     def _globals(self, refs: list[GlobalRef], record: str) -> None:
         """Rule 1 for every global, whether it is called or not."""
@@ -224,6 +225,7 @@ class FileCheck:
                 if isinstance(value, Spec):
                     self._graph.specs.append(value)
                 continue
+            self._context.add_amplified(len(ref.module) + len(ref.name))
             dotted = f"{ref.module}.{ref.name}"
             ref.value = OpaqueSpec(dotted)
             if self.script and ref.module.split(".", 1)[0] == _SCRIPT:
@@ -290,7 +292,7 @@ class FileCheck:
         """Rule 4. A name that is refused is noted already; the rest are no calls."""
         target: Any = call.target
         name = (target.module, target.name, context.record)
-        dotted = f"{target.module}.{target.name}"
+        dotted = ref_name(target)
         noted = name in self.refused or dotted in self._opaque
         if self.policy.others == "refuse" and not noted:
             raise ForbiddenCallError(
@@ -303,11 +305,12 @@ class FileCheck:
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
-        module, _, name = dotted.rpartition(".")
         if dotted in self.policy.extra:
             state = None if call.state is UNCHECKED else call.state
             return ExtraSpec(dotted, self.policy.extra[dotted], (), state)
-        self._outside(module, name, self._context.record, call.position)
+        if dotted not in self._opaque:
+            module, _, name = dotted.rpartition(".")
+            self._outside(module, name, self._context.record, call.position)
         target: Any = call.target
         made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
         return _opaque(call, dotted, () if made_empty else call.args)
@@ -329,7 +332,9 @@ class FileCheck:
                 position=call.position,
                 record=context.record,
             )
-        name = made.name if made.name.endswith("(...)") else f"{made.name}(...)"
+        name = made.name
+        if not name.endswith("(...)"):
+            name = self._results.setdefault(name, f"{name}(...)")
         return OpaqueSpec(
             name, (made, *call.args), call.kwargs, _state(call), call.pairs,
             call.elements,

@@ -1,4 +1,4 @@
-"""The operands that are text lines, and the strings of Python 2.
+"""The operands that are text lines, the strings of Python 2, and names of globals.
 
 Strict ASCII grammars: where two unpicklers could read a line differently ("0x10",
 "1_000", Arabic digits), the line is malformed. Every function raises
@@ -36,6 +36,15 @@ _SIMPLE_ESCAPES = {
     b"v": b"\v",
     b"\n": b"",
 }
+
+
+def check_name(module: str, name: str, limits: Limits) -> None:
+    """Bound the name of a global: a memo puts one long text into many names."""
+    longest = max(len(module), len(name))
+    if longest > limits.max_key_bytes:
+        raise LimitExceededError(
+            "max_key_bytes", allowed=limits.max_key_bytes, requested=longest
+        )
 
 
 def text_line(data: bytes, position: int) -> tuple[bytes, int]:

@@ -20,6 +20,7 @@ from safemodel._unpickle.nodes import (
     TensorCall,
 )
 from safemodel._unpickle.operands import (
+    check_name,
     decode_float_line,
     decode_int_line,
     decode_integer,
@@ -174,6 +175,7 @@ class RareOpcodes:
             raise MalformedFileError("a global is named by something that is not text")
         ref = self.interned.get((module, name))
         if ref is None:
+            check_name(module, name, self.limits)
             ref = self.interned[module, name] = GlobalRef(module, name, at)
             self.pickle.globals.append(ref)
         return ref

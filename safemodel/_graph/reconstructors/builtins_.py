@@ -26,6 +26,7 @@ from safemodel._graph.reconstructors.common import (
     integer,
     items_of,
     only_arguments,
+    ref_name,
     text,
 )
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
@@ -142,7 +143,7 @@ def check_defaultdict(call: Call, ctx: CheckContext) -> object:
         if type(args[0]) is not GlobalRef or name is None:
             ctx.refuse(call, "its factory is not a class")
         if name[0] != "builtins" or name[1] not in FACTORIES:
-            return ctx.opaque_or_refuse(call, f"{args[0].module}.{args[0].name}")
+            return ctx.opaque_or_refuse(call, ref_name(args[0]))
         factory = name[1]
     pairs = _pairs(args[1], call, ctx) if len(args) == 2 else []
     if call.pairs:

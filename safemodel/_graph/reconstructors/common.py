@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from safemodel._graph.composite_specs import OpaqueSpec
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._unpickle.nodes import (
     UNCHECKED,
@@ -227,6 +228,12 @@ def global_name(value: object) -> tuple[str, str] | None:
 def dotted(name: tuple[str, str]) -> str:
     """Return ``module.name``."""
     return f"{name[0]}.{name[1]}"
+
+
+def ref_name(ref: GlobalRef) -> str:
+    """Return the dotted name of a global: one text, however often it is named."""
+    spec = ref.value
+    return spec.name if type(spec) is OpaqueSpec else dotted((ref.module, ref.name))
 
 
 def only_arguments(call: Call, ctx: CheckContext, *counts: int) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from safemodel._graph.reconstructors.common import (
     Table,
     arguments,
     global_name,
+    ref_name,
 )
 from safemodel._unpickle.nodes import Call, GlobalRef
 
@@ -70,5 +71,5 @@ def _as_class(
     inner.state, inner.pairs, inner.elements = call.state, call.pairs, call.elements
     entry = table.get(name)
     if entry is None:
-        return ctx.opaque_or_refuse(inner, f"{kind.module}.{kind.name}")
+        return ctx.opaque_or_refuse(inner, ref_name(kind))
     return entry.checker(inner, ctx)

@@ -26,11 +26,11 @@ from safemodel._graph.reconstructors.common import (
     Entry,
     Table,
     arguments,
-    dotted,
     global_name,
     integer,
     only_arguments,
     raw,
+    ref_name,
     text,
     unedited,
 )
@@ -124,7 +124,7 @@ def check_reconstruct(call: Call, ctx: CheckContext) -> object:
         ctx.refuse(call, "its class is not a class")
     name = global_name(kind)
     if name not in _ARRAY_CLASSES:
-        return ctx.opaque_or_refuse(call, dotted((kind.module, kind.name)))
+        return ctx.opaque_or_refuse(call, ref_name(kind))
     start = ctx.value_of(code, call)
     if shape != (0,) or text(start, call, ctx, "the kind") != "b":
         ctx.refuse(call, "it does not start from an empty array of bytes")

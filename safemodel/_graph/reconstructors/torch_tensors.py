@@ -21,10 +21,10 @@ from safemodel._graph.reconstructors.common import (
     Entry,
     Table,
     arguments,
-    dotted,
     global_name,
     only_arguments,
     raw,
+    ref_name,
     unedited,
 )
 from safemodel._graph.reconstructors.tensor_arguments import (
@@ -239,16 +239,15 @@ def check_from_type(call: Call, ctx: CheckContext) -> object:
         return parameter(made, has_gradient(made), call, ctx, name[1])
     subclass = Call(kind, (made,), call.opcode, call.position)
     subclass.state = state
-    return ctx.opaque_or_refuse(subclass, f"{kind.module}.{kind.name}")
+    return ctx.opaque_or_refuse(subclass, ref_name(kind))
 
 
 def check_wrapper(call: Call, ctx: CheckContext) -> object:
     """_rebuild_wrapper_subclass: its content lives in code we do not have."""
     args = only_arguments(call, ctx, 8)
-    name = global_name(args[0])
-    if name is None or name == ("torch", "Tensor"):
+    if type(args[0]) is not GlobalRef or global_name(args[0]) == ("torch", "Tensor"):
         ctx.refuse(call, "a wrapper around no data, which only its own code could fill")
-    return ctx.opaque_or_refuse(call, dotted(name))
+    return ctx.opaque_or_refuse(call, ref_name(args[0]))
 
 
 def check_nested_file(call: Call, ctx: CheckContext) -> object:
