@@ -19,7 +19,7 @@ from typing import Any
 from safemodel._unpickle.nodes import Call, GlobalRef, TensorCall
 
 # LONG_BINPUT, index, opcode, its operand, opcode, its operand.
-_PUT_THEN_TWO = Struct("<BIBIBI").unpack_from
+_PUT_THEN_TWO = Struct("<BIBiBI").unpack_from
 _PUT_THEN_TWO_BYTES = 15
 _UINT32 = Struct("<I").unpack_from
 
@@ -60,13 +60,15 @@ def text_run(
         push(text)
         remember(text)
         if code == 0x4A:  # BININT
-            push(operand if operand < 0x80000000 else operand - 0x100000000)
+            push(operand)
             pos = after + 10
             if following != 0x58:
                 return pos
+            pos, length = _pair_run(data, pos, last, stack, memo, max_text)
+            slot = len(memo)
         elif code == 0x58:  # BINUNICODE
             pos = after + 5
-            length = operand
+            length = operand & 0xFFFFFFFF
         elif code == 0x4D or code == 0x4B:  # BININT2, BININT1  # noqa: PLR1714
             if code == 0x4D:
                 push(operand & 0xFFFF)
@@ -79,6 +81,46 @@ def text_run(
             (length,) = _UINT32(data, pos + 1)
         else:
             return after + 5
+
+
+def _pair_run(
+    data: bytes, pos: int, last: int, stack: list[Any], memo: list[Any], max_text: int
+) -> tuple[int, int]:
+    """Read BINUNICODE LONG_BINPUT BININT, again and again, as `text_run` would.
+
+    Half a million entries are read here one by one, so whatever can be done once for
+    many is: the longest text is looked for in windows no longer than it may be, and
+    the memo gets its share of the stack at the end.
+
+    Returns:
+        Offset of the first BINUNICODE left, and the length it announces.
+    """
+    push, unpack = stack.append, _PUT_THEN_TWO
+    base, slot = len(stack), len(memo)
+    stop = min(last, pos + max_text)
+    (length,) = _UINT32(data, pos + 1)
+    try:
+        while True:
+            start = pos + 5
+            after = start + length
+            if after > stop:
+                if after > last or length > max_text:
+                    break
+                stop = min(last, after + max_text)
+            text = data[start:after].decode()
+            put, index, code, operand, following, next_length = unpack(data, after)
+            if put != 0x72 or index != slot or code != 0x4A or following != 0x58:
+                break
+            slot += 1
+            push(text)
+            push(operand)
+            pos = after + 10
+            length = next_length
+    except UnicodeDecodeError:
+        # `text_run` meets the same bytes again and leaves them to the loop.
+        pass
+    memo += stack[base::2]
+    return pos, length
 
 
 _GET = rb"(?:h.|j....)"
