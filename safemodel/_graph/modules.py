@@ -11,20 +11,49 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from safemodel._graph.opaque import Opaque
+from safemodel.errors import LimitExceededError
 
 Tensors: TypeAlias = dict[str, object]
 
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _PREFERRED_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 _MAX_SEARCHED = 1_000_000
+_MAX_NAMES = 1_000_000
+_SCRIPT = "__torch__."
 
 
 def is_module(value: object) -> bool:
     """Say whether a value is an opaque `torch.nn.Module`."""
     if not isinstance(value, Opaque):
         return False
+    if value.qualified_name.startswith(_SCRIPT):
+        return True
     attributes = value.attributes()
     return all(isinstance(attributes.get(part), Mapping) for part in _MODULE_PARTS)
+
+
+def _parts(module: Opaque) -> tuple[list[tuple[str, object]], list[tuple[str, Opaque]]]:
+    """Return the tensors and the children of a module, by name.
+
+    TorchScript keeps both as plain attributes.
+    """
+    attributes = module.attributes()
+    if module.qualified_name.startswith(_SCRIPT):
+        found = list(attributes.items())
+        tensors = [(name, value) for name, value in found if _is_tensor(value)]
+    else:
+        hidden = attributes.get("_non_persistent_buffers_set", ())
+        skipped = hidden if isinstance(hidden, (set, frozenset)) else ()
+        buffers = attributes["_buffers"].items()
+        tensors = list(attributes["_parameters"].items())
+        tensors += [(name, value) for name, value in buffers if name not in skipped]
+        found = list(attributes["_modules"].items())
+    children = [
+        (name, value)
+        for name, value in found
+        if isinstance(value, Opaque) and is_module(value)
+    ]
+    return [(name, value) for name, value in tensors if value is not None], children
 
 
 def module_state_dict(module: Opaque) -> Tensors:
@@ -34,40 +63,32 @@ def module_state_dict(module: Opaque) -> Tensors:
     marked as non-persistent, then each child under its name and a dot.
 
     Raises:
+        LimitExceededError: Shared modules would appear under too many names.
         ValueError: It is not a module, or a module contains itself.
     """
     if not is_module(module):
         raise ValueError(f"{module.qualified_name} is not a module")
     flat: Tensors = {}
+    visited = 0
     # (module, prefix, the modules it sits in), last in first out.
     waiting: list[tuple[Opaque, str, frozenset[int]]] = [(module, "", frozenset())]
     while waiting:
         current, prefix, above = waiting.pop()
         if id(current) in above:
             raise ValueError(f"module {prefix!r} contains itself")
-        attributes = current.attributes()
-        hidden = attributes.get("_non_persistent_buffers_set", ())
-        _collect(attributes["_parameters"], prefix, (), flat)
-        _collect(attributes["_buffers"], prefix, hidden, flat)
-        children = attributes["_modules"]
-        assert isinstance(children, Mapping)  # noqa: S101 - is_module has checked it
+        tensors, children = _parts(current)
+        flat |= {f"{prefix}{name}": value for name, value in tensors}
         inside = above | {id(current)}
         waiting += [
-            (child, f"{prefix}{name}.", inside)
-            for name, child in reversed([*children.items()])
-            if isinstance(child, Opaque) and is_module(child)
+            (child, f"{prefix}{name}.", inside) for name, child in reversed(children)
         ]
+        # Modules that share their children have a name for every path to them.
+        visited += 1 + len(tensors)
+        if visited > _MAX_NAMES:
+            raise LimitExceededError(
+                "names of a state dict", allowed=_MAX_NAMES, requested=visited
+            )
     return flat
-
-
-def _collect(part: object, prefix: str, hidden: object, flat: Tensors) -> None:
-    """Add the tensors of `_parameters` or `_buffers`; None stands for no tensor."""
-    if not isinstance(part, Mapping):
-        return
-    skipped = hidden if isinstance(hidden, (set, frozenset)) else ()
-    for name, value in part.items():
-        if value is not None and name not in skipped:
-            flat[f"{prefix}{name}"] = value
 
 
 def state_dict(obj: object) -> Tensors:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import safemodel
-from safemodel import Opaque, safe_load, state_dict
+from safemodel import LimitExceededError, Opaque, safe_load, state_dict
 from tests.differential.values import Net
 
 
@@ -155,3 +155,17 @@ def test_a_chain_of_modules_may_be_deep():
         parts = {"_parameters": {}, "_buffers": {}, "_modules": children}
         inner = Opaque("a.B", state=parts)
     assert state_dict(inner) == {}
+
+
+def test_modules_that_share_their_children_are_counted_by_name():
+    """Sixty modules, each twice the child of the next, have 2**60 names."""
+    module = Opaque("m.Leaf", state={"_parameters": {}, "_buffers": {}, "_modules": {}})
+    for _ in range(60):
+        children = {"a": module, "b": module}
+        state = {"_parameters": {}, "_buffers": {}, "_modules": children}
+        module = Opaque("m.Twice", state=state)
+
+    with pytest.raises(LimitExceededError) as caught:
+        module.state_dict()
+
+    assert caught.value.allowed == 1_000_000

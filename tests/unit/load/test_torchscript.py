@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 
-from safemodel import Opaque, safe_load
+from safemodel import Opaque, safe_load, state_dict
 from tests.differential.reach import contents
 from tests.differential.same import assert_same
 
@@ -76,3 +76,14 @@ def test_its_code_is_not_part_of_the_result(scripted):
     """Nor is anything but plain values, tensors and opaque ones."""
     _, data = scripted
     assert "forward" not in repr(safe_load(data))
+
+
+def test_its_weights_come_out_as_a_state_dict(scripted):
+    """TorchScript keeps parameters and children as plain attributes."""
+    module, data = scripted
+
+    weights = state_dict(safe_load(data))
+
+    assert set(weights) == set(module.state_dict())
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(weights[name], tensor)
