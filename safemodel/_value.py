@@ -52,13 +52,13 @@ class Value:
         }
 
     def __init__(self, **members: Any) -> None:
-        values = self.__dict__
-        values.update(self._defaults)
-        values.update(members)
+        given = {**self._defaults, **members}
         expected = type(self).__annotations__
-        if values.keys() != expected.keys():
-            odd = sorted(values.keys() ^ expected.keys())
+        if given.keys() != expected.keys():
+            odd = sorted(given.keys() ^ expected.keys())
             raise TypeError(f"{type(self).__name__}: missing or unknown: {odd}")
+        # In one order, however they were given: hashes depend on it.
+        self.__dict__.update({name: given[name] for name in expected})
         self.__post_init__()
 
     def __post_init__(self) -> None:

@@ -28,6 +28,15 @@ def size_text(count: int) -> str:
     return f"{value:,.1f} {_UNITS[unit]}" if unit else f"{count:,} bytes"
 
 
+def count_text(count: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    >>> count_text(1, "tensor"), count_text(2000, "tensor")
+    ('1 tensor', '2,000 tensors')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def inspect_lines(report: FileReport) -> Iterator[str]:
     """Yield everything there is to say about a file."""
     yield f"{shown(report.path)}: {shown(report.format)}, {size_text(report.size)}"
@@ -36,13 +45,13 @@ def inspect_lines(report: FileReport) -> Iterator[str]:
     tensors = report.tensors
     if tensors:
         total = sum(tensor.nbytes for tensor in tensors)
-        yield f"\n{len(tensors):,} tensors, {size_text(total)}"
+        yield f"\n{count_text(len(tensors), 'tensor')}, {size_text(total)}"
         yield from _table(tensors)
     if report.unreachable:
-        yield f"\n{len(report.unreachable):,} storages that nothing uses"
+        yield f"\n{count_text(len(report.unreachable), 'storage')} that nothing uses"
         yield from (f"  {shown(name)}" for name in report.unreachable)
     if report.globals:
-        yield f"\n{len(report.globals):,} globals"
+        yield f"\n{count_text(len(report.globals), 'global')}"
         refused = {finding.name for finding in report.findings}
         for name in report.globals:
             yield f"  {shown(name)}" + ("  (outside the allowlist)" * (name in refused))

@@ -120,8 +120,8 @@ class ContainerLook(PickleLook):
         if code:
             self._note(
                 "code",
-                f"{len(code):,} files of Python code, which safe_load never reads,"
-                f" {printable(code[0])} first",
+                f"Python code ({len(code):,} x .py, {printable(code[0])} first), which"
+                " safe_load never reads",
                 prefix,
                 severity=Severity.INFO,
             )
