@@ -12,6 +12,7 @@ from safemodel._containers.npy_header import read_npy_header
 from safemodel._containers.records import STORED, Record
 from safemodel._containers.source import open_source
 from safemodel._graph.array_specs import ArraySpec
+from safemodel._graph.reconstructors.common import INDEX_END
 from safemodel._graph.reconstructors.numpy_descr import dtype_from_descr
 from safemodel.errors import MalformedFileError, TruncatedFileError, quote
 
@@ -34,12 +35,18 @@ def read_npy(reading: Reading, source: Source, prefix: str) -> tuple[object, int
     descr, fortran, shape, start = read_npy_header(source, limits=reading.limits)
     dtype = dtype_from_descr(descr, reading.limits)
     if dtype.has_objects:
-        data = source.read(0, source.size)
-        pickle = reading.parse(data, start, prefix)
+        pickle = reading.parse(source.read(0, source.size), start, prefix)
         return reading.check_pickle(pickle, prefix), pickle.end
     size = dtype.itemsize
+    # What numpy multiplies: it leaves out axes of no length.
+    extent = max(size, 1)
     for length in shape:
         size *= length
+        extent *= length or 1
+    if extent >= INDEX_END:
+        raise MalformedFileError(
+            "the number of elements is out of range", record=prefix
+        )
     if size > source.size - start:
         raise TruncatedFileError(
             f"array of {quote(' × '.join(map(str, shape)))}",
@@ -48,17 +55,23 @@ def read_npy(reading: Reading, source: Source, prefix: str) -> tuple[object, int
             record=prefix,
             position=start,
         )
-    spec = ArraySpec(dtype, shape, fortran, Record(prefix, source, start, size))
+    data: Record | bytes = Record(prefix, source, start, size)
+    if not dtype.itemsize:
+        # No bytes bound how many elements of no bytes there are.
+        reading.check.add_amplified(0 if 0 in shape else extent)
+        data = b""
+    spec = ArraySpec(dtype, shape, fortran, data)
     reading.check.add_specs([dtype, spec])
     return spec, start + size
 
 
 def read_npz(reading: Reading, records: Mapping[str, Record], prefix: str) -> object:
-    """Return a dictionary of the arrays of an archive, by name without ".npy"."""
+    """Return a dictionary of the arrays of an archive, by name without ".npy".
+
+    Every name has that suffix: this is what tells such an archive from others.
+    """
     arrays: dict[str, object] = {}
     for name, record in records.items():
-        if not name.endswith(_SUFFIX):
-            raise MalformedFileError("not an array", record=prefix + name)
         # An array's header and its bytes are one record, with one CRC-32 for both;
         # reading it whole checks that, whatever is mapped later.
         source = record_source(reading, record)

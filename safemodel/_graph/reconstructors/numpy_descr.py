@@ -9,10 +9,11 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from safemodel._graph.array_specs import NumpyDTypeSpec
-from safemodel._graph.reconstructors.numpy_dtypes import FIXED, FLEXIBLE
+from safemodel._graph.reconstructors.numpy_dtypes import FIXED, FLEXIBLE, UNITS
 from safemodel.errors import LimitExceededError, MalformedFileError, quote
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ORDERS = "<>=|"
 _SIZE_END = 1 << 31
 _MAX_FIELD = 3
+_UNIT = re.compile(r"([1-9][0-9]{0,8})?([A-Za-z]{1,2})", re.ASCII)
 _BYTES_A_CHARACTER = {"S": 1, "U": 4, "V": 1}
 
 
@@ -35,8 +37,6 @@ def dtype_from_descr(descr: object, limits: Limits) -> NumpyDTypeSpec:
         return _simple(descr)
     if type(descr) is list:
         return _structure(descr, limits)
-    if type(descr) is tuple and len(descr) == 2:  # noqa: PLR2004 - (dtype, shape)
-        return _subarray(descr[0], descr[1], limits)
     raise MalformedFileError(f"not a dtype: {quote(descr)}")
 
 
@@ -61,8 +61,8 @@ def _simple(descr: str) -> NumpyDTypeSpec:
 
 
 def _check_unit(unit: str) -> None:
-    count = unit.rstrip("YMWDhmsunpfa")
-    if not unit[len(count) :] or (count and not count.isdecimal()) or len(unit) > 12:  # noqa: PLR2004
+    match = _UNIT.fullmatch(unit)
+    if match is None or match[2] not in UNITS:
         raise MalformedFileError(f"not a unit of time: {quote(unit)}")
 
 
@@ -71,16 +71,16 @@ def _structure(descr: list[object], limits: Limits) -> NumpyDTypeSpec:
     offset = 0
     names: set[str] = set()
     for field in descr:
-        if type(field) is not tuple or not 2 <= len(field) <= _MAX_FIELD:  # noqa: PLR2004
+        if type(field) is not tuple or not 2 <= len(field) <= _MAX_FIELD:
             raise MalformedFileError(f"not a field: {quote(field)}")
         name = field[0]
-        if type(name) is tuple and len(name) == 2:  # noqa: PLR2004 - (title, name)
+        if type(name) is tuple and len(name) == 2:  # (title, name)
             name = name[1]
         if type(name) is not str:
             raise MalformedFileError(f"not the name of a field: {quote(name)}")
         part = dtype_from_descr(field[1], limits)
         if len(field) == _MAX_FIELD:
-            part = _subarray(field[1], field[2], limits)
+            part = _subarray(part, field[2], limits)
         padding = not name and part.descr[1:2] == "V"
         if not padding:
             if name in names:
@@ -96,8 +96,7 @@ def _structure(descr: list[object], limits: Limits) -> NumpyDTypeSpec:
     return spec
 
 
-def _subarray(base: object, shape: object, limits: Limits) -> NumpyDTypeSpec:
-    inner = dtype_from_descr(base, limits)
+def _subarray(inner: NumpyDTypeSpec, shape: object, limits: Limits) -> NumpyDTypeSpec:
     if type(shape) is int:
         shape = (shape,)
     if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):

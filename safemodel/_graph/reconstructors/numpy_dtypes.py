@@ -41,7 +41,7 @@ FIXED = {
 """Kinds with a fixed size, as numpy writes them: bytes an element."""
 
 FLEXIBLE = re.compile(r"([SUV])([0-9]{1,10})", re.ASCII)
-_UNITS = frozenset(
+UNITS = frozenset(
     ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 )
 _ALIGNED = 0x80
@@ -159,7 +159,7 @@ def _metadata(code: str, value: object, call: Call, ctx: CheckContext) -> str:
     if unit == "\N{GREEK SMALL LETTER MU}s":
         unit = "us"
     count = integer(parts[1], call, ctx, "the unit", 1, _SIZE_END)
-    if unit not in _UNITS or any(
+    if unit not in UNITS or any(
         type(part) is not int or part not in (0, 1) for part in parts[2:]
     ):
         ctx.refuse(call, f"not a unit: {quote(unit)}")
