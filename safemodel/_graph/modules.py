@@ -18,7 +18,7 @@ Tensors: TypeAlias = dict[str, object]
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _PREFERRED_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 _MAX_SEARCHED = 1_000_000
-_MAX_NAMES = 1_000_000
+_MAX_NAMES = 200_000
 _SCRIPT = "__torch__."
 
 

@@ -168,4 +168,4 @@ def test_modules_that_share_their_children_are_counted_by_name():
     with pytest.raises(LimitExceededError) as caught:
         module.state_dict()
 
-    assert caught.value.allowed == 1_000_000
+    assert caught.value.allowed == 200_000
