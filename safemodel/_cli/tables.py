@@ -34,6 +34,7 @@ _VERDICTS = {
 }
 _MANY = 40
 _IN_TABLE = 3
+_SHORT = 60
 _PATIENCE_S = 0.5
 _RANK = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -89,7 +90,8 @@ class TableOutput:
         if not findings:
             said = report.read_error or report.format
             return Text(shown(said), style="dim")
-        text = Text("\n").join(map(_finding, findings))
+        limit = 0 if self._verbose else _SHORT
+        text = Text("\n").join([_finding(finding, limit) for finding in findings])
         more = len(report.findings) - len(findings)
         if more and report.status is not Status.CLEAN:
             text.append(f"\n{more:,} more: --verbose", style="dim")
@@ -100,9 +102,9 @@ def _rank(finding: Finding) -> int:
     return _RANK[finding.severity]
 
 
-def _finding(finding: Finding) -> Text:
+def _finding(finding: Finding, limit: int) -> Text:
     """Return a finding in its colour, and where it is."""
-    text = Text(shown(what(finding)), style=_COLOURS[finding.severity])
+    text = Text(shown(what(finding, limit)), style=_COLOURS[finding.severity])
     where = f"{place(finding)} {finding.opcode}".strip()
     if where:
         text.append(f"  {shown(where)}", style="dim not bold")

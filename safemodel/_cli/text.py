@@ -34,14 +34,21 @@ def place(finding: Finding) -> str:
     return f"{finding.record}@{finding.position}"
 
 
-def what(finding: Finding) -> str:
-    """Return what a finding says: its sentence, with the arguments of the call."""
-    if not finding.arguments:
+def what(finding: Finding, limit: int = 0) -> str:
+    """Return what a finding says, the arguments behind the name they belong to.
+
+    Args:
+        finding: The finding.
+        limit: Characters of arguments to show; 0 for all there are.
+    """
+    arguments, name = finding.arguments, finding.name
+    if not arguments:
         return finding.message
-    if finding.name and finding.message.startswith(f"would call {finding.name}"):
-        head = f"would call {finding.name}"
-        return f"{head}{finding.arguments}{finding.message[len(head) :]}"
-    return f"{finding.message}: {finding.arguments}"
+    if limit and len(arguments) > limit:
+        arguments = arguments[: limit - 3] + "..."
+    if name and name in finding.message:
+        return finding.message.replace(name, name + arguments, 1)
+    return f"{finding.message}: {arguments}"
 
 
 def verdict(report: FileReport) -> str:

@@ -29,7 +29,7 @@ _PROGRAM = (
     " from safemodel._scan.workers import serve; serve(sys.stdin, sys.stdout)"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
-_BATCH = 8
+_BATCH = 16
 _DIED = "the process that looked at it ended: it may need more memory than there is"
 
 
@@ -42,7 +42,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
     for line in requests:
         for path in json.loads(line):
             answers.write(scan_target(Target(path), limits).to_json() + "\n")
-            answers.flush()
+        answers.flush()
 
 
 def scan_in_processes(
@@ -173,15 +173,19 @@ def _scan_batch(
             shared.put(index, scan_target(target, limits))
         else:
             waiting.append(index)
+    size = len(waiting)
     while waiting:
-        paths = [shared.targets[index].path for index in waiting]
-        for report in worker.scan(paths):
-            index = waiting.pop(0)
+        asked = waiting[:size]
+        for report in worker.scan([shared.targets[index].path for index in asked]):
             if report is not None:
-                shared.put(index, report)
+                shared.put(waiting.pop(0), report)
                 continue
-            path = shared.targets[index].path
-            shared.put(index, FileReport(path=path, read_error=_DIED))
             worker.close()
             worker = _Worker(limits)
+            if size == 1:
+                index = waiting.pop(0)
+                path = shared.targets[index].path
+                shared.put(index, FileReport(path=path, read_error=_DIED))
+            # Some of these it had done, but not told: one by one from here on.
+            size = 1
     return worker

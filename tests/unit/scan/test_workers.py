@@ -8,8 +8,8 @@ import json
 import pytest
 
 from safemodel import scan_files
-from safemodel._scan.paths import Target
-from safemodel._scan.workers import _scan_batch, _Shared, _Worker, serve
+from safemodel._scan import workers
+from safemodel._scan.workers import _Worker, serve
 from safemodel.limits import DEFAULT_LIMITS, Limits
 from safemodel.reports import FileReport, Status
 from tests.unit.scan.helpers_scan import EMPTY, EVIL
@@ -66,18 +66,24 @@ def test_a_worker_answers_line_by_line(folder):
     assert statuses == [Status.REFUSED, Status.CLEAN]
 
 
-def test_a_process_that_ends_costs_one_report(folder):
-    """The file it was busy with is unreadable, the next one is not."""
-    targets = [Target(str(folder / f"{at:02}.pt")) for at in range(3)]
-    shared = _Shared(targets)
-    worker = _Worker(DEFAULT_LIMITS)
-    worker._process.kill()
-    worker._process.wait()
+class Fragile(_Worker):
+    """A process that is killed whenever it is asked about a certain file."""
 
-    alive = _scan_batch(shared, worker, [0, 1, 2], DEFAULT_LIMITS)
+    def scan(self, paths):
+        """Kill it first, if the file is among those."""
+        if any(path.endswith("01.pt") for path in paths):
+            self._process.kill()
+            self._process.wait()
+        return super().scan(paths)
 
-    try:
-        statuses = [shared.wait_for(at).status for at in range(3)]
-    finally:
-        alive.close()
-    assert statuses == [Status.UNREADABLE, Status.CLEAN, Status.CLEAN]
+
+def test_a_process_that_ends_costs_one_report(folder, monkeypatch):
+    """The file it was busy with is unreadable, those before and after it are not."""
+    monkeypatch.setattr(workers, "_Worker", Fragile)
+    reports = list(scan_files([folder], jobs=2))
+    assert len(reports) == 20
+    assert reports[0].status is Status.REFUSED
+    assert reports[1].status is Status.UNREADABLE
+    assert "ended" in (reports[1].read_error or "")
+    unreadable = [one for one in reports if one.status is Status.UNREADABLE]
+    assert len(unreadable) == 1
