@@ -289,7 +289,8 @@ class _Walk:
             return found
         for value in values:
             kind = type(value)
-            if kind in ATOMS:
+            # A tensor is a leaf, and the most common one.
+            if kind is TensorCall or kind in ATOMS:
                 continue
             if kind in _SETS and value.value is UNCHECKED:
                 # Charged before it has a spec: it is the smallest thing to ask for.
