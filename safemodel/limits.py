@@ -29,9 +29,10 @@ class Limits(Value):
             storage, divided by the bytes of the file.
         min_amplified_bytes: What such views may always address; an expanded mask in
             a small file is ordinary.
-        max_inflation: Size of a deflated record divided by its compressed size;
-            DEFLATE itself reaches 1,032.
-        min_inflated_bytes: What a deflated record may always inflate to.
+        max_inflation: Size of a deflated record divided by its compressed size, and of
+            all of them by that of the file; DEFLATE itself reaches 1,032.
+        min_inflated_bytes: What a deflated record may always inflate to; all of them
+            together may to `min_amplified_bytes`.
         max_expanded_nodes: Nodes of the result if shared containers were written out
             in full, which is what `repr` and `==` visit.
         max_object_bytes: Estimated memory of containers and opaque values, divided by

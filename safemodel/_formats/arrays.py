@@ -83,4 +83,4 @@ def record_source(reading: Reading, record: Record) -> Source:
     """Return a record as a source: a span of the file, or its inflated bytes."""
     if record.method == STORED and (record.crc32 is None or not reading.verify):
         return record.source.part(record.offset, record.size)
-    return open_source(record.read(limits=reading.limits, verify=reading.verify))
+    return open_source(reading.read_record(record))

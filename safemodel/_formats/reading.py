@@ -75,6 +75,11 @@ class Reading:
         for source in self.sources:
             source.close()
 
+    def read_record(self, record: Record) -> bytes:
+        """Return a whole record; what all of them inflate to is bounded."""
+        self.check.add_record(record)
+        return record.read(limits=self.limits, verify=self.verify)
+
     def parse(self, data: bytes, start: int, record: str) -> Pickle:
         """Parse a pickle with this call's settings."""
         return unpickle(

@@ -30,7 +30,8 @@ def read_sharded(reading: Reading, source: Source) -> object:
         MalformedFileError: A shard is missing, or does not hold what the index says.
         UnsupportedFormatError: The index is not a file in a folder.
     """
-    if not source.name:
+    # An index among the shards could name all files beside it again, and again.
+    if not source.name or reading.check.nesting:
         raise UnsupportedFormatError(
             "the index of a sharded checkpoint; load it by its path, beside its shards"
         )
@@ -44,6 +45,7 @@ def read_sharded(reading: Reading, source: Source) -> object:
             raise MalformedFileError("the shard is missing", record=name)
         shard = open_source(path)
         reading.sources.append(shard)
+        reading.check.add_bytes(shard.size)
         value, _ = reading.read_any(reading, shard, f"{name}/")
         held = _mapping(value, name)
         for tensor in promised:

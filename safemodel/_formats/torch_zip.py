@@ -68,12 +68,13 @@ def _read_part(
     records = archive.records
     folder = root + folder
     name = prefix + root + pickle_name
-    data = records[root + pickle_name].read(
-        limits=reading.limits, verify=reading.verify
-    )
+    data = reading.read_record(records[root + pickle_name])
 
     def find_record(key: str) -> Record | None:
-        return records.get(folder + key)
+        record = records.get(folder + key)
+        if record is not None:
+            reading.check.add_record(record)
+        return record
 
     table = StorageTable(
         find_record, record=name, big_endian=_is_big_endian(reading, archive, root)
@@ -93,7 +94,7 @@ def _is_big_endian(reading: Reading, archive: ZipArchive, root: str) -> bool:
     record = archive.records.get(f"{root}byteorder")
     if record is None:
         return False
-    order = record.read(limits=reading.limits, verify=reading.verify)
+    order = reading.read_record(record)
     if order not in (b"little", b"big"):
         raise MalformedFileError(
             f"byte order is {quote(order)}", record=f"{root}byteorder"

@@ -80,6 +80,7 @@ class FileCheck:
         self.script = False
         self.nesting = 0
         self._pickle_bytes = 0
+        self._inflated = 0
         self._graph = TensorGraph(None, byte_count)
         self._opaque: dict[str, None] = {}
         # Name of an opaque value → that of what calling it gives, one text for all.
@@ -167,6 +168,26 @@ class FileCheck:
     def add_amplified(self, nbytes: int) -> None:
         """Count bytes that the file asks for without holding them."""
         self._context.add_amplified(nbytes)
+
+    def add_record(self, record: Record) -> None:
+        """Count what a record inflates to: there may be many, and archives in them."""
+        if record.size == record.stored_size:
+            return
+        self._inflated += record.size
+        limits, size = self.limits, self._graph.byte_count
+        if self._inflated > max(
+            limits.min_amplified_bytes, limits.max_inflation * size
+        ):
+            raise LimitExceededError(
+                "max_inflation",
+                allowed=limits.max_inflation,
+                requested=round(self._inflated / max(size, 1), 1),
+            )
+
+    def add_bytes(self, count: int) -> None:
+        """Count the bytes of a file beside the first one."""
+        self._graph.byte_count += count
+        self._context.byte_count += count
 
     def nested(self) -> None:
         """Count one level of a file within a file; undo with `unnested`."""
