@@ -2,7 +2,7 @@
 
 Files make hundreds of thousands of objects that all stay alive; with the collector on,
 it walks them (and everything torch has imported) again and again, for nothing. Without
-a pause, 21,000 small tensors take twice as long.
+a pause, 21,000 small tensors took 1.3 to 1.7 times as long.
 """
 
 from __future__ import annotations
