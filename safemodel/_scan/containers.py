@@ -24,7 +24,7 @@ from safemodel._containers.zip_archive import ZipArchive, read_zip
 from safemodel._scan import heads, json_fields
 from safemodel._scan.render import one_line, printable
 from safemodel._scan.streams import AFTER, FIRST_CHUNK, UNREAD, PickleLook
-from safemodel.errors import LimitExceededError, SafeModelError, TruncatedFileError
+from safemodel.errors import SafeModelError, TruncatedFileError
 from safemodel.reports import Severity
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ContainerLook(PickleLook):
             for shard in self._reading.sources:
                 name = shard.name.rpartition("/")[2]
                 self._source(shard, f"{name}/", "")
+        self._bounded()
         return form
 
     def _source(self, source: Source, prefix: str, inert: str) -> Format:
@@ -81,6 +82,8 @@ class ContainerLook(PickleLook):
         """Look into a file within the file."""
         if self._depth >= self._limits.max_nesting:
             self._note("nested-too-deep", "not looked into: nested too deep", prefix)
+            return
+        if not self._spend(source.size):
             return
         self._depth += 1
         self._source(source, prefix, inert)
@@ -159,11 +162,8 @@ class ContainerLook(PickleLook):
         try:
             if record.method == STORED:
                 return record.source.part(record.offset, record.stored_size)
-            self._budget -= record.size
-            if self._budget < 0:
-                raise LimitExceededError(
-                    "bytes to look at", allowed=0, requested=record.size
-                )
+            if not self._spend(record.size):
+                return None
             return open_source(record.read(limits=self._limits, verify=False))
         except SafeModelError as error:
             self._note("not-scanned", one_line(str(error)), full)
@@ -235,7 +235,7 @@ class ContainerLook(PickleLook):
         """Look for a zip archive behind something else, where zip readers begin."""
         size = min(source.size, _TAIL)
         tail = bytes(source.view(source.size - size, size))
-        if tail.rfind(_END_OF_ZIP) < 0:
+        if tail.rfind(_END_OF_ZIP) < 0 or not self._spend(source.size):
             return
         archive = self._read_zip(source, prefix)
         if archive.records:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 FIRST_CHUNK = 1 << 16
 _GROWTH = 8
 _MAX_TIMES = 8
-_MIN_BUDGET = 1 << 20
+_MIN_BUDGET = 16 << 20
+_LOOK_BYTES = 1 << 14
+_MAX_FINDINGS = 1000
 _MAX_TRAILING = 1 << 20
 _MAX_RETRIES = 64
 _LEGACY_PICKLES = 5
@@ -60,6 +62,7 @@ class PickleLook(ABC):
         self._extra = policy.extra
         self._limits = limits
         self._budget = _MAX_TIMES * size + _MIN_BUDGET
+        self._spent = False
         self._depth = 0
         self._whole = error is None
         # Where the check gave up, what it left is not inert: nobody looked.
@@ -73,6 +76,30 @@ class PickleLook(ABC):
     @abstractmethod
     def _nested(self, source: Source, prefix: str, inert: str) -> None:
         """Look into a file within the file."""
+
+    def _spend(self, size: int) -> bool:
+        """Count bytes that are looked at again; tell whether there may be so many.
+
+        Records of a broken archive overlap, and each may hold archives that do: what
+        looks like a few kilobytes can be walked into a million times.
+        """
+        self._budget -= size + _LOOK_BYTES
+        if self._budget >= 0:
+            return True
+        if not self._spent:
+            self._spent = True
+            self._note("not-scanned", "too much to look at all of it", "")
+        return False
+
+    def _bounded(self) -> None:
+        """Keep the most alarming findings, if there are too many."""
+        more = len(self.findings) - _MAX_FINDINGS
+        if more > 0:
+            rank = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
+            ranked = sorted(self.findings, key=lambda one: rank[one.severity])
+            kept = {id(one) for one in ranked[:_MAX_FINDINGS]}
+            self.findings = [one for one in self.findings if id(one) in kept]
+            self._note("more-findings", f"{more:,} more findings are not listed", "")
 
     def _note(
         self,
@@ -119,8 +146,7 @@ class PickleLook(ABC):
     def _without_frames(self, data: bytes, start: int, broken: Pickle) -> Pickle:
         """Return more of a broken pickle than its frames let through, if there is."""
         patched = without_frames(data, start)
-        self._budget -= len(data)
-        if patched is None or self._budget < 0:
+        if patched is None or not self._spend(len(data)):
             return broken
         pickle, _ = parse(patched, start, limits=self._limits)
         return pickle if len(pickle.globals) >= len(broken.globals) else broken
@@ -131,8 +157,7 @@ class PickleLook(ABC):
         """Parse a pickle the check has not; None where the budget is spent."""
         size = min(FIRST_CHUNK, source.size - position)
         while True:
-            self._budget -= size
-            if self._budget < 0:
+            if not self._spend(size):
                 return None
             data = source.read(position, size)
             pickle, error = parse(data, limits=self._limits)
@@ -187,7 +212,6 @@ class PickleLook(ABC):
         """
         parsed = self._parse_at(source, position)
         if parsed is None:
-            self._note("not-scanned", "too much to look at all of it", record)
             return None
         pickle, data, error = parsed
         if error is None or (pickle.globals and not whole):

@@ -364,3 +364,29 @@ def test_tensors_are_not_read(tmp_path):
         file.truncate(8 + len(raw) + size)
     (report,) = scan_files([path])
     assert (report.status, report.size) == (Status.CLEAN, 8 + len(raw) + size)
+
+
+def test_records_that_overlap_are_not_looked_at_without_end(tmp_path):
+    """Each of four levels claims its one member a hundred times: 10**8 ways in."""
+    data = plain_zip({"m": EVIL, "n": EVIL})
+    for _ in range(4):
+        archive = plain_zip({"m": data})
+        entry_at = archive.index(b"PK\1\2")
+        entry = archive[entry_at : entry_at + 46]
+        copies = b"".join(entry + b"%c" % (33 + at) for at in range(90))
+        data = archive[:entry_at] + copies + archive[entry_at:]
+
+    report = scan_bytes(tmp_path, data)
+
+    assert report.status is Status.REFUSED
+    assert "os.system" in [one.name for one in report.findings]
+    assert codes(report).count("not-scanned") == 1
+    assert len(report.findings) <= 1002
+
+
+def test_a_file_of_many_findings_keeps_the_most_alarming(tmp_path):
+    """A thousand of them, and a number for the rest."""
+    members = {f"m{at:04}": pickled(named("pkg.mild")) for at in range(1100)}
+    report = scan_bytes(tmp_path, plain_zip({**members, "z": EVIL}))
+    assert "os.system" in [one.name for one in report.findings]
+    assert only(report, "more-findings").message == "101 more findings are not listed"
