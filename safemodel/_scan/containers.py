@@ -23,7 +23,7 @@ from safemodel._containers.tar_archive import read_tar_archive
 from safemodel._containers.zip_archive import ZipArchive, read_zip
 from safemodel._scan import heads, json_fields
 from safemodel._scan.render import one_line, printable
-from safemodel._scan.streams import AFTER, FIRST_CHUNK, UNREAD, PickleLook
+from safemodel._scan.streams import AFTER, FIRST_CHUNK, LOOK_BYTES, UNREAD, PickleLook
 from safemodel.errors import SafeModelError, TruncatedFileError
 from safemodel.reports import Severity
 
@@ -95,6 +95,9 @@ class ContainerLook(PickleLook):
         salvaged = archive is None
         if archive is None:
             archive = self._read_zip(source, prefix)
+        else:
+            # Records of an archive that keeps the rules do not overlap.
+            self._budget += len(archive.records) * LOOK_BYTES
         code: list[str] = []
         unread = inert or ("" if salvaged else self._unread)
         ahead = source.size if source.size <= _SMALL_FILE else 0

@@ -28,7 +28,7 @@ FIRST_CHUNK = 1 << 16
 _GROWTH = 8
 _MAX_TIMES = 8
 _MIN_BUDGET = 16 << 20
-_LOOK_BYTES = 1 << 14
+LOOK_BYTES = 1 << 14
 _MAX_FINDINGS = 1000
 _MAX_TRAILING = 1 << 20
 _MAX_RETRIES = 64
@@ -83,7 +83,7 @@ class PickleLook(ABC):
         Records of a broken archive overlap, and each may hold archives that do: what
         looks like a few kilobytes can be walked into a million times.
         """
-        self._budget -= size + _LOOK_BYTES
+        self._budget -= size + LOOK_BYTES
         if self._budget >= 0:
             return True
         if not self._spent:
