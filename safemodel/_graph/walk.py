@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 from safemodel._graph.array_specs import ArraySpec, ObjectArraySpec, ScalarSpec
@@ -61,8 +62,11 @@ _SMALL = 8
 _PLAIN_WEIGHT = 240
 _SET_WEIGHT = 400
 _WEIGHTS = {OpaqueSpec: 520, MappingSpec: 400, NamespaceSpec: 520}
-# Keys whose hash is known only once they are built; so few cannot cost much.
-_MAX_UNCOUNTED_KEYS = 4096
+# Probes of keys whose hash is known only once they are built, in one file: no more
+# than a few seconds' worth, and enough for 8,192 such keys in one dictionary.
+_MAX_UNCOUNTED_PROBES = 1 << 26
+_FLOATS = {"f2": "e", "f4": "f", "f8": "d", "c8": "2f", "c16": "2d"}
+_LONG_DOUBLES = ("f16", "c32")
 
 
 class Order:
@@ -110,6 +114,7 @@ class _Walk:
         self.order = Order()
         self.budget = max(limits.min_object_bytes, limits.max_object_bytes * size)
         self.weight = 0
+        self.probes = 0
         # What the small containers of the value being entered add to its size.
         self.small = 0
         # id → expanded size and height in one number; None while being visited.
@@ -255,23 +260,21 @@ class _Walk:
                 raise MalformedFileError(f"a {key.kind} cannot be a key")
             if kind is tuple:
                 self.guard.check(owner, [key])
-                uncounted += 1
+                uncounted += not self.plain(key)
             elif kind is TorchValueSpec and key.kind == "size":
                 hashes.append(hash(key.value))
-            elif kind is ScalarSpec:
-                hashes.append(hash(int.from_bytes(key.data, "little", signed=True)))
+            elif kind is ScalarSpec and key.dtype.descr[1:] not in _LONG_DOUBLES:
+                hashes.append(_hash_of_scalar(key))
             elif kind in SCALARS:
                 hashes.append(hash(key))
-            elif kind is SequenceSpec:
+            elif kind is SequenceSpec or kind is ScalarSpec:
                 uncounted += 1
         self.guard.check_hashes(owner, hashes)
-        if uncounted > _MAX_UNCOUNTED_KEYS and any(
-            type(key) is SequenceSpec or not self.plain(key)
-            for key in settled
-            if type(key) in (tuple, SequenceSpec)
-        ):
+        # If all of them collide, each is compared with all before it.
+        self.probes += uncounted * uncounted
+        if self.probes > _MAX_UNCOUNTED_PROBES:
             raise LimitExceededError(
-                "max_key_nodes", allowed=_MAX_UNCOUNTED_KEYS, requested=uncounted
+                "max_key_probes", allowed=_MAX_UNCOUNTED_PROBES, requested=self.probes
             )
         return self.containers(settled)
 
@@ -305,6 +308,15 @@ class _Walk:
             elif kind not in ATOMS and not isinstance(item, Spec):
                 raise MalformedFileError("a value of no known kind")
         return found
+
+
+def _hash_of_scalar(spec: ScalarSpec) -> int:
+    """Return the hash that a numpy scalar will have, if it is a number."""
+    layout = _FLOATS.get(spec.dtype.descr[1:])
+    if layout is None:
+        return hash(int.from_bytes(spec.data, "little", signed=True))
+    order = ">" if spec.dtype.descr[0] == ">" else "<"
+    return hash(complex(*struct.unpack(order + layout, spec.data)))
 
 
 def _is_plain(container: Any) -> bool:
