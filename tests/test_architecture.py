@@ -75,7 +75,9 @@ RESOLVERS = {"importlib", "imp", "pkgutil", "runpy", "ctypes", "copyreg", "pydoc
 CALLS = {"eval", "exec", "compile", "__import__"}
 
 LONG_FUNCTIONS = {
+    "_containers/zip_archive.py:_locate": "the loop over records, as many as tensors",
     "_unpickle/machine.py:run": "the opcode loop: a call an opcode would double it",
+    "_unpickle/shortcuts.py:text_run": "the loop over keys and values, as tight",
 }
 """Functions over 40 lines of code: "file:function" → why it is not split."""
 
