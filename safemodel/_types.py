@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from typing_extensions import Buffer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import torch
 
 StrPath: TypeAlias = str | os.PathLike[str]

@@ -322,7 +322,7 @@ class FileCheck:
                 position=call.position,
                 record=context.record,
             )
-        return _opaque(call, dotted, call.args)
+        return _opaque(call, dotted, call.args, context)
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
@@ -334,7 +334,8 @@ class FileCheck:
             self._outside(module, name, self._context.record, call.position)
         target: Any = call.target
         made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
-        return _opaque(call, dotted, () if made_empty else call.args)
+        args = () if made_empty else call.args
+        return _opaque(call, dotted, args, self._context)
 
     def _call_of_result(self, call: Call, context: CheckContext) -> object:
         """Rule 5."""
@@ -381,7 +382,9 @@ def _state(call: Call) -> object:
     return None if call.state is UNCHECKED else call.state
 
 
-def _opaque(call: Call, name: str, args: tuple[object, ...]) -> object:
+def _opaque(
+    call: Call, name: str, args: tuple[object, ...], context: CheckContext
+) -> object:
     """Return the record of a call; a named tuple comes back as a tuple.
 
     Only named tuples are made by NEWOBJ with several arguments and get nothing after.
@@ -393,5 +396,6 @@ def _opaque(call: Call, name: str, args: tuple[object, ...]) -> object:
         and call.pairs is None
         and call.elements is None
     ):
+        context.copy(args, 8 * len(args))
         return SequenceSpec("tuple", args)
     return OpaqueSpec(name, args, call.kwargs, _state(call), call.pairs, call.elements)

@@ -28,32 +28,30 @@ def is_module(value: object) -> bool:
         return False
     if value.qualified_name.startswith(_SCRIPT):
         return True
-    attributes = value.attributes()
-    return all(isinstance(attributes.get(part), Mapping) for part in _MODULE_PARTS)
+    return all(isinstance(value._attribute(part), Mapping) for part in _MODULE_PARTS)
 
 
 def _parts(module: Opaque) -> tuple[list[tuple[str, object]], list[tuple[str, Opaque]]]:
-    """Return the tensors and the children of a module, by name.
+    """Return the tensors (or None) and the other parts of a module, by name.
 
     TorchScript keeps both as plain attributes.
     """
-    attributes = module.attributes()
     if module.qualified_name.startswith(_SCRIPT):
-        found = list(attributes.items())
+        found = list(module.attributes().items())
         tensors = [(name, value) for name, value in found if _is_tensor(value)]
     else:
-        hidden = attributes.get("_non_persistent_buffers_set", ())
+        hidden = module._attribute("_non_persistent_buffers_set")
         skipped = hidden if isinstance(hidden, (set, frozenset)) else ()
-        buffers = attributes["_buffers"].items()
-        tensors = list(attributes["_parameters"].items())
+        buffers = module._attribute("_buffers").items()
+        tensors = list(module._attribute("_parameters").items())
         tensors += [(name, value) for name, value in buffers if name not in skipped]
-        found = list(attributes["_modules"].items())
+        found = list(module._attribute("_modules").items())
     children = [
         (name, value)
         for name, value in found
         if isinstance(value, Opaque) and is_module(value)
     ]
-    return [(name, value) for name, value in tensors if value is not None], children
+    return tensors, children
 
 
 def module_state_dict(module: Opaque) -> Tensors:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+_STATE_PARTS = 2
+_MISSING = object()
+
 
 class Opaque(Mapping[str, object]):
     """An inert record of an object the file describes but we do not build.
@@ -56,7 +59,9 @@ class Opaque(Mapping[str, object]):
         """Set everything but the name; `_build` makes the object before its parts."""
         self.args = args
         self.state = state
-        self._kwargs = dict(kwargs) if kwargs else None
+        # Not copied: calls may share one dictionary of them, as they do `state`.
+        shared = type(kwargs) is dict
+        self._kwargs = (kwargs if shared else dict(kwargs)) if kwargs else None
         self._pairs = dict(pairs) if pairs else None
         self._elements = list(elements) if elements else None
 
@@ -77,17 +82,31 @@ class Opaque(Mapping[str, object]):
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes in `state`: its dictionary, then its slots."""
-        parts = self.state if type(self.state) is tuple else (self.state,)
         merged: dict[str, Any] = {}
-        for part in parts:
-            if isinstance(part, dict):
-                merged.update(part)
+        for part in self._parts():
+            merged.update(part)
         return merged
+
+    def _attribute(self, name: Any, default: object = None) -> Any:
+        """Return one attribute in `state`, which needs no dictionary of all."""
+        for part in reversed(self._parts()):
+            if name in part:
+                return part[name]
+        return default
+
+    def _parts(self) -> list[dict[str, Any]]:
+        """Return what `state` has of attributes: a dictionary, or that and slots."""
+        state = self.state
+        pair = state if type(state) is tuple and len(state) == _STATE_PARTS else [state]
+        return [part for part in pair if isinstance(part, dict)]
 
     def __getitem__(self, key: Any) -> object:
         if key in self.pairs:
             return self.pairs[key]
-        return self.attributes()[key]
+        found = self._attribute(key, _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self.pairs, *self.attributes()]))
@@ -106,8 +125,9 @@ class Opaque(Mapping[str, object]):
 
     def __repr__(self) -> str:
         shown = [f"{_short(arg)}" for arg in self.args[:4]]
-        shown += [f"{str(key)[:40]}={_short(self[key])}" for key in list(self)[:4]]
-        if len(self) > 4 or len(self.args) > 4:
+        keys = list(self)
+        shown += [f"{_label(key)}={_short(self[key])}" for key in keys[:4]]
+        if len(keys) > 4 or len(self.args) > 4:
             shown.append("...")
         return " ".join([f"<Opaque {self.qualified_name}", *shown]) + ">"
 
@@ -123,6 +143,11 @@ class Opaque(Mapping[str, object]):
         from safemodel._graph.modules import module_state_dict
 
         return module_state_dict(self)
+
+
+def _label(key: object) -> str:
+    """Return a key in a few characters; writing out what it holds could not end."""
+    return key[:40] if type(key) is str else _short(key)
 
 
 def _short(value: object) -> str:

@@ -247,7 +247,7 @@ def test_the_spelled_out_puts_match_struct() -> None:
     """The table of LONG_BINPUT opcodes, grown twice."""
     shortcut = shortcuts.TensorShortcut([], [])
     for slots in (10, 5000):
-        shortcut._extend_puts(slots)  # noqa: SLF001 - its arithmetic is the subject
-        table = shortcut._puts  # noqa: SLF001
+        shortcut._extend_puts(slots)
+        table = shortcut._puts
 
         assert table[slots * 5 : slots * 5 + 10] == put(slots) + put(slots + 1)
