@@ -306,8 +306,7 @@ class FileCheck:
                 position=call.position,
                 record=context.record,
             )
-        state = None if call.state is UNCHECKED else call.state
-        return ExtraSpec(name, self.policy.extra[name], call.args, state)
+        return ExtraSpec(name, self.policy.extra[name], call.args, _state(call))
 
     def _opaque_call(self, call: Call, context: CheckContext) -> object:
         """Rule 4. A name that is refused is noted already; the rest are no calls."""
@@ -327,8 +326,7 @@ class FileCheck:
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
         if dotted in self.policy.extra:
-            state = None if call.state is UNCHECKED else call.state
-            return ExtraSpec(dotted, self.policy.extra[dotted], (), state)
+            return ExtraSpec(dotted, self.policy.extra[dotted], (), _state(call))
         if dotted not in self._opaque:
             module, _, name = dotted.rpartition(".")
             self._outside(module, name, self._context.record, call.position)

@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from safemodel._graph.opaque import Opaque
+from safemodel._graph.opaque import Opaque, short
 from safemodel.errors import LimitExceededError
 
 Tensors: TypeAlias = dict[str, object]
+# Where a value is: the place of what holds it, and its key there. Written out only
+# where someone reads it, because long keys can hold a million values.
+_Place: TypeAlias = "tuple[_Place, object] | None"
 
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _PREFERRED_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 _MAX_SEARCHED = 1_000_000
 _MAX_NAMES = 200_000
+_MAX_CHARACTERS = 1 << 26
+_MAX_LISTED = 20
 _SCRIPT = "__torch__."
 
 
@@ -31,14 +36,39 @@ def is_module(value: object) -> bool:
     return all(isinstance(value._attribute(part), Mapping) for part in _MODULE_PARTS)
 
 
-def _parts(module: Opaque) -> tuple[list[tuple[str, object]], list[tuple[str, Opaque]]]:
-    """Return the tensors (or None) and the other parts of a module, by name.
+class _Budget:
+    """What the names of one state dict may take: shared modules have many each."""
+
+    def __init__(self) -> None:
+        self.names = 0
+        self.characters = 0
+
+    def take(self, names: int, characters: int) -> None:
+        """Count names, and their characters, before they are written out.
+
+        Raises:
+            LimitExceededError: There are more than any model has.
+        """
+        self.names += names
+        self.characters += characters
+        for what, allowed, requested in (
+            ("names of a state dict", _MAX_NAMES, self.names),
+            ("characters of names", _MAX_CHARACTERS, self.characters),
+        ):
+            if requested > allowed:
+                raise LimitExceededError(what, allowed=allowed, requested=requested)
+
+
+def _parts(
+    module: Opaque, prefix: str, budget: _Budget
+) -> tuple[list[tuple[str, object]], list[tuple[str, Opaque]]]:
+    """Return the tensors and the children of a module, by their names behind a prefix.
 
     TorchScript keeps both as plain attributes.
     """
-    if module.qualified_name.startswith(_SCRIPT):
-        found = list(module.attributes().items())
-        tensors = [(name, value) for name, value in found if _is_tensor(value)]
+    script = module.qualified_name.startswith(_SCRIPT)
+    if script:
+        found = tensors = list(module.attributes().items())
     else:
         hidden = module._attribute("_non_persistent_buffers_set")
         skipped = hidden if isinstance(hidden, (set, frozenset)) else ()
@@ -46,12 +76,18 @@ def _parts(module: Opaque) -> tuple[list[tuple[str, object]], list[tuple[str, Op
         tensors = list(module._attribute("_parameters").items())
         tensors += [(name, value) for name, value in buffers if name not in skipped]
         found = list(module._attribute("_modules").items())
+    names = [name for name, _ in (*tensors, *found) if type(name) is str]
+    budget.take(1 + len(names), len(prefix) * len(names) + sum(map(len, names)))
     children = [
-        (name, value)
+        (f"{prefix}{name}.", value)
         for name, value in found
-        if isinstance(value, Opaque) and is_module(value)
+        if type(name) is str and isinstance(value, Opaque) and is_module(value)
     ]
-    return tensors, children
+    return [
+        (f"{prefix}{name}", value)
+        for name, value in tensors
+        if type(name) is str and (_is_tensor(value) if script else value is not None)
+    ], children
 
 
 def module_state_dict(module: Opaque) -> Tensors:
@@ -67,25 +103,17 @@ def module_state_dict(module: Opaque) -> Tensors:
     if not is_module(module):
         raise ValueError(f"{module.qualified_name} is not a module")
     flat: Tensors = {}
-    visited = 0
+    budget = _Budget()
     # (module, prefix, the modules it sits in), last in first out.
     waiting: list[tuple[Opaque, str, frozenset[int]]] = [(module, "", frozenset())]
     while waiting:
         current, prefix, above = waiting.pop()
         if id(current) in above:
             raise ValueError(f"module {prefix!r} contains itself")
-        tensors, children = _parts(current)
-        flat |= {f"{prefix}{name}": value for name, value in tensors}
+        tensors, children = _parts(current, prefix, budget)
+        flat.update(tensors)
         inside = above | {id(current)}
-        waiting += [
-            (child, f"{prefix}{name}.", inside) for name, child in reversed(children)
-        ]
-        # Modules that share their children have a name for every path to them.
-        visited += 1 + len(tensors)
-        if visited > _MAX_NAMES:
-            raise LimitExceededError(
-                "names of a state dict", allowed=_MAX_NAMES, requested=visited
-            )
+        waiting += [(child, name, inside) for name, child in reversed(children)]
     return flat
 
 
@@ -120,12 +148,15 @@ def state_dict(obj: object) -> Tensors:
             found = _direct(obj[key]) if key in obj else None
             if found is not None:
                 return found
-    places = _find_modules(obj)
-    if len(places) == 1:
-        return module_state_dict(next(iter(places.values())))
-    if not places:
+    found_modules = _find_modules(obj)
+    if len(found_modules) == 1:
+        return module_state_dict(found_modules[0][0])
+    if not found_modules:
         raise ValueError("no module and no mapping of names to tensors in here")
-    raise ValueError("several modules; pass one of them: " + ", ".join(places))
+    listed = [_written(place) for _, place in found_modules[:_MAX_LISTED]]
+    if len(found_modules) > _MAX_LISTED:
+        listed.append(f"and {len(found_modules) - _MAX_LISTED:,} more")
+    raise ValueError("several modules; pass one of them: " + ", ".join(listed))
 
 
 def _direct(obj: object) -> Tensors | None:
@@ -151,24 +182,37 @@ def _is_tensor(value: object) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def _find_modules(obj: object) -> dict[str, Opaque]:
-    """Return the outermost modules in a result, by where they are."""
-    places: dict[str, Opaque] = {}
-    waiting: list[tuple[object, str]] = [(obj, "")]
+def _find_modules(obj: object) -> list[tuple[Opaque, _Place]]:
+    """Return the outermost modules in a result, and where they are."""
+    found: list[tuple[Opaque, _Place]] = []
+    waiting: list[tuple[object, _Place]] = [(obj, None)]
     seen: set[int] = set()
     while waiting and len(seen) < _MAX_SEARCHED:
         value, place = waiting.pop()
         if id(value) in seen:
             continue
-        if is_module(value):
-            seen.add(id(value))
-            assert isinstance(value, Opaque)  # noqa: S101 - is_module has checked it
-            places[place or "(the whole result)"] = value
-        elif isinstance(value, Mapping):
-            seen.add(id(value))
-            waiting += [(value[key], f"{place}[{key!r}]") for key in reversed([*value])]
+        seen.add(id(value))
+        if isinstance(value, Opaque) and is_module(value):
+            found.append((value, place))
+            continue
+        items: list[tuple[object, object]] = []
+        if isinstance(value, Mapping):
+            items = list(value.items())
         elif type(value) in (list, tuple):
-            seen.add(id(value))
-            items: list[tuple[int, object]] = [*enumerate(value)]  # type: ignore[arg-type]
-            waiting += [(item, f"{place}[{index}]") for index, item in reversed(items)]
-    return places
+            items = list(enumerate(value))  # type: ignore[arg-type]  # one of these
+        waiting += [
+            (item, (place, key))
+            for key, item in reversed(items)
+            if isinstance(item, (list, tuple, Mapping))
+        ]
+    return found
+
+
+def _written(place: _Place) -> str:
+    """Return a place as the subscripts that lead to it."""
+    keys: list[object] = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    subscripts = "".join(f"[{short(key)}]" for key in reversed(keys))
+    return subscripts or "(the whole result)"

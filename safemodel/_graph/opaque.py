@@ -60,8 +60,8 @@ class Opaque(Mapping[str, object]):
         self.args = args
         self.state = state
         # Not copied: calls may share one dictionary of them, as they do `state`.
-        shared = type(kwargs) is dict
-        self._kwargs = (kwargs if shared else dict(kwargs)) if kwargs else None
+        same = kwargs if isinstance(kwargs, dict) else dict(kwargs or {})
+        self._kwargs = same or None
         self._pairs = dict(pairs) if pairs else None
         self._elements = list(elements) if elements else None
 
@@ -124,9 +124,9 @@ class Opaque(Mapping[str, object]):
         return True
 
     def __repr__(self) -> str:
-        shown = [f"{_short(arg)}" for arg in self.args[:4]]
+        shown = [f"{short(arg)}" for arg in self.args[:4]]
         keys = list(self)
-        shown += [f"{_label(key)}={_short(self[key])}" for key in keys[:4]]
+        shown += [f"{_label(key)}={short(self[key])}" for key in keys[:4]]
         if len(keys) > 4 or len(self.args) > 4:
             shown.append("...")
         return " ".join([f"<Opaque {self.qualified_name}", *shown]) + ">"
@@ -147,10 +147,10 @@ class Opaque(Mapping[str, object]):
 
 def _label(key: object) -> str:
     """Return a key in a few characters; writing out what it holds could not end."""
-    return key[:40] if type(key) is str else _short(key)
+    return key[:40] if type(key) is str else short(key)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """Return a value in a few characters; containers by their size only."""
     if value is None or type(value) in (bool, int, float, str):
         text = repr(value)
