@@ -123,7 +123,8 @@ def _storages(
             )
         itemsize, expected = sizes[key]
         (count,) = _COUNT.unpack(source.view(position, _COUNT_BYTES))
-        if count != expected:
+        # A negative count would lead back, and before the first byte.
+        if count != expected or count < 0:
             raise StorageBoundsError(
                 f"storage {quote(key)}",
                 needed=expected if type(expected) is int else 0,
