@@ -67,12 +67,10 @@ def read_file(
     try:
         root, reading.consumed = read_any(reading, source, "")
         return reading.check.finish(root), reading
-    except SafeModelError as error:
+    except BaseException as error:
         reading.close()
-        reading.check.refuse(error)
-        raise
-    except BaseException:
-        reading.close()
+        if isinstance(error, SafeModelError):
+            reading.check.refuse(error)
         raise
 
 

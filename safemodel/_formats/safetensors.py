@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from safemodel._containers.safetensors_file import read_safetensors
 from safemodel._graph.specs import StorageSpec, TensorSpec
-from safemodel.errors import LimitExceededError, UnsupportedFormatError, quote
+from safemodel.errors import UnsupportedFormatError, quote
 
 if TYPE_CHECKING:
     from safemodel._containers.source import Source
@@ -38,7 +38,6 @@ DTYPES = {
 def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> object:
     """Return the dictionary of tensors of a file; its metadata is not part of it."""
     entries, _ = read_safetensors(source, limits=reading.limits)
-    limits = reading.limits
     tensors: dict[str, object] = {}
     storages: list[StorageSpec] = []
     for name, dtype, shape, _, _, record in entries:
@@ -46,10 +45,6 @@ def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> obje
         if known is None:
             raise UnsupportedFormatError(
                 f"tensor {quote(name)} has dtype {quote(dtype)}, which torch lacks"
-            )
-        if len(shape) > limits.max_dimensions:
-            raise LimitExceededError(
-                "max_dimensions", allowed=limits.max_dimensions, requested=len(shape)
             )
         torch_dtype, itemsize = known
         numel = record.size // itemsize

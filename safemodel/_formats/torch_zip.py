@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def root_folder(archive: ZipArchive) -> str:
-    """Return the one folder everything is in, with its slash (rule 1)."""
-    for name in archive.records:
-        if name.endswith("/data.pkl") and name.count("/") == 1:
-            return name[: -len("data.pkl")]
-    raise MalformedFileError("the archive has no data.pkl in a root folder")
+    """Return the one folder everything is in, with its slash (rule 1).
+
+    There is one, and `data.pkl` in it: this is what tells such an archive from others.
+    """
+    return next(iter(archive.records)).partition("/")[0] + "/"
 
 
 def read_torch_zip(reading: Reading, archive: ZipArchive, prefix: str) -> object:
