@@ -203,7 +203,8 @@ def measure_scan(report: Report) -> None:
             "safemodel": lambda: len(result),
             "picklescan": lambda: result.scanned_files,
         }
-        if name in counts and counts[name]() != FULL.files:
+        # picklescan counts a second member of an archive if it looks like a pickle.
+        if name in counts and counts[name]() < FULL.files:
             raise AssertionError(f"{name} looked at {counts[name]()} files")
 
     inside = interleave(
