@@ -26,9 +26,12 @@ from safemodel import (
     UnsafeFileError,
     UnsupportedFormatError,
     __version__,
+    inspect_file,
     safe_load,
+    scan_files,
     state_dict,
 )
+from safemodel.reports import FileReport, Finding
 
 assert_type(__version__, str)
 
@@ -104,3 +107,15 @@ def errors() -> None:  # one branch an error
         assert_type(error.what, str)
     except SafeModelError:
         pass
+
+
+def looking() -> None:
+    """Look into files without loading them."""
+    report = inspect_file("model.pt", policy=STRICT, limits=Limits())
+    assert_type(report, FileReport)
+    assert_type(report.refused, bool)
+    assert_type(report.globals, tuple[str, ...])
+    assert_type(report.to_json(), str)
+    for scanned in scan_files(["models", Path("more")], jobs=2):
+        assert_type(scanned, FileReport)
+        assert_type(scanned.findings, tuple[Finding, ...])
