@@ -1,8 +1,9 @@
 """Who is measured: each contender is a function from a path to what it loads.
 
 All run in one process on the same file, one after the other, so that a ratio
-compares like with like. The unrestricted unpickler reads only a pickle that
-generate.py has just made: it is here for its speed, never for files of others.
+compares like with like. Everything goes to the CPU: many real files name a GPU.
+The unrestricted unpickler reads only a pickle that generate.py has just made: it is
+here for its speed, never for files of others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def ours(path: Path) -> Any:
     """Load with the defaults: copying, checksums verified, unknown names refused."""
-    return safe_load(path)
+    return safe_load(path, "cpu")
 
 
 def ours_mmap(path: Path) -> Any:
@@ -33,7 +34,7 @@ def ours_mmap(path: Path) -> Any:
 
 def torch_strict(path: Path) -> Any:
     """Load with torch's restricted unpickler."""
-    return torch.load(path, weights_only=True)
+    return torch.load(path, "cpu", weights_only=True)
 
 
 def torch_mmap(path: Path) -> Any:
