@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from safemodel._formats.reading import Reading
     from safemodel._unpickle.parsed import Pickle
 
-MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 _COUNT = Struct("<q")
 _COUNT_BYTES = 8
@@ -76,9 +75,8 @@ def read_legacy(reading: Reading, source: Source, prefix: str) -> tuple[object, 
 
 def _check_header(values: list[Any]) -> bool:
     """Rule 1; return whether the storages are big-endian."""
-    magic, version, facts = values
-    if type(magic) is not int or magic != MAGIC_NUMBER:
-        raise MalformedFileError("the first pickle is not torch's magic number")
+    # The first one is the magic number: `sniff` has compared it byte for byte.
+    _, version, facts = values
     if type(version) is not int or version != PROTOCOL_VERSION:
         raise UnsupportedFormatError(f"torch stream of version {quote(version)}")
     if type(facts) is not dict:

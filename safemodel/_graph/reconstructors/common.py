@@ -15,7 +15,7 @@ Rules all checkers follow (numbers are cited where they are enforced):
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from safemodel._graph.composite_specs import OpaqueSpec
 from safemodel._graph.reconstructors.aliases import canonical
@@ -126,7 +126,7 @@ class CheckContext:
         self.encoded: dict[tuple[int, str], tuple[str, bytes]] = {}
         self.dtype_weight: dict[int, tuple[int, int]] = {}
 
-    def value_of(self, value: object, call: Call | None = None) -> object:
+    def value_of(self, value: object, call: Call) -> object:
         """Return the checked value of a node; anything else is its own value.
 
         Raises:
@@ -139,7 +139,7 @@ class CheckContext:
             raise ForbiddenCallError(
                 target_name(call),
                 "an argument is used before it is made",
-                position=None if call is None else call.position,
+                position=call.position,
                 record=self.record,
             )
         return checked
@@ -208,14 +208,11 @@ class ValueEntry(NamedTuple):
 Table = dict[tuple[str, str], Entry]
 
 
-def target_name(call: Call | None) -> str:
+def target_name(call: Call) -> str:
     """Return the dotted name a call aims at, for messages."""
-    if call is None:
-        return "argument"
-    target = call.target
-    if type(target) is GlobalRef:
-        return f"{target.module}.{target.name}"
-    return type(target).__name__
+    # No checker sees a call of anything but a global.
+    target: Any = call.target
+    return f"{target.module}.{target.name}"
 
 
 def global_name(value: object) -> tuple[str, str] | None:
