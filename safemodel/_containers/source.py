@@ -175,13 +175,16 @@ class _FileSource(Source):
 
     def read(self, offset: int, size: int) -> bytes:
         self._check(offset, size)
-        data = os.pread(self._descriptor, size, self._start + offset)
-        if len(data) == size:
-            return data
-        # The kernel hands out less than 2 GiB at a time, or the file has shrunk.
-        whole = bytearray(size)
-        self.read_into(offset, memoryview(whole))
-        return bytes(whole)
+        data = b""
+        while True:
+            # Adding to nothing copies nothing, and the kernel hands out 2 GiB at once.
+            at = offset + len(data)
+            part = os.pread(self._descriptor, size - len(data), self._start + at)
+            data += part
+            if len(data) == size:
+                return data
+            if not part:
+                raise _truncated(offset, size, offset + len(data))
 
     def read_into(self, offset: int, target: memoryview) -> None:
         size = target.nbytes

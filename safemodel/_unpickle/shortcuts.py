@@ -22,6 +22,7 @@ from safemodel._unpickle.nodes import Call, GlobalRef, TensorCall
 _PUT_THEN_TWO = Struct("<BIBiBI").unpack_from
 _PUT_THEN_TWO_BYTES = 15
 _UINT32 = Struct("<I").unpack_from
+_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 def text_run(
@@ -259,13 +260,10 @@ class TensorShortcut:
     def _extend_puts(self, slots: int) -> None:
         """Spell out the LONG_BINPUT opcodes of twice as many slots as are in use."""
         count = max(1024, slots * 2)
-        indices = array("I", range(count))
-        if sys.byteorder == "big":
-            indices.byteswap()
-        raw = indices.tobytes()
+        raw = array("I", range(count)).tobytes()
         puts = bytearray(b"r" * (count * 5))
         for byte in range(4):
-            puts[byte + 1 :: 5] = raw[byte::4]
+            puts[byte + 1 :: 5] = raw[byte if _LITTLE_ENDIAN else 3 - byte :: 4]
         self._puts = bytes(puts)
 
     def _learn(
