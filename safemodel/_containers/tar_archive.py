@@ -101,7 +101,7 @@ def read_tar_archive(source: Source, *, limits: Limits) -> dict[str, Record]:
             _check_kind(kind, text, size)
             if text:
                 names.append(text)
-            if kind != _FOLDER and not text.endswith("/"):
+            if text and kind != _FOLDER and not text.endswith("/"):
                 records.append(Record(text, source, at, size))
         at = following
     if long_name is not None:
