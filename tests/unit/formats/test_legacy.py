@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from safemodel._graph.composite_specs import OpaqueSpec
+from safemodel._unpickle.nodes import TensorCall
 from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenGlobalError,
@@ -279,6 +280,35 @@ def test_source_code_without_a_class_is_malformed(read):
     """Its second part is a name, not text that looks like one."""
     found = malformed(read, stream(module(text("pkg.net.Net")), (), b""))
     assert found == "a module without a class"
+
+
+def test_a_class_beside_a_tensor_read_in_one_step_is_found_behind_its_id(read):
+    """With an id of five parts, which torch wrote in archives only."""
+
+    def put(slot: int) -> bytes:
+        return b"r" + struct.pack("<I", slot)
+
+    body = b"ctorch._utils\n_rebuild_tensor_v2\nq\x00" + text("storage") + b"q\x01"
+    body += b"ctorch\nFloatStorage\nq\x02" + text("cpu") + b"q\x03"
+    body += b"ccollections\nOrderedDict\nq\x0400000"
+    body += b"".join(b"N" + put(slot) + b"0" for slot in range(5, 300))
+    body += b"(" + module() + b")\x81}b"
+    body += b"h\x00((h\x01h\x02" + text("0") + put(300) + b"h\x03K\x02t" + put(301)
+    body += b"QK\x00K\x02\x85" + put(302) + b"K\x01\x85" + put(303) + b"\x89h\x04)R"
+    body += put(304) + b"t" + put(305) + b"R" + put(306) + b"t"
+
+    made, tensor = read(stream(body), policy=SALVAGE).root
+    assert made.value.name == "pkg.net.Net"
+    assert type(tensor) is TensorCall
+    assert tensor.value.shape == (2,)
+
+
+def test_a_storage_whose_class_is_no_name_is_not_one(read):
+    """Neither for its size nor for its type."""
+    body = storage().replace(b"ctorch\nFloatStorage\n", text("FloatStorage"))
+    assert malformed(read, stream(body)) == "storage 0 is not used"
+    found = malformed(read, stream(body, (), b""))
+    assert found == "a storage class that is not a global"
 
 
 def test_an_id_that_is_neither_is_malformed(read):

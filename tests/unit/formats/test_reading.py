@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 
 from safemodel._containers.source import open_source
@@ -112,3 +113,14 @@ def test_files_beside_each_other_do_not_nest(read):
     root = read(b"\x80\x03(" + one * 9 + b"t.").root
 
     assert [call.value for call in root] == [[]] * 9
+
+
+def test_bytes_of_an_array_become_the_storage_of_a_tensor(read):
+    """They are a record in memory, read as any other."""
+    array = np.arange(4, dtype=">f4")
+    data = b"\x80\x02ctorch._utils\n_rebuild_device_tensor_from_numpy\n("
+    data += pickle.dumps(array, protocol=2)[2:-1]
+    data += b"ctorch\nfloat32\nX\x03\x00\x00\x00xla\x89tR."
+    spec = read(data).root.value
+    assert (spec.dtype, spec.shape, spec.storage.big_endian) == ("float32", (4,), True)
+    assert spec.storage.record.read(limits=DEFAULT_LIMITS) == array.tobytes()

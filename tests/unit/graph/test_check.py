@@ -101,6 +101,17 @@ def test_all_refused_globals_of_all_pickles_are_in_one_error():
     assert error.__cause__ is None
 
 
+def test_a_name_that_is_a_value_is_that_value():
+    """A spec of torch's or numpy's, or a value of Python's own."""
+    checked = Checked()
+    root = checked.add(b"(" + named("builtins.Ellipsis") + named("torch.int8") + b"t")
+    graph = checked.check.finish(root)
+    ellipsis, dtype = (ref.value for ref in root)
+    assert ellipsis is ...
+    assert (dtype.kind, dtype.value) == ("dtype", "int8")
+    assert graph.specs == [dtype]
+
+
 def test_nothing_is_allowed_by_package_prefix_or_attribute():
     """Rule 1: exact pairs, dots and all."""
     for dotted in (
