@@ -22,7 +22,7 @@ from safemodel._formats.reading import PickleStream
 from safemodel._graph.allowlist import STORAGE_DTYPES
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._graph.storages import StorageTable, key_text
-from safemodel._unpickle.nodes import GlobalRef, PersistentRef
+from safemodel._unpickle.nodes import GlobalRef, PersistentRef, TensorCall
 from safemodel.errors import (
     MalformedFileError,
     StorageBoundsError,
@@ -160,6 +160,13 @@ def _item_sizes(pickle: Pickle) -> dict[str, tuple[int, object]]:
                 canonical(kind.module, kind.name), ("uint8", 1)
             )
             sizes.setdefault(name, (itemsize, count))
+    for call in pickle.calls:
+        if type(call) is TensorCall:
+            kind = call.storage_class
+            _, itemsize = STORAGE_DTYPES.get(
+                canonical(kind.module, kind.name), ("uint8", 1)
+            )
+            sizes.setdefault(call.key, (itemsize, call.numel))
     return sizes
 
 
