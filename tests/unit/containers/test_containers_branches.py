@@ -79,6 +79,16 @@ def test_a_file_that_shrinks_while_it_is_read_is_truncated(path, left):
     assert error.position == 8
 
 
+@pytest.mark.parametrize("left", [0, 10, 99])
+def test_a_file_that_shrinks_while_it_fills_a_buffer_is_truncated(path, left):
+    """As a tensor's memory is filled."""
+    with open_source(path) as source:
+        os.truncate(path, left)
+        with pytest.raises(TruncatedFileError) as caught:
+            source.read_into(8, memoryview(bytearray(100)))
+    assert (caught.value.needed, caught.value.available) == (108, max(left, 8))
+
+
 def test_nothing_is_read_of_no_bytes(path):
     """Wherever it is asked for."""
     with open_source(path) as source:

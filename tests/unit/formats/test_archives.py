@@ -116,6 +116,19 @@ def test_a_lone_pickle_is_as_long_as_the_limit(read):
     assert (error.limit, error.allowed, error.requested) == ("max_pickle_bytes", 9, 10)
 
 
+def test_a_storage_without_its_record_is_malformed(read):
+    """Found by its exact name, below one folder."""
+    for other in ("data/00", "data/0.0", "Data/0", "more/data/0"):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as made:
+            made.writestr("archive/data.pkl", FLOATS)
+            made.writestr(f"archive/{other}", bytes(4))
+        with pytest.raises(MalformedFileError) as caught:
+            read(out.getvalue())
+        assert caught.value.reason == "storage 0 has no record"
+        assert caught.value.record == "archive/data.pkl"
+
+
 def open_files() -> int:
     """Return how many descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))

@@ -63,6 +63,17 @@ def test_items_and_elements_add_up():
     assert made.elements == [1, 2]
 
 
+def test_pop_takes_a_value_or_a_mark():
+    """A mark where no value is above it, and nothing where neither is."""
+    assert unpickle(PROTO + b"K\x01(0.").root == 1
+    assert unpickle(PROTO + b"K\x01(K\x0200.").root == 1
+    with pytest.raises(MalformedFileError) as caught:
+        unpickle(PROTO + b"0.")
+    assert (caught.value.reason, caught.value.position) == (
+        "the stack or the marks run out", 2,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [b"C\x01a", b"\x96\x01" + bytes(7) + b"a"])
 def test_a_buffer_may_be_made_read_only(value):
     """Which bytes in the pickle are to us anyway; nothing else may be."""
@@ -70,6 +81,20 @@ def test_a_buffer_may_be_made_read_only(value):
     with pytest.raises(MalformedFileError) as caught:
         unpickle(PROTO + b"]\x98.")
     assert caught.value.reason == "READONLY_BUFFER on a list"
+
+
+def test_a_memo_slot_is_below_the_bytes_of_the_pickle():
+    """On both sides; gaps are filled, and a negative slot is malformed."""
+    data = PROTO + b"Np%02d\n."
+    size = len(data % 10)
+    assert unpickle(data % (size - 1)).root is None
+    with pytest.raises(LimitExceededError) as caught:
+        unpickle(data % size)
+    error = caught.value
+    assert (error.limit, error.allowed, error.requested) == ("memo index", size, size)
+    with pytest.raises(MalformedFileError) as negative:
+        unpickle(data % -1)
+    assert negative.value.reason == "memo slot -1"
 
 
 def text(content: bytes) -> bytes:

@@ -66,6 +66,15 @@ def test_an_ordered_dict_takes_no_keyword_arguments(file):
     assert found == "elements or keyword arguments of a dictionary"
 
 
+def test_an_ordered_dict_of_items_keeps_its_metadata(file):
+    """Python 2 gives the items first, and a state dict's versions afterwards."""
+    state = {"_metadata": {"": {"version": 1}}, "items": "no method"}
+    spec = file.check(
+        "collections.OrderedDict", [["a", 1]], pairs=["b", 2], state=state
+    )
+    assert (spec.pairs, spec.metadata) == (["a", 1, "b", 2], {"": {"version": 1}})
+
+
 def test_a_dictionary_is_made_of_another_and_counted(new_file):
     """The first copy is free; later ones count eight bytes a part."""
     file = new_file(byte_count=0, min_amplified_bytes=16)
