@@ -162,11 +162,11 @@ def _item_sizes(pickle: Pickle) -> dict[str, tuple[int, object]]:
             sizes.setdefault(name, (itemsize, count))
     for call in pickle.calls:
         if type(call) is TensorCall:
-            kind = call.storage_class
+            kind = call.form.storage_class
             _, itemsize = STORAGE_DTYPES.get(
                 canonical(kind.module, kind.name), ("uint8", 1)
             )
-            sizes.setdefault(call.key, (itemsize, call.numel))
+            sizes.setdefault(call.key, (itemsize, call.form.numel))
     return sizes
 
 

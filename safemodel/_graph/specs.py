@@ -64,7 +64,6 @@ class StorageSpec(Spec):
         itemsize: int,
         numel: int,
         record: Record | None,
-        *,
         location: str = "cpu",
         typed: bool = True,
         big_endian: bool = False,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from safemodel._containers.records import Record
+    from safemodel._unpickle.nodes import TensorForm
 
 _Placed: TypeAlias = PersistentRef | TensorCall
 
@@ -75,6 +76,8 @@ class StorageTable:
         self._record = record
         self._big_endian = big_endian
         self._classes: dict[GlobalRef, tuple[str, int, bool]] = {}
+        # Form of tensors → their element type and the bytes of their storages.
+        self._forms: dict[TensorForm, tuple[str, int, bool, int]] = {}
         self._views: dict[tuple[str, str], StorageViewSpec] = {}
         self.storages: dict[str, StorageSpec] = {}
 
@@ -100,7 +103,24 @@ class StorageTable:
 
     def of_tensor(self, call: TensorCall) -> StorageSpec:
         """Return the storage of a tensor; raises as `resolve`."""
-        return self.find(call.storage_class, call.key, call.location, call.numel, call)
+        form, key = call.form, call.key
+        facts = self._forms.get(form)
+        if facts is not None and key not in self.storages:
+            # One storage of this form has passed every rule that is not about its
+            # record.
+            dtype, itemsize, typed, nbytes = facts
+            record = self._find_record(key)
+            if record is not None and record.size == nbytes:
+                spec = self.storages[key] = StorageSpec(
+                    key, dtype, itemsize, form.numel, record, form.location, typed,
+                    self._big_endian,
+                )  # fmt: skip
+                return spec
+        known = self.find(form.storage_class, key, form.location, form.numel, call)
+        if known.location == form.location:
+            nbytes = known.numel * known.itemsize
+            self._forms[form] = known.dtype, known.itemsize, known.typed, nbytes
+        return known
 
     def find(
         self, kind: Any, key: str, location: object, numel: object, ref: _Placed
@@ -159,9 +179,9 @@ class StorageTable:
             itemsize,
             numel,
             record,
-            location=location,
-            typed=typed,
-            big_endian=self._big_endian,
+            location,
+            typed,
+            self._big_endian,
         )
         self.storages[key] = spec
         return spec

@@ -1,22 +1,25 @@
 """The tensor of a `TensorCall`, proved to lie inside its storage.
 
-One function without helpers, because files call it tens of thousands of times; what
-is out of the ordinary goes to the checker of `_rebuild_tensor_v2`, which decides alike.
+Files call this tens of thousands of times, for tensors of few forms, so what follows
+from the form is decided once. What is out of the ordinary goes to the checker of
+`_rebuild_tensor_v2`, which decides alike.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from safemodel._graph.allowlist import ALLOWED_CALLS
 from safemodel._graph.specs import TensorSpec
 from safemodel._unpickle import opcodes as op
-from safemodel._unpickle.nodes import Call, GlobalRef
+from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
 
 if TYPE_CHECKING:
     from safemodel._graph.reconstructors.common import CheckContext
     from safemodel._graph.specs import StorageSpec
-    from safemodel._unpickle.nodes import TensorCall
+    from safemodel._unpickle.nodes import TensorCall, TensorForm
+    from safemodel.limits import Limits
 
 _REBUILD = ("torch._utils", "_rebuild_tensor_v2")
 _HOOKS = ("collections", "OrderedDict")
@@ -27,23 +30,35 @@ def check_tensor(call: TensorCall, storage: StorageSpec, ctx: CheckContext) -> o
 
     Source: the strided-view definition of `torch.Tensor.as_strided`.
     """
-    offset, shape, stride = call.offset, call.shape, call.stride
-    if len(shape) == len(stride) <= ctx.limits.max_dimensions and offset >= 0:
-        numel, needed = 1, offset + 1
-        for size, step in zip(shape, stride):  # noqa: B905 - equal lengths, and speed
-            if size <= 0 or step < 0:
-                break
-            numel *= size
-            needed += (size - 1) * step
-        else:
-            available = storage.numel
-            if needed <= available >= numel and not call.requires_grad:
-                spec = TensorSpec(storage, storage.dtype, offset, shape, stride)
-                storage.views += 1
-                ctx.specs.append(spec)
-                return spec
+    form = call.form
+    fits = form.value
+    if fits is UNCHECKED:
+        # Its storages all have as many elements: the first one decides for the rest.
+        fits = form.value = _fits(form, storage.numel, ctx.limits)
+    if fits:
+        spec = TensorSpec(storage, storage.dtype, form.offset, form.shape, form.stride)
+        storage.views += 1
+        ctx.specs.append(spec)
+        return spec
     hooks = Call(GlobalRef(*_HOOKS, call.position), (), op.REDUCE, call.position)
     hooks.value = ALLOWED_CALLS[_HOOKS].checker(hooks, ctx)
-    args = (storage, offset, shape, stride, call.requires_grad, hooks)
-    whole = Call(call.target, args, op.REDUCE, call.position)
+    args = (
+        storage, form.offset, form.shape, form.stride, form.requires_grad, hooks,
+    )  # fmt: skip
+    whole = Call(form.target, args, op.REDUCE, call.position)
     return ALLOWED_CALLS[_REBUILD].checker(whole, ctx)
+
+
+def _fits(form: TensorForm, available: int, limits: Limits) -> bool:
+    """Say whether tensors of a form are ordinary, and lie inside their storage."""
+    offset, shape, stride = form.offset, form.shape, form.stride
+    if (
+        len(shape) != len(stride)
+        or len(shape) > limits.max_dimensions
+        or form.requires_grad
+        or min((offset, *stride)) < 0
+        or min((1, *shape)) < 1
+    ):
+        return False
+    spans = ((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    return offset + sum(spans) < available >= prod(shape)

@@ -73,7 +73,8 @@ class Order:
     """What `_build` needs to know about containers.
 
     Attributes:
-        mutables: Every dict, list and mutable composite spec that can be reached.
+        mutables: Every dict, list and mutable composite spec that can be reached, but
+            for dicts of scalars, which are what they will be.
         immutables: Every tuple and immutable composite spec, after what it holds.
     """
 
@@ -124,7 +125,7 @@ class _Walk:
 
     def run(self, root: object) -> Order:
         start = self.containers([root])
-        if not start:
+        if not start or (type(start[0]) is dict and self.is_flat(start[0])):
             return self.order
         # Each frame: container, what it holds, next index, height and size so far.
         frames: list[list[Any]] = []
@@ -140,13 +141,13 @@ class _Walk:
                     self.add(frame, known & _HEIGHT, known >> _HEIGHT_BITS)
                 elif id(child) in self.done:
                     self.cyclic = True
+                elif type(child) is dict and self.is_flat(child):
+                    self.add(frame, 1, 1 + len(child))
                 else:
                     self.enter(child, frames)
                 continue
             frames.pop()
-            measure = size << _HEIGHT_BITS | height
-            # One object for equal numbers: a million containers may have the same.
-            self.done[id(value)] = self.measures.setdefault(measure, measure)
+            self.note(value, height, size)
             self.leave(value)
             if frames:
                 self.add(frames[-1], height, size)
@@ -163,6 +164,25 @@ class _Walk:
         frames.append([value, children, 0, 1, 1 + count])
         if self.small:
             self.add(frames[-1], 1, self.small)
+
+    def is_flat(self, value: dict[Any, Any]) -> bool:
+        """Pass a dict of scalars and tensors, the state of a parameter or a layer."""
+        kinds = set(map(type, value.values()))
+        is_filled = TensorCall in kinds
+        kinds.discard(TensorCall)
+        if not kinds <= ATOMS or not SCALARS.issuperset(map(type, value)):
+            return False
+        self.note(value, 1, 1 + len(value))
+        self.charge(_PLAIN_WEIGHT)
+        if is_filled:
+            self.order.mutables.append(value)
+        return True
+
+    def note(self, value: Any, height: int, size: int) -> None:
+        """Remember what a container measures, for when it is met again."""
+        measure = size << _HEIGHT_BITS | height
+        # One object for equal numbers: a million containers may have the same.
+        self.done[id(value)] = self.measures.setdefault(measure, measure)
 
     def add(self, frame: list[Any], height: int, size: int) -> None:
         """Rule 2: a shared child counts each time it is used."""

@@ -112,7 +112,7 @@ class _Renderer:
             target = self.text(value.target, depth + 1)
             return target + self._items(value.args, "()", depth, call=True)
         if kind is TensorCall:
-            return "tensor(" + "x".join(map(str, value.shape[:_MAX_ITEMS])) + ")"
+            return "tensor(" + "x".join(map(str, value.form.shape[:_MAX_ITEMS])) + ")"
         if kind is PersistentRef:
             return "persistent" + self._items((value.pid,), "()", depth, call=True)
         return f"<{kind.__name__}>"

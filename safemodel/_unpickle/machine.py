@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemodel._unpickle.nodes import Call
 from safemodel._unpickle.rare import FROM_MARK, RareOpcodes
-from safemodel._unpickle.shortcuts import NotReadError, text_run
+from safemodel._unpickle.tensor_runs import NotReadError
 from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
@@ -56,7 +56,8 @@ class _Machine(RareOpcodes):
         stack: list[Any] = []
         below: list[list[Any]] = []
         memo, calls, guard = self.memo, self.pickle.calls, self.guard
-        uint32, tensors, shortcuts = _UINT32, self.tensors, self.shortcuts
+        uint32, shortcuts = _UINT32, self.shortcuts
+        read_tensor, read_texts = self.tensors.read, self.texts.read
         max_text = self.limits.max_key_bytes
         at = pos
         try:
@@ -97,14 +98,14 @@ class _Machine(RareOpcodes):
                 elif code == 0x28:  # MARK
                     if shortcuts and pos < end and len(memo) > _FIRST_LONG_PUT:
                         if data[pos] == 0x28:
-                            after = tensors.read(data, at, end, stack)
+                            after = read_tensor(at, end, stack)
                             if after:
                                 pos = after
                                 continue
                         elif data[pos] == 0x58:
                             below.append(stack)
                             stack = []
-                            pos = text_run(data, pos, end, stack, memo, max_text)
+                            pos = read_texts(pos, end, stack)
                             continue
                     below.append(stack)
                     stack = []

@@ -75,20 +75,25 @@ class Call:
         self.value: object = UNCHECKED
 
 
-class TensorCall:
-    """What torch.save writes for a tensor, in one node: see `shortcuts`.
+class TensorForm:
+    """What calls that rebuild tensors have in common, if they differ in keys only.
 
-    It stands for ``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad,
-    OrderedDict())``, where storage is the persistent id ("storage", storage_class,
-    key, location, numel).
+    Attributes:
+        target: The function, ``torch._utils._rebuild_tensor_v2``.
+        storage_class: Class of the storage.
+        location: Device tag of the storage.
+        numel: Elements of the storage.
+        offset: First element of the tensor.
+        shape: Length of each axis.
+        stride: Step of each axis, in elements.
+        requires_grad: As in torch.
+        value: What `_graph` knows of it.
     """
 
     __slots__ = (
-        "key",
         "location",
         "numel",
         "offset",
-        "position",
         "requires_grad",
         "shape",
         "storage_class",
@@ -101,24 +106,37 @@ class TensorCall:
         self,
         target: GlobalRef,
         storage_class: GlobalRef,
-        key: str,
-        location: object,
+        location: str,
         numel: int,
         offset: int,
         shape: tuple[int, ...],
         stride: tuple[int, ...],
         requires_grad: bool,
-        position: int,
     ) -> None:
         self.target = target
         self.storage_class = storage_class
-        self.key = key
         self.location = location
         self.numel = numel
         self.offset = offset
         self.shape = shape
         self.stride = stride
         self.requires_grad = requires_grad
+        self.value: object = UNCHECKED
+
+
+class TensorCall:
+    """What torch.save writes for a tensor, in one node: see `tensor_runs`.
+
+    It stands for ``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad,
+    OrderedDict())``, where storage is the persistent id ("storage", storage_class,
+    key, location, numel); all but the key is in ``form``.
+    """
+
+    __slots__ = ("form", "key", "position", "value")
+
+    def __init__(self, form: TensorForm, key: str, position: int) -> None:
+        self.form = form
+        self.key = key
         self.position = position
         self.value: object = UNCHECKED
 

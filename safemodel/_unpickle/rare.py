@@ -31,7 +31,8 @@ from safemodel._unpickle.operands import (
     text_line,
 )
 from safemodel._unpickle.parsed import Pickle
-from safemodel._unpickle.shortcuts import SKIPPED, NotReadError, TensorShortcut
+from safemodel._unpickle.tensor_runs import SKIPPED, NotReadError, TensorRuns
+from safemodel._unpickle.text_runs import TextRuns
 from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenOpcodeError,
@@ -113,7 +114,8 @@ class RareOpcodes:
         self.memo: list[Any] = []
         self.frame_end = 0
         self.shortcuts = shortcuts
-        self.tensors = TensorShortcut(self.memo, self.pickle.calls)
+        self.tensors = TensorRuns(data, self.memo, self.pickle.calls)
+        self.texts = TextRuns(data, self.memo, limits.max_key_bytes)
 
     def missing(self, at: int, pos: int) -> MalformedFileError:
         """Say which of three things an opcode did not find."""

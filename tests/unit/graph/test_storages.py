@@ -8,7 +8,12 @@ from safemodel._containers.records import Record
 from safemodel._containers.source import open_source
 from safemodel._graph.specs import StorageSpec, StorageViewSpec
 from safemodel._graph.storages import StorageTable, key_text
-from safemodel._unpickle.nodes import GlobalRef, PersistentRef, TensorCall
+from safemodel._unpickle.nodes import (
+    GlobalRef,
+    PersistentRef,
+    TensorCall,
+    TensorForm,
+)
 from safemodel.errors import (
     ForbiddenCallError,
     MalformedFileError,
@@ -219,8 +224,55 @@ def test_only_an_empty_storage_of_no_device_may_lack_its_record(table):
 
 def test_a_tensor_finds_the_storage_that_its_id_would(table):
     """`TensorCall` holds the parts of the id."""
-    call = TensorCall(FLOAT, FLOAT, "0", "cpu", 4, 0, (4,), (1,), False, POSITION)
+    form = tensor_form()
+    call = TensorCall(form, "0", POSITION)
     assert table.of_tensor(call) is table.resolve(floats())
+    assert table.of_tensor(call) is table.resolve(floats())
+
+
+def tensor_form(location: str = "cpu", numel: int = 4) -> TensorForm:
+    """Return the form of a tensor that is all of its storage."""
+    return TensorForm(FLOAT, FLOAT, location, numel, 0, (numel,), (1,), False)
+
+
+def test_tensors_of_one_form_get_storages_that_the_long_way_would_make(table):
+    """Once a form has passed, only what is about the record is looked at."""
+    form = tensor_form()
+    first, second = (table.of_tensor(TensorCall(form, key, 7)) for key in "01")
+    alone = StorageTable(table._find_record, record=RECORD, big_endian=True)
+    expected = alone.resolve(floats("1"))
+
+    assert first is not second
+    facts = ("key", "dtype", "itemsize", "numel", "record", "location", "typed")
+    for name in (*facts, "big_endian", "swapped", "views"):
+        assert getattr(second, name) == getattr(expected, name)
+
+
+def test_tensors_of_one_form_need_records_of_one_size():
+    """The second record is shorter, the third is missing."""
+    records = {key: Record(key, open_source(bytes(16)), 0, 16) for key in "01"}
+    records["1"] = Record("1", open_source(bytes(16)), 0, 12)
+    table = StorageTable(records.get, record=RECORD)
+    form = tensor_form()
+    table.of_tensor(TensorCall(form, "0", 7))
+
+    with pytest.raises(StorageBoundsError) as caught:
+        table.of_tensor(TensorCall(form, "1", 8))
+    assert (caught.value.needed, caught.value.available) == (16, 12)
+    with pytest.raises(MalformedFileError) as missing:
+        table.of_tensor(TensorCall(form, "2", 9))
+    assert (missing.value.record, missing.value.position) == (RECORD, 9)
+
+
+def test_a_form_that_only_met_known_storages_has_passed_nothing(table):
+    """The location of a storage is looked at when the storage is new."""
+    table.resolve(floats())
+    form = tensor_form(location="x" * 65)
+    table.of_tensor(TensorCall(form, "0", 7))
+
+    with pytest.raises(MalformedFileError) as caught:
+        table.of_tensor(TensorCall(form, "1", 8))
+    assert caught.value.reason == "a storage location that is not a short text"
 
 
 def test_a_view_lies_inside_its_storage(table):

@@ -7,7 +7,7 @@ import pytest
 from safemodel._graph.reconstructors.common import CheckContext
 from safemodel._graph.specs import StorageSpec, TensorSpec
 from safemodel._graph.tensor_calls import check_tensor
-from safemodel._unpickle.nodes import GlobalRef, TensorCall
+from safemodel._unpickle.nodes import GlobalRef, TensorCall, TensorForm
 from safemodel.errors import (
     ForbiddenCallError,
     LimitExceededError,
@@ -31,9 +31,10 @@ def checked(
 ) -> TensorSpec:  # fmt: skip
     """Return the spec of a view over a storage."""
     storage = StorageSpec("0", dtype, 4, numel, None)
-    call = TensorCall(
-        REBUILD, FLOATS, "0", "cpu", numel, offset, shape, stride, requires_grad, 117
+    form = TensorForm(
+        REBUILD, FLOATS, "cpu", numel, offset, shape, stride, requires_grad
     )
+    call = TensorCall(form, "0", 117)
     ctx = ctx or context()
     spec = check_tensor(call, storage, ctx)
     assert ctx.specs == [spec]

@@ -226,5 +226,5 @@ def test_an_empty_shape_is_never_in_the_memo_and_any_other_always_is(shape, kept
 
     taken = kept is (shape != b")")
     assert type(made) is (TensorCall if taken else Call)
-    shapes = made.shape if taken else made.args[2]
+    shapes = made.form.shape if taken else made.args[2]
     assert shapes == (() if shape == b")" else (4,))

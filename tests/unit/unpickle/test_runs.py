@@ -1,106 +1,20 @@
-"""Shortcuts: the same result with and without them, on every file torch writes."""
+"""Shortcuts: the same result with and without them, on every file torch writes.
+
+Pickles of a megabyte are read in stretches, smaller ones call by call: both are here.
+"""
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
-import zipfile
 
 import pytest
-import torch
 
-from safemodel._unpickle import shortcuts
-from safemodel._unpickle.machine import parse, unpickle
-from safemodel._unpickle.nodes import (
-    UNCHECKED,
-    Call,
-    GlobalRef,
-    PersistentRef,
-    TensorCall,
-)
-from safemodel._unpickle.parsed import Pickle
+from safemodel._unpickle import tensor_runs
+from safemodel._unpickle.machine import parse
+from safemodel._unpickle.nodes import Call, TensorCall
 from tests.conftest import Rand
-
-
-def spelled_out(value: object, inside: tuple[int, ...] = ()) -> object:
-    """Return plain data that tells two parses apart, nodes spelled out.
-
-    A value within itself, as mutants make them, is written as its distance.
-    """
-    if id(value) in inside:
-        return f"<{len(inside) - inside.index(id(value))} up>"
-
-    def inner(part: object) -> object:
-        return spelled_out(part, (*inside, id(value)))
-
-    if isinstance(value, TensorCall):
-        pid = (
-            "storage", inner(value.storage_class), value.key, value.location,
-            value.numel,
-        )  # fmt: skip
-        hooks = ("collections.OrderedDict", (), None, None, None)
-        args = (
-            ("pid", pid), value.offset, value.shape, value.stride,
-            value.requires_grad, hooks,
-        )  # fmt: skip
-        return (inner(value.target), args, None, None, None)
-    if isinstance(value, GlobalRef):
-        return f"{value.module}.{value.name}"
-    if isinstance(value, PersistentRef):
-        return ("pid", inner(value.pid))
-    if isinstance(value, Call):
-        state = None if value.state is UNCHECKED else inner(value.state)
-        parts = (value.target, value.args, value.pairs, value.elements)
-        target, args, pairs, elements = map(inner, parts)
-        return (target, args, state, pairs, elements)
-    if isinstance(value, (list, tuple)):
-        return type(value)(inner(item) for item in value)
-    if isinstance(value, dict):
-        return [(inner(k), inner(v)) for k, v in value.items()]
-    return value
-
-
-def both(data: bytes) -> tuple[Pickle, Pickle]:
-    """Parse with and without shortcuts, and compare."""
-    quick, slow = unpickle(data), unpickle(data, shortcuts=False)
-
-    assert repr(spelled_out(quick.root)) == repr(spelled_out(slow.root))
-    assert [spelled_out(ref) for ref in quick.globals] == [
-        spelled_out(ref) for ref in slow.globals
-    ]
-    assert quick.end == slow.end
-    return quick, slow
-
-
-def data_pkl(value: object, protocol: int = 2) -> bytes:
-    """Return the pickle of a torch archive."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer, pickle_protocol=protocol)
-    with zipfile.ZipFile(buffer) as archive:
-        (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
-        return archive.read(name)
-
-
-def tensors(rand: Rand, count: int) -> dict[str, torch.Tensor]:
-    """Return tensors of every layout the shortcut can meet."""
-    made = {}
-    for index in range(count):
-        shape = rand.shape(axes=rand.randint(0, 5), largest=3)
-        tensor = torch.zeros(shape, dtype=rand.choice([torch.float32, torch.int64]))
-        if tensor.is_floating_point() and rand.random() < 0.3:
-            tensor.requires_grad_()
-        if tensor.dim() >= 2 and rand.random() < 0.3:
-            tensor = tensor.detach().transpose(0, 1)
-        made[f"layer.{index}"] = tensor
-    large = torch.zeros(70_000)
-    made |= {
-        "large": large,
-        "part": large[66_000:],
-        "tied": large,
-        "wide": large[::300],
-    }
-    return made
+from tests.unit.unpickle.helpers_runs import both, data_pkl, put, spelled_out, tensors
 
 
 def test_tensors_read_the_same_with_and_without(rand: Rand) -> None:
@@ -168,11 +82,6 @@ def long_memo(tail: bytes) -> bytes:
     return head + b"0" * 5 + tail
 
 
-def put(slot: int) -> bytes:
-    """Return LONG_BINPUT."""
-    return b"r" + struct.pack("<I", slot)
-
-
 def tensor_call(slot: int) -> bytes:
     """Return what torch.save writes for a tensor of four floats."""
     return (
@@ -232,7 +141,7 @@ def test_a_memo_slot_that_is_written_again_is_read_again() -> None:
     quick, _ = both(long_memo(tensor_call(300) + again + tensor_call(307) + b"\x86."))
 
     assert isinstance(quick.root, tuple)
-    assert [node.location for node in quick.root] == ["cpu", "cuda"]
+    assert [node.form.location for node in quick.root] == ["cpu", "cuda"]
 
 
 def test_the_memo_slots_must_be_the_next_free_ones() -> None:
@@ -245,7 +154,7 @@ def test_the_memo_slots_must_be_the_next_free_ones() -> None:
 
 def test_the_spelled_out_puts_match_struct() -> None:
     """The table of LONG_BINPUT opcodes, grown twice."""
-    shortcut = shortcuts.TensorShortcut([], [])
+    shortcut = tensor_runs.TensorRuns(b"", [], [])
     for slots in (10, 5000):
         shortcut._extend_puts(slots)
         table = shortcut._puts
