@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemodel._unpickle.nodes import Call
 from safemodel._unpickle.rare import FROM_MARK, RareOpcodes
-from safemodel._unpickle.tensor_runs import NotReadError
+from safemodel._unpickle.tensor_runs import SKIPPED, NotReadError
 from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _UINT32 = Struct("<I").unpack_from
 _INT32 = Struct("<i").unpack_from
 _DOUBLE = Struct(">d").unpack_from
-# Shortcuts match LONG_BINPUT only, which starts at this memo slot.
+# Runs of text match LONG_BINPUT only, which starts behind this memo slot.
 _FIRST_LONG_PUT = 255
 
 
@@ -80,7 +80,10 @@ class _Machine(RareOpcodes):
                     else:
                         self.put(index, stack[-1])
                 elif code == 0x68:  # BINGET
-                    stack.append(memo[data[pos]])
+                    last = memo[data[pos]]
+                    if last is SKIPPED:
+                        raise NotReadError
+                    stack.append(last)
                     pos += 1
                 elif code == 0x4B:  # BININT1
                     stack.append(data[pos])
@@ -96,13 +99,13 @@ class _Machine(RareOpcodes):
                     if length > max_text:
                         guard.has_long_text = True
                 elif code == 0x28:  # MARK
-                    if shortcuts and pos < end and len(memo) > _FIRST_LONG_PUT:
+                    if shortcuts and pos < end:
                         if data[pos] == 0x28:
                             after = read_tensor(at, end, stack)
                             if after:
                                 pos = after
                                 continue
-                        elif data[pos] == 0x58:
+                        elif data[pos] == 0x58 and len(memo) > _FIRST_LONG_PUT:
                             below.append(stack)
                             stack = []
                             pos = read_texts(pos, end, stack)

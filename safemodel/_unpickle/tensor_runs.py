@@ -2,7 +2,8 @@
 
 A shortcut as `text_runs` is one: it gives what the loop in `machine` would give for the
 same bytes, or declines and leaves them to the loop; the tests run every pickle both
-ways. It matches only LONG_BINPUT with the next free memo slot.
+ways. It matches only puts into the next free memo slot, as picklers of protocol 1 to 3
+write them: BINPUT for the first 256, LONG_BINPUT from there on.
 """
 
 from __future__ import annotations
@@ -10,18 +11,15 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safemodel._unpickle.nodes import Call, GlobalRef, TensorCall, TensorForm
 from safemodel._unpickle.text_runs import LONG_PICKLE
 
-if TYPE_CHECKING:
-    from safemodel._unpickle.windows import Spelling
-
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _GET = rb"(?:h.|j....)"
 _INT = rb"(?:K.|M..|J....)"
-_PUT = rb"r...."
+_PUT = rb"(?:q.|r....)"
 _TUPLE_OF_INTS = rb"\(?" + _INT + rb"*[\x85-\x87t)]"
 # What torch.save writes for a tensor whose storage no earlier tensor used:
 # rebuild(persistent(("storage", class, key, location, numel)), offset, shape, stride,
@@ -38,13 +36,17 @@ _TENSOR = re.compile(
 )  # fmt: skip
 _KEY = 3
 _PUTS = (4, 6, 8, 10, 12, 13, 14)
+_LAST_PUT = 14
 """Groups of the expression: the storage's key, and the memo slots in their order."""
 _OPERATION = re.compile(rb"K.|M..|J....|h.|j....|.", re.DOTALL)
+_VALUES = 9
 _TUPLE_SIZES = {0x29: 0, 0x85: 1, 0x86: 2, 0x87: 3}
 _REBUILD = ("torch._utils", "_rebuild_tensor_v2")
 _HOOKS = ("collections", "OrderedDict")
 # The last opcodes are REDUCE, where the call is, and the put of its result.
 _AFTER_REDUCE = 6
+_MARK, _TUPLE, _NEWTRUE, _NEWFALSE = 0x28, 0x74, 0x88, 0x89
+_BINGET, _LONG_BINGET, _BINPUT, _LONG_BINPUT = 0x68, 0x6A, 0x71, 0x72
 _EARNED_FIRST = 1 << 12
 _LARGEST_STRETCH = 1 << 20
 _STRETCH_OF_EARNED = 16
@@ -59,6 +61,7 @@ class _Skipped:
 
 
 SKIPPED = _Skipped()
+_SHORT_PUTS = b"".join(bytes((_BINPUT, slot)) for slot in range(256))
 # By how many slots the sequence fills: all but the storage's key and the tensor.
 _SKIPPED_SLOTS = {count: (SKIPPED,) * (count - 2) for count in range(5, 8)}
 
@@ -76,9 +79,11 @@ class _Spelt:
 
     __slots__ = ("earned", "form", "looked", "skipped", "width")
 
-    def __init__(self, form: TensorForm, slots: int, width: int) -> None:
+    def __init__(
+        self, form: TensorForm, skipped: tuple[_Skipped, ...], width: int
+    ) -> None:
         self.form = form
-        self.skipped = _SKIPPED_SLOTS[slots]
+        self.skipped = skipped
         self.width = width
         self.earned = 0
         self.looked = 0
@@ -103,17 +108,21 @@ class TensorRuns:
         self._data = data
         self._memo = memo
         self._calls = calls
-        # Operand bytes, without key and memo slots → spelling; None where it is not
-        # what torch writes.
-        self._spelt: dict[tuple[object, ...], _Spelt | None] = {}
+        # Bytes of operands → what they push.
+        self._decoded: dict[bytes, list[Any]] = {}
+        # All operands but key and memo slots → form; None where it is not torch's.
+        self._forms: dict[tuple[object, ...], TensorForm | None] = {}
+        self._spelt: dict[tuple[TensorForm, int], _Spelt] = {}
         # Offset → spelling, key and first memo slot of a call found ahead.
         self._ahead: dict[int, tuple[_Spelt, str, int]] = {}
         self._rebuild: GlobalRef | None = None
-        self._puts = b""
+        self._puts = _SHORT_PUTS
         self._long = len(data) >= LONG_PICKLE
 
     def forget(self) -> None:
         """Forget what memo slots held."""
+        self._decoded.clear()
+        self._forms.clear()
         self._spelt.clear()
         self._ahead.clear()
         self._rebuild = None
@@ -150,36 +159,45 @@ class TensorRuns:
             stack[-1] is not self._rebuild and not self._is_rebuild(stack)
         ):
             return 0
-        operands = (head, length, where, view, put3 != b"", stride, put4 != b"", last)
-        if operands in self._spelt:
-            spelt = self._spelt[operands]
+        operands = (head, where, view, put3 != b"", stride, put4 != b"", last)
+        if operands in self._forms:
+            form = self._forms[operands]
         else:
-            form = self._form(stack[-1], *operands)
-            width = match.end() - at
-            spelt = None if form is None else _Spelt(form, len(puts) // 5, width)
-            self._spelt[operands] = spelt
-        if spelt is None:
+            form = self._forms[operands] = self._form(stack[-1], *operands)
+        if form is None:
             return 0
         name = key.decode("ascii")
-        stack[-1] = call = TensorCall(spelt.form, name, match.end() - _AFTER_REDUCE)
+        stack[-1] = call = TensorCall(form, name, match.start(_LAST_PUT) - 1)
         self._calls.append(call)
-        self._memo += (name, *spelt.skipped, call)
-        if self._long:
-            spelt.earned += spelt.width
-            if spelt.earned >= _EARNED_FIRST and at >= spelt.looked:
-                self._look(match, spelt, end)
+        skipped = _SKIPPED_SLOTS[5 + (put3 != b"") + (put4 != b"")]
+        self._memo += (name, *skipped, call)
+        if self._long and put1[0] == _LONG_BINPUT:
+            self._count(match, form, skipped, end)
         return match.end()
 
-    def _look(self, match: re.Match[bytes], spelt: _Spelt, end: int) -> None:
-        """Find the calls behind one that are spelled as it is."""
+    def _count(
+        self,
+        match: re.Match[bytes],
+        form: TensorForm,
+        skipped: tuple[_Skipped, ...],
+        end: int,
+    ) -> None:
+        """Note a call; look for others that are spelled as it is, once that pays."""
+        at, start = match.span()
+        key = slice(match.start(_KEY) - at, match.end(_KEY) - at)
+        spelt = self._spelt.get((form, key.stop))
+        if spelt is None:
+            spelt = _Spelt(form, skipped, start - at)
+            self._spelt[form, key.stop] = spelt
+        spelt.earned += spelt.width
+        if spelt.earned < _EARNED_FIRST or at < spelt.looked:
+            return
         from safemodel._unpickle.windows import Spelling, calls_like
 
-        at, start = match.start(), match.end()
-        key = slice(match.start(_KEY) - at, match.end(_KEY) - at)
         puts = [match.start(group) - at for group in _PUTS if match[group]]
-        spelling: Spelling = Spelling(match[0], key, tuple(puts))
         stretch = min(_LARGEST_STRETCH, spelt.earned * _STRETCH_OF_EARNED)
         stop = min(end, start + stretch)
+        spelling = Spelling(match[0], key, tuple(puts))
         found = calls_like(self._data, start, stop, spelling)
         for place, name, slot in found:
             self._ahead[place] = (spelt, name, slot)
@@ -199,26 +217,26 @@ class TensorRuns:
         return False
 
     def _are_next(self, puts: bytes) -> bool:
-        """Say whether LONG_BINPUT opcodes fill the next free memo slots in order."""
-        first = len(self._memo) * 5
+        """Say whether puts fill the next free memo slots in order."""
+        slots = len(self._memo)
+        first = slots * 2 if slots < 256 else slots * 5 - 768
         if first + len(puts) > len(self._puts):
-            self._extend_puts(len(self._memo))
+            self._extend_puts(slots)
         return self._puts[first : first + len(puts)] == puts
 
     def _extend_puts(self, slots: int) -> None:
-        """Spell out the LONG_BINPUT opcodes of twice as many slots as are in use."""
-        count = max(1024, slots * 2)
-        raw = array("I", range(count)).tobytes()
+        """Spell out the puts of twice as many slots as are in use."""
+        count = max(1024, slots * 2) - 256
+        raw = array("I", range(256, 256 + count)).tobytes()
         puts = bytearray(b"r" * (count * 5))
         for byte in range(4):
             puts[byte + 1 :: 5] = raw[byte if _LITTLE_ENDIAN else 3 - byte :: 4]
-        self._puts = bytes(puts)
+        self._puts = _SHORT_PUTS + puts
 
     def _form(
         self,
         target: GlobalRef,
         head: bytes,
-        _length: bytes,
         where: bytes,
         view: bytes,
         shape_is_put: bool,
@@ -227,20 +245,21 @@ class TensorRuns:
         last: bytes,
     ) -> TensorForm | None:
         """Decode operands not seen before; None if they are not what torch writes."""
-        tag, storage_class = map(self._fetch, _OPERATION.findall(head))
-        get, count = _OPERATION.findall(where)
-        location = self._fetch(get)
-        offset, *sizes = _OPERATION.findall(view)
-        shape = _tuple_of_ints(sizes)
-        steps = _tuple_of_ints(_OPERATION.findall(stride))
-        grad, get = _OPERATION.findall(last)
-        hooks = self._fetch(get)
+        values = [
+            value
+            for part in (head, where, view, stride, last)
+            for value in self._values(part)
+        ]
+        if len(values) != _VALUES:
+            return None
+        (tag, storage_class, location, numel, offset, shape, steps, requires_grad,
+         hooks) = values  # fmt: skip
         if (
             type(storage_class) is not GlobalRef
             or tag != "storage"
             or type(location) is not str
-            or shape is None
-            or steps is None
+            or type(shape) is not tuple
+            or type(steps) is not tuple
             # An empty tuple is never put in the memo, any other always is.
             or shape_is_put is (shape == ())
             or stride_is_put is (steps == ())
@@ -249,28 +268,40 @@ class TensorRuns:
         ):
             return None
         return TensorForm(
-            target, storage_class, location, _operand(count), _operand(offset),
-            shape, steps, grad == b"\x88",
-        )  # fmt: skip
+            target, storage_class, location, numel, offset, shape, steps, requires_grad
+        )
+
+    def _values(self, operations: bytes) -> list[Any]:
+        """Return what some opcodes push; what cannot be right for one that is odd."""
+        known = self._decoded.get(operations)
+        if known is None:
+            known = self._decoded[operations] = self._pushed(operations)
+        return known
+
+    def _pushed(self, operations: bytes) -> list[Any]:
+        values: list[Any] = []
+        mark = -1
+        for operation in _OPERATION.findall(operations):
+            code = operation[0]
+            if code == _MARK:
+                mark = len(values)
+            elif code == _TUPLE or code in _TUPLE_SIZES:
+                count = _TUPLE_SIZES.get(code, len(values) - mark)
+                if (mark < 0) is (code == _TUPLE) or count > len(values):
+                    return []
+                first = len(values) - count
+                values[first:] = [tuple(values[first:])]
+                mark = -1
+            elif code in (_NEWTRUE, _NEWFALSE):
+                values.append(code == _NEWTRUE)
+            elif code in (_BINGET, _LONG_BINGET):
+                values.append(self._fetch(operation))
+            else:
+                signed = operation[:1] == b"J"
+                values.append(int.from_bytes(operation[1:], "little", signed=signed))
+        return values
 
     def _fetch(self, get: bytes) -> Any:
         """Return the value of a memo slot; None where there is none."""
-        slot = _operand(get)
+        slot = int.from_bytes(get[1:], "little")
         return self._memo[slot] if slot < len(self._memo) else None
-
-
-def _operand(operation: bytes) -> int:
-    """Return the operand of BININT, BININT1, BININT2, BINGET or LONG_BINGET."""
-    signed = operation[:1] == b"J"
-    value: int = int.from_bytes(operation[1:], "little", signed=signed)
-    return value
-
-
-def _tuple_of_ints(operations: list[bytes]) -> tuple[int, ...] | None:
-    """Return the tuple these opcodes make; None if they make something else."""
-    marked = operations[0] == b"("
-    found = tuple(map(_operand, operations[marked:-1]))
-    last = operations[-1][0]
-    if marked:
-        return found if last == 0x74 and found else None
-    return found if _TUPLE_SIZES.get(last) == len(found) else None

@@ -103,3 +103,8 @@ def tensors(rand: Rand, count: int) -> dict[str, torch.Tensor]:
 def put(slot: int) -> bytes:
     """Return LONG_BINPUT."""
     return b"r" + struct.pack("<I", slot)
+
+
+def short_put(slot: int) -> bytes:
+    """Return the put that picklers of protocol 1 to 3 write for a slot."""
+    return bytes((0x71, slot)) if slot < 256 else put(slot)

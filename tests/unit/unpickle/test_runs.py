@@ -9,12 +9,20 @@ import pickle
 import struct
 
 import pytest
+import torch
 
 from safemodel._unpickle import tensor_runs
 from safemodel._unpickle.machine import parse
 from safemodel._unpickle.nodes import Call, TensorCall
 from tests.conftest import Rand
-from tests.unit.unpickle.helpers_runs import both, data_pkl, put, spelled_out, tensors
+from tests.unit.unpickle.helpers_runs import (
+    both,
+    data_pkl,
+    put,
+    short_put,
+    spelled_out,
+    tensors,
+)
 
 
 def test_tensors_read_the_same_with_and_without(rand: Rand) -> None:
@@ -152,11 +160,35 @@ def test_the_memo_slots_must_be_the_next_free_ones() -> None:
     assert type(quick.root) is Call
 
 
-def test_the_spelled_out_puts_match_struct() -> None:
-    """The table of LONG_BINPUT opcodes, grown twice."""
-    shortcut = tensor_runs.TensorRuns(b"", [], [])
-    for slots in (10, 5000):
-        shortcut._extend_puts(slots)
-        table = shortcut._puts
+@pytest.mark.parametrize("slots", [0, 248, 249, 255, 256, 257, 1023, 5000])
+def test_the_spelled_out_puts_are_those_a_pickler_writes(slots: int) -> None:
+    """BINPUT for the first 256 slots, LONG_BINPUT from there on."""
+    runs = tensor_runs.TensorRuns(b"", [None] * slots, [])
+    puts = b"".join(map(short_put, range(slots, slots + 7)))
 
-        assert table[slots * 5 : slots * 5 + 10] == put(slots) + put(slots + 1)
+    assert runs._are_next(puts)
+    assert not runs._are_next(b"".join(map(short_put, range(slots + 1, slots + 8))))
+    assert not runs._are_next(puts.replace(short_put(slots + 3), put(slots + 4)))
+
+
+def test_tensors_among_the_first_256_slots_read_the_same_with_and_without(
+    rand: Rand,
+) -> None:
+    """Small checkpoints are nearly all there are; some end where puts get longer."""
+    for count in range(25, 40):
+        quick, _ = both(data_pkl(tensors(rand, count)))
+
+        short = sum(type(call) is TensorCall for call in quick.calls)
+        assert short > count // 2
+
+
+def test_a_short_get_of_what_was_passed_over_is_read_again() -> None:
+    """The slot of a shape, fetched by BINGET."""
+    data = data_pkl([torch.zeros(4), torch.zeros(4)])
+    slot = data.rindex(b"K\x04\x85q") + 4
+    plain, _ = both(data)
+    fetched, _ = both(data[:-2] + b"h" + data[slot : slot + 1] + b"e.")
+
+    assert type(plain.root[1]) is TensorCall
+    assert type(fetched.root[1]) is Call
+    assert fetched.root[2] == (4,)
