@@ -72,7 +72,7 @@ def _read_part(
 
     def find_record(key: str) -> Record | None:
         record = records.get(folder + key)
-        if record is not None:
+        if record is not None and record.size != record.stored_size:
             reading.check.add_record(record)
         return record
 
@@ -81,10 +81,11 @@ def _read_part(
     )
     value = reading.check_pickle(reading.parse(data, 0, name), name, table=table)
     reading.check.add_storages(table.storages.values(), prefix + folder)
+    used = {folder + key for key in table.storages}
     reading.check.add_unused(
         prefix + other
         for other in records
-        if other.startswith(folder) and other[len(folder) :] not in table.storages
+        if other not in used and other.startswith(folder)
     )
     return value
 
