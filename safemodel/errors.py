@@ -76,6 +76,16 @@ class SafeModelError(Exception):
         # raises.
         return _at(self.record, self.position) + super().__str__()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default the message would be passed to `__init__`, which takes other
+        # arguments: the error of a worker process would end the pool.
+        return _again, (type(self), self.args), vars(self)
+
+
+def _again(kind: type[SafeModelError], args: tuple[object, ...]) -> SafeModelError:
+    """Return an error without calling its `__init__`; its attributes come after."""
+    return kind.__new__(kind, *args)
+
 
 class UnsafeFileError(SafeModelError):
     """A well-formed file asks for something that is not allowed."""

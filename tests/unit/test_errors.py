@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
@@ -11,6 +12,7 @@ from safemodel.errors import (
     ChecksumError,
     ForbiddenCallError,
     ForbiddenGlobalError,
+    ForbiddenOpcodeError,
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
@@ -112,3 +114,26 @@ def test_errors_carry_their_facts() -> None:
     assert (call.name, call.reason, str(call)) == ("m.f", "no", "r@3: m.f: no")
     assert UnsupportedFormatError("a PNG image").what == "a PNG image"
     assert issubclass(ForbiddenCallError, UnsafeFileError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ForbiddenGlobalError([("m", "C", "a/data.pkl", 7), ("m", "D", "", 9)]),
+        ForbiddenOpcodeError("EXT1", position=3, record="r"),
+        ForbiddenCallError("m.f", "no", position=3, record="r"),
+        LimitExceededError("max_depth", allowed=256, requested=1000),
+        MalformedFileError("odd", position=7).locate(record="r"),
+        TruncatedFileError("text", needed=9, available=3, position=4),
+        StorageBoundsError("view", needed=10, available=4, record="r"),
+        ChecksumError("r", expected=1, actual=2),
+        UnsupportedFormatError("a PNG image"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_crosses_to_another_process_and_back(error: SafeModelError) -> None:
+    """What a worker raises is what its caller catches, with all of its facts."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
