@@ -45,9 +45,12 @@ _ATOMS = frozenset({NoneType, bool, bytearray, bytes, complex, float, int, str})
 _NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode, TensorCall})
 _FACTORIES: dict[str | None, Callable[[], object] | None] = {
     None: None,
+    "Counter": Counter,
+    "OrderedDict": OrderedDict,
     "bool": bool,
-    "bytes": bytes,
     "complex": complex,
+    "defaultdict": defaultdict,
+    "deque": deque,
     "dict": dict,
     "float": float,
     "frozenset": frozenset,

@@ -4,7 +4,8 @@
    as torch restores it, errors included: a device that is not there is the caller's
    mistake.
 2. A location the *file* gives is a wish. It is honoured where that device is
-   available; else the storage stays on the CPU, where `torch.load` raises.
+   available and has memory (the meta device would lose the bytes); else the storage
+   stays on the CPU, where `torch.load` raises.
 3. A file's location string is matched against a fixed grammar before anyone sees it.
 """
 
@@ -40,6 +41,8 @@ def _restore(storage: torch.UntypedStorage, location: str) -> torch.UntypedStora
 
 def _restore_wish(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
     """Put a storage where the file wants it, if that device is there (rule 2)."""
+    if location == "meta":
+        return storage
     try:
         return _restore(storage, location)
     except (RuntimeError, AttributeError, ValueError):

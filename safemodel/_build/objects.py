@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from safemodel._build.arrays import build_array, build_scalar, numpy_dtype
 from safemodel._build.assemble import Assembler
 from safemodel._build.devices import Placement
+from safemodel._build.nested import build_jagged, build_nested
 from safemodel._build.sparse import build_sparse
 from safemodel._build.special import (
-    build_nested,
     build_quantized,
     build_torch_value,
 )
@@ -26,6 +26,7 @@ from safemodel._collector import collector_paused
 from safemodel._graph.array_specs import ArraySpec, NumpyDTypeSpec, ScalarSpec
 from safemodel._graph.specs import (
     UNBUILT,
+    JaggedSpec,
     MetaTensorSpec,
     NestedSpec,
     ParameterSpec,
@@ -177,6 +178,8 @@ class _Builder:
                 build_sparse(spec)
             case NestedSpec():
                 build_nested(spec)
+            case JaggedSpec():
+                build_jagged(spec)
             case QuantizedSpec():
                 for part in (spec.scale, spec.zero_point):
                     if isinstance(part, Spec):

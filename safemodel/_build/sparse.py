@@ -84,6 +84,7 @@ def _coo(
         indices,
         values,
         spec.shape,
+        device=values.device,  # whatever the default device is at the moment
         check_invariants=False,  # proved above
         is_coalesced=spec.coalesced,
     )
@@ -169,6 +170,7 @@ def _compressed(
         values,
         spec.shape,
         layout=LAYOUTS[spec.layout],
+        device=values.device,
         check_invariants=proved,
     )
 

@@ -1,7 +1,6 @@
-"""Quantised and nested tensors, and small torch values.
+"""Quantised tensors, and small torch values.
 
-1. Quantised: scales are finite and positive, one for each channel of an axis there is.
-2. Nested: every element of every part lies in the buffer, before torch sees it.
+Scales are finite and positive, one for each channel of an axis there is.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from safemodel._build.dtypes import quietly, torch_dtype
 from safemodel._build.parts import LAYOUTS, built_tensor, require
 from safemodel._graph.specs import (
     UNBUILT,
-    NestedSpec,
     QuantizedSpec,
     Spec,
     TorchValueSpec,
 )
-from safemodel.errors import ForbiddenCallError, StorageBoundsError, quote
+from safemodel.errors import ForbiddenCallError, quote
 
 if TYPE_CHECKING:
     from safemodel._build.storages import Storages
@@ -50,7 +48,7 @@ def build_quantized(spec: QuantizedSpec, storages: Storages) -> None:
     """Build a quantised tensor over its storage.
 
     Raises:
-        ForbiddenCallError: Scales or axis are not possible (rule 1).
+        ForbiddenCallError: Scales or axis are not possible.
     """
     view = spec.view
     untyped = storages.untyped(view.storage)
@@ -91,6 +89,7 @@ def _empty_per_channel(spec: QuantizedSpec, device: torch.device) -> torch.Tenso
         holds=0 <= axis < len(shape)
         and scales.dim() == zeros.dim() == 1
         and len(scales) == len(zeros) == shape[axis]
+        and scales.device == zeros.device == device
         and scales.dtype in (torch.float32, torch.float64)
         and zeros.dtype in (torch.float32, torch.int32, torch.int64)
         and (scales.is_meta or bool(((scales > 0) & scales.isfinite()).all())),
@@ -114,43 +113,6 @@ def _channel_numbers(
         exact = torch.from_numpy(spec.built)
         return exact.to(torch.float32 if scheme.endswith("_float_qparams") else dtype)
     return built_tensor(spec)
-
-
-def build_nested(spec: NestedSpec) -> None:
-    """Build a strided nested tensor over its buffer.
-
-    Raises:
-        ForbiddenCallError: The parts do not make a nested tensor.
-        StorageBoundsError: A part reaches outside the buffer (rule 2).
-    """
-    buffer = built_tensor(spec.buffer)
-    sizes, strides = built_tensor(spec.sizes).cpu(), built_tensor(spec.strides).cpu()
-    offsets = built_tensor(spec.offsets).cpu()
-    require(
-        "nested tensor",
-        holds=all(t.dtype is torch.int64 for t in (sizes, strides, offsets))
-        and sizes.dim() == 2
-        and sizes.shape == strides.shape
-        and offsets.shape == sizes.shape[:1]
-        and buffer.dim() == 1
-        and buffer.is_contiguous(),
-        otherwise="sizes, strides and offsets do not fit together",
-    )
-    available = buffer.numel()
-    rows = zip(sizes.tolist(), strides.tolist(), offsets.tolist(), strict=True)
-    for shape, stride, offset in rows:
-        require(
-            "nested tensor",
-            holds=min((*shape, *stride, offset)) >= 0,
-            otherwise="a size, stride or offset is negative",
-        )
-        reach = sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        needed = 0 if 0 in shape else offset + reach + 1
-        if needed > available:
-            raise StorageBoundsError(
-                "nested tensor", needed=needed, available=available
-            )
-    spec.built = torch._nested_view_from_buffer(buffer, sizes, strides, offsets)
 
 
 def build_torch_value(spec: TorchValueSpec) -> None:

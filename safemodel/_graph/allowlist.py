@@ -23,6 +23,7 @@ from safemodel._graph.reconstructors import (
     numpy_dtypes,
     numpy_values,
     stdlib_values,
+    torch_nested,
     torch_tensors,
     torch_values,
 )
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 def _ellipsis() -> object:
     return ...
+
+
+def _not_implemented() -> object:
+    return NotImplemented
 
 
 def _entries() -> Table:
@@ -64,6 +69,7 @@ ALLOWED_VALUES: Mapping[tuple[str, str], ValueEntry] = MappingProxyType(
         **torch_values.VALUES,
         **numpy_dtypes.VALUES,
         ("builtins", "Ellipsis"): ValueEntry(_ellipsis, "Ellipsis"),
+        ("builtins", "NotImplemented"): ValueEntry(_not_implemented, "NotImplemented"),
     }
 )
 
@@ -81,6 +87,7 @@ ALLOWED_ARGUMENTS: frozenset[tuple[str, str]] = frozenset(
         ("torch.storage", "TypedStorage"),
         *(("torch.sparse", name) for name in torch_values.TENSOR_DTYPES),
         ("torch", "dtype"),
+        torch_nested.CLASS,
         ("numpy", "ndarray"),
         ("numpy", "matrix"),
         ("numpy", "recarray"),

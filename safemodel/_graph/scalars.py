@@ -10,6 +10,7 @@ import datetime
 
 SCALARS: set[type] = {
     str, int, float, bool, type(None), bytes, complex, range, slice, type(...),
+    type(NotImplemented),
     datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
     datetime.timezone,
 }  # fmt: skip

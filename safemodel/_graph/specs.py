@@ -246,6 +246,35 @@ class NestedSpec(Spec):
         self.offsets = offsets
 
 
+class JaggedSpec(Spec):
+    """A nested tensor of the jagged layout. Its offsets are proved in `_build`.
+
+    Attributes:
+        values: All parts, joined along one axis.
+        offsets: Where each part begins along it, and the last one ends.
+        lengths: How long each part is; None where each ends where the next begins.
+        axis: That axis, counted with the batch in front of it.
+        requires_grad: As the file says.
+    """
+
+    __slots__ = ("axis", "lengths", "offsets", "requires_grad", "values")
+
+    def __init__(
+        self,
+        values: Spec,
+        offsets: Spec,
+        lengths: Spec | None,
+        axis: int,
+        requires_grad: bool,
+    ) -> None:
+        self.built = UNBUILT
+        self.values = values
+        self.offsets = offsets
+        self.lengths = lengths
+        self.axis = axis
+        self.requires_grad = requires_grad
+
+
 class TorchValueSpec(Spec):
     """A small torch value that is not a tensor.
 

@@ -13,6 +13,7 @@ from safemodel._graph.composite_specs import (
     SequenceSpec,
 )
 from safemodel._graph.specs import (
+    JaggedSpec,
     MetaTensorSpec,
     NestedSpec,
     ParameterSpec,
@@ -128,9 +129,9 @@ class Listing:
             self._add(name, value.layout, dtype, value.shape, nbytes, "")
         elif kind is NestedSpec:
             parts = (value.buffer, value.sizes, value.strides, value.offsets)
-            nbytes = sum(map(self._use, parts))
-            dtype = getattr(settle(value.buffer), "dtype", "")
-            self._add(name, "nested", dtype, (), nbytes, "")
+            self._nested(name, parts)
+        elif kind is JaggedSpec:
+            self._nested(name, (value.values, value.offsets, value.lengths))
         elif kind is MetaTensorSpec:
             self._add(name, "meta", value.dtype, value.shape, 0, "")
         elif kind is ArraySpec:
@@ -140,6 +141,12 @@ class Listing:
             self._add(name, "array", str(value.dtype.descr), value.shape, nbytes, "")
         elif kind is StorageSpec or kind is StorageViewSpec:
             self._storage(name, value)
+
+    def _nested(self, name: str, parts: tuple[Any, ...]) -> None:
+        """List a nested tensor by the parts it is made of, its elements first."""
+        nbytes = sum(map(self._use, parts))
+        dtype = getattr(settle(parts[0]), "dtype", "")
+        self._add(name, "nested", dtype, (), nbytes, "")
 
     def _storage(self, name: str, value: StorageSpec | StorageViewSpec) -> None:
         """List a storage that is there by itself."""

@@ -23,8 +23,9 @@ from safemodel import Opaque
 # Values that can be told apart by content only.
 _PLAIN = (
     str, bytes, int, bool, type(None), range, slice, torch.dtype, torch.device,
-    torch.layout, torch.memory_format, torch.qscheme, type(...), datetime.timedelta,
-    datetime.timezone, datetime.date, np.dtype, np.ufunc, decimal.Decimal,
+    torch.layout, torch.memory_format, torch.qscheme, type(...), type(NotImplemented),
+    datetime.timedelta, datetime.timezone, datetime.date, np.dtype, np.ufunc,
+    decimal.Decimal,
 )  # fmt: skip
 _COMPRESSED = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -187,6 +188,11 @@ class _Comparison:
         elif a.layout in _COMPRESSED:
             for part in _COMPRESSED[a.layout]:
                 self.inner(getattr(a, part)(), getattr(b, part)(), f".{part}")
+        elif a.layout is torch.jagged:
+            self.check(a._ragged_idx, b._ragged_idx, "axis")
+            self.inner(a.values(), b.values(), ".values")
+            self.push(a.offsets(), b.offsets(), ".offsets")
+            self.push(a.lengths(), b.lengths(), ".lengths")
         elif a.is_nested:
             self.inner(a._nested_tensor_size(), b._nested_tensor_size(), ".sizes")
             self.inner(
@@ -203,8 +209,9 @@ class _Comparison:
 
     def inner(self, a: torch.Tensor, b: torch.Tensor, part: str) -> None:
         """Compare parts that torch makes anew each time they are asked for."""
+        a, b = a.detach(), b.detach()
         self.kept += [a, b]
-        self.push(a.detach(), b.detach(), part)
+        self.push(a, b, part)
 
     def strided(self, a: torch.Tensor, b: torch.Tensor) -> None:
         self.check(a.stride(), b.stride(), "stride")

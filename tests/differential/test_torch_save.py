@@ -174,12 +174,15 @@ def test_numpy_subclasses_come_back_as_arrays():
         warnings.simplefilter("ignore")
         matrix = np.matrix([[1.0, 2.0]])
     records = np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])
+    texts = np.char.array(["a"])
     for protocol in PROTOCOLS:
-        got = safe_load(saved([matrix, records], protocol=protocol))
+        got = safe_load(saved([matrix, records, texts], protocol=protocol))
         assert type(got[0]) is np.ndarray
         assert got[0].tolist() == [[1.0, 2.0]]
         assert type(got[1]) is np.ndarray
         assert got[1].tolist() == [(1, 2.0)]
+        assert type(got[2]) is np.ndarray
+        assert got[2].tolist() == ["a"]
 
 
 @pytest.mark.parametrize("kind", ["RandomState", "Generator"])

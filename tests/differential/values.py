@@ -83,6 +83,23 @@ def nested() -> torch.Tensor:
     return torch.nested.nested_tensor([torch.ones(2, 3), torch.zeros(1, 3)])
 
 
+def jagged() -> dict[str, torch.Tensor]:
+    """Jagged tensors; two of one shape have their offsets in common."""
+    parts = [torch.arange(6.0).view(2, 3), torch.zeros(1, 3)]
+    made = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    holes = torch.nested.narrow(
+        torch.arange(12).view(3, 4), 1, torch.tensor([0, 1, 2]),
+        torch.tensor([2, 3, 1]), layout=torch.jagged,
+    )  # fmt: skip
+    return {
+        "a": made,
+        "twice": made * 2,
+        "transposed": made.transpose(1, 2),
+        "holes": holes,
+        "grad": made.detach().clone().requires_grad_(),
+    }
+
+
 def tied() -> dict[str, torch.Tensor]:
     weight = torch.arange(6.0)
     return {"a": weight, "b": weight, "c": weight.view(2, 3), "d": weight.clone()}
@@ -216,6 +233,7 @@ TORCH: dict[str, Callable[[], Any]] = {
     "sparse bsr": quiet(lambda: dense().to_sparse_bsr((1, 2))),
     "sparse bsc": quiet(lambda: dense().to_sparse_bsc((2, 1))),
     "nested": quiet(nested),
+    "jagged": quiet(jagged),
     "size": lambda: torch.Size([1, 2]),
     "dtypes": lambda: [getattr(torch, name) for name in DTYPES],
     "devices": lambda: [torch.device("cpu"), torch.device("cuda", 1)],
@@ -243,10 +261,21 @@ TORCH: dict[str, Callable[[], Any]] = {
 PYTHON: dict[str, Callable[[], Any]] = {
     "defaultdict": lambda: collections.defaultdict(list, a=[1]),
     "defaultdict without": lambda: collections.defaultdict(None, a=[1]),
+    "defaultdict of containers": lambda: [
+        collections.defaultdict(kind, a=1)
+        for kind in (
+            collections.OrderedDict,
+            collections.Counter,
+            collections.deque,
+            collections.defaultdict,
+            complex,
+            frozenset,
+        )
+    ],
     "deque": lambda: collections.deque([1, [2]], 5),
     "frozenset": lambda: frozenset({1, "a"}),
     "slices": lambda: [slice(1, None, 2), range(1, 9, 3)],
-    "ellipsis": lambda: [..., None],
+    "ellipsis": lambda: [..., None, NotImplemented, {NotImplemented: 1}],
     "namespace": lambda: argparse.Namespace(lr=0.1, layers=[1, 2]),
     "simple namespace": lambda: types.SimpleNamespace(a=1),
     "dates": lambda: [

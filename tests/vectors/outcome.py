@@ -138,6 +138,8 @@ def _describe_leaf(value: object, above: tuple[int, ...]) -> str:
     kind = type(value)
     if isinstance(value, torch.Tensor):
         dense = value.detach()
+        if dense.is_quantized:
+            dense = dense.dequantize()
         if dense.layout is not torch.strided:
             dense = dense.to_dense()
         shown = [] if dense.is_meta else dense.reshape(-1)[:20].tolist()

@@ -38,6 +38,8 @@ _NAMES = {
     ("numpy.rec", "record"): ("numpy", "record"),
     ("numpy.matrixlib.defmatrix", "matrix"): ("numpy", "matrix"),
     ("numpy.core.defchararray", "chararray"): ("numpy", "chararray"),
+    ("numpy._core.defchararray", "chararray"): ("numpy", "chararray"),
+    ("numpy.char", "chararray"): ("numpy", "chararray"),
     ("numpy._core.multiarray", "ndarray"): ("numpy", "ndarray"),
     ("numpy._core.multiarray", "dtype"): ("numpy", "dtype"),
     ("torch.nn", "Parameter"): ("torch.nn.parameter", "Parameter"),

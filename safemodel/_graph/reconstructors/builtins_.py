@@ -7,12 +7,12 @@ Rules:
 2. Keys and elements are hashed by the walk over the graph, which checks them first;
    here they are only put in order.
 3. NEWOBJ makes the empty container whatever its arguments say, so it takes none.
-4. A defaultdict's factory is the name of a builtin type.
+4. A defaultdict's factory is the name of a builtin type or of a container here.
 """
 
 from __future__ import annotations
 
-from safemodel._graph.composite_specs import MappingSpec, SequenceSpec
+from safemodel._graph.composite_specs import MappingSpec, OpaqueSpec, SequenceSpec
 from safemodel._graph.reconstructors.common import (
     INT64_END,
     NEWOBJ,
@@ -42,8 +42,15 @@ _CODECS = {
 }
 """Codecs whose cost is linear; others are quadratic or run code of their own."""
 
-FACTORIES = ("int", "float", "str", "list", "dict", "set", "tuple", "bool")
-"""Builtin types that may be a defaultdict's factory (rule 4)."""
+FACTORIES = frozenset(
+    {
+        *(("builtins", name) for name in ("int", "float", "complex", "bool", "str")),
+        *(("builtins", name) for name in ("list", "dict", "set", "tuple", "frozenset")),
+        *(("collections", name) for name in ("OrderedDict", "Counter", "deque")),
+        ("collections", "defaultdict"),
+    }
+)
+"""Types that may be a defaultdict's factory (rule 4)."""
 
 
 def _stateless(call: Call, ctx: CheckContext) -> None:
@@ -141,14 +148,25 @@ def check_defaultdict(call: Call, ctx: CheckContext) -> object:
     if args and args[0] is not None:
         name = global_name(args[0])
         if type(args[0]) is not GlobalRef or name is None:
+            made = ctx.value_of(args[0], call)
+            if type(made) is OpaqueSpec:  # such as a `functools.partial`
+                return _other_factory(made.name, call, ctx)
             ctx.refuse(call, "its factory is not a class")
-        if name[0] != "builtins" or name[1] not in FACTORIES:
-            return ctx.opaque_or_refuse(call, ref_name(args[0]))
+        if name not in FACTORIES:
+            return _other_factory(ref_name(args[0]), call, ctx)
         factory = name[1]
     pairs = _pairs(args[1], call, ctx) if len(args) == 2 else []
     if call.pairs:
         pairs = pairs + call.pairs
     return MappingSpec("defaultdict", pairs, factory)
+
+
+def _other_factory(name: str, call: Call, ctx: CheckContext) -> object:
+    """Refuse the factory by its name; what is opaque is the defaultdict."""
+    made = ctx.opaque_or_refuse(call, name)
+    if type(made) is OpaqueSpec:
+        made.name = "collections.defaultdict"
+    return made
 
 
 def check_deque(call: Call, ctx: CheckContext) -> object:
@@ -322,7 +340,9 @@ CALLS: Table = {
         check_ordered_dict, "OrderedDict", _ITEMS + "; attributes but _metadata dropped"
     ),
     ("collections", "defaultdict"): Entry(
-        check_defaultdict, "defaultdict", _ITEMS + "; the factory is a builtin type"
+        check_defaultdict,
+        "defaultdict",
+        _ITEMS + "; the factory is a builtin type or one of `collections`",
     ),
     ("collections", "Counter"): Entry(check_counter, "Counter", _ITEMS),
     ("collections", "deque"): Entry(check_deque, "deque", "its items, from the file"),

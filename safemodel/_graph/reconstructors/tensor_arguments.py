@@ -15,6 +15,7 @@ from safemodel._graph.composite_specs import MappingSpec
 from safemodel._graph.reconstructors.common import CheckContext, flag
 from safemodel._graph.reconstructors.torch_values import DIFFERENTIABLE
 from safemodel._graph.specs import (
+    JaggedSpec,
     MetaTensorSpec,
     NestedSpec,
     ParameterSpec,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 TENSORS = (
     TensorSpec, ParameterSpec, MetaTensorSpec, SparseSpec, QuantizedSpec, NestedSpec,
+    JaggedSpec,
 )  # fmt: skip
 """Specs that become a torch tensor."""
 
@@ -42,6 +44,8 @@ def element_type(spec: object) -> str:
         return element_type(spec.parts[-1])
     if type(spec) is NestedSpec:
         return element_type(spec.buffer)
+    if type(spec) is JaggedSpec:
+        return element_type(spec.values)
     # A parameter of a parameter is refused when it is made, so this ends.
     return element_type(spec.data) if type(spec) is ParameterSpec else ""
 
@@ -92,6 +96,8 @@ def tensor_of(value: object, call: Call, ctx: CheckContext) -> Spec:
 
 def has_gradient(spec: object) -> bool:
     """Return requires_grad of a tensor spec that has one."""
-    if type(spec) in (TensorSpec, ParameterSpec, MetaTensorSpec, SparseSpec):
+    if type(spec) in (
+        TensorSpec, ParameterSpec, MetaTensorSpec, SparseSpec, JaggedSpec,
+    ):  # fmt: skip
         return bool(spec.requires_grad)  # type: ignore[attr-defined]  # each has it
     return False

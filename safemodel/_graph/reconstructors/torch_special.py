@@ -1,4 +1,4 @@
-"""Tensors that are not a plain strided view: sparse, quantised, nested, meta.
+"""Tensors that are not a plain strided view: sparse, quantised, meta.
 
 Rules:
 
@@ -27,6 +27,7 @@ from safemodel._graph.reconstructors.common import (
 from safemodel._graph.reconstructors.tensor_arguments import (
     dtype_of,
     gradient_flag,
+    has_gradient,
     no_hooks,
 )
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QUANTIZED
@@ -38,7 +39,6 @@ from safemodel._graph.reconstructors.views import (
 )
 from safemodel._graph.specs import (
     MetaTensorSpec,
-    NestedSpec,
     ParameterSpec,
     QuantizedSpec,
     SparseSpec,
@@ -88,6 +88,8 @@ def check_sparse(call: Call, ctx: CheckContext) -> object:
         spec = _compressed(name, data, call, ctx)
     else:
         ctx.refuse(call, f"{quote(name)} with {len(data)} parts")
+    # Torch saves those of a compressed tensor with the flag, and goes by them.
+    spec.requires_grad = has_gradient(spec.parts[-1])
     ctx.specs.append(spec)
     return spec
 
@@ -211,25 +213,6 @@ def _channel_values(value: object, length: int, call: Call, ctx: CheckContext) -
     return spec
 
 
-def check_nested(call: Call, ctx: CheckContext) -> object:
-    """_rebuild_nested_tensor(buffer, sizes, strides, offsets)."""
-    args = only_arguments(call, ctx, 4)
-    buffer, sizes, strides, offsets = (
-        dense(value, call, ctx, "its argument") for value in args
-    )
-    if (
-        len(buffer.shape) != 1
-        or len(sizes.shape) != 2
-        or strides.shape != sizes.shape
-        or offsets.shape != sizes.shape[:1]
-        or {sizes.dtype, strides.dtype, offsets.dtype} != {"int64"}
-    ):
-        ctx.refuse(call, "buffer, sizes, strides and offsets do not fit together")
-    spec = NestedSpec(buffer, sizes, strides, offsets)
-    ctx.specs.append(spec)
-    return spec
-
-
 def check_meta_tensor(call: Call, ctx: CheckContext) -> object:
     """_rebuild_meta_tensor_no_storage(dtype, size, stride, requires_grad)."""
     args = only_arguments(call, ctx, 4)
@@ -308,11 +291,6 @@ CALLS: Table = {
         check_quantized,
         "quantised tensor",
         "a view inside its storage; one scale and zero point a channel",
-    ),
-    (_UTILS, "_rebuild_nested_tensor"): Entry(
-        check_nested,
-        "nested tensor",
-        "shapes that fit together; offsets are checked before torch sees them",
     ),
     (_UTILS, "_rebuild_meta_tensor_no_storage"): Entry(
         check_meta_tensor, "tensor on the meta device", "sizes below 2**62"

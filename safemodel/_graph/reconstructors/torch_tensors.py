@@ -36,6 +36,15 @@ from safemodel._graph.reconstructors.tensor_arguments import (
     set_bits,
     tensor_of,
 )
+from safemodel._graph.reconstructors.torch_nested import (
+    CALLS as NESTED_CALLS,
+)
+from safemodel._graph.reconstructors.torch_nested import (
+    CLASS as NESTED_CLASS,
+)
+from safemodel._graph.reconstructors.torch_nested import (
+    REBUILDS as NESTED_REBUILDS,
+)
 from safemodel._graph.reconstructors.torch_special import CALLS as SPECIAL_CALLS
 from safemodel._graph.reconstructors.torch_values import (
     DIFFERENTIABLE,
@@ -44,7 +53,7 @@ from safemodel._graph.reconstructors.torch_values import (
     TENSOR_DTYPES,
 )
 from safemodel._graph.reconstructors.views import checked_view
-from safemodel._graph.specs import ParameterSpec, StorageSpec, TensorSpec
+from safemodel._graph.specs import JaggedSpec, ParameterSpec, StorageSpec, TensorSpec
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef, PersistentRef
 
 
@@ -233,6 +242,8 @@ def check_from_type(call: Call, ctx: CheckContext) -> object:
     made = entry.checker(inner, ctx)
     if name == ("torch", "Tensor") or type(made) is OpaqueSpec:
         return made
+    if name == NESTED_CLASS and type(made) is JaggedSpec:
+        return made
     if name[0] == "torch.nn.parameter":
         if type(made) is ParameterSpec and made.kind == name[1]:
             return made
@@ -276,11 +287,13 @@ REBUILDS: Table = {
         check_parameter, "Parameter", "a tensor, no hooks; the state is dropped"
     ),
     **SPECIAL_CALLS,
+    **NESTED_REBUILDS,
 }
 """What `_rebuild_from_type_v2` may rebuild with: never itself, so nothing recurses."""
 
 CALLS: Table = {
     **REBUILDS,
+    **NESTED_CALLS,
     ("torch._tensor", "_rebuild_from_type_v2"): Entry(
         check_from_type,
         "tensor, Parameter or Buffer",

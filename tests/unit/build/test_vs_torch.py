@@ -689,3 +689,35 @@ def test_map_location_function_that_returns_nonsense_is_a_type_error(tmp_path):
         safe_load(tmp_path / "value.pt", lambda *_: 3)
 
     assert "int" in str(caught.value)
+
+
+COMPRESSED = {
+    "csr": lambda: torch.eye(4).to_sparse_csr(),
+    "csc": lambda: torch.eye(4).to_sparse_csc(),
+    "bsr": lambda: torch.eye(4).to_sparse_bsr((2, 2)),
+    "bsc": lambda: torch.eye(4).to_sparse_bsc((2, 2)),
+}
+
+
+@pytest.mark.parametrize("layout", COMPRESSED)
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_a_compressed_tensor_that_requires_a_gradient_still_does(layout, both):
+    """As with torch, but as a leaf: what is loaded has no history."""
+    for wanted in (True, False):
+        value = COMPRESSED[layout]().requires_grad_(wanted)
+        expected, got = both(value)
+        assert (expected.requires_grad, got.requires_grad) == (wanted, wanted)
+        assert got.is_leaf
+        assert torch.equal(got.detach().to_dense(), torch.eye(4))
+
+
+@pytest.mark.parametrize("layout", [*COMPRESSED, "coo"])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_the_default_device_of_the_moment_changes_nothing(layout):
+    """Neither a context nor `set_default_device`: a tensor is where its storage is."""
+    value = {**COMPRESSED, "coo": lambda: torch.eye(4).to_sparse()}[layout]()
+    file = io.BytesIO()
+    torch.save(value, file)
+    with torch.device("meta"):
+        got = safe_load(file.getvalue())
+    assert torch.equal(got.to_dense(), torch.eye(4))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import functools
 import io
+import pickle
 import sys
 
 import pytest
@@ -188,3 +191,18 @@ def test_a_long_list_of_refused_globals_is_cut_in_the_message_only():
     with pytest.raises(safemodel.ForbiddenGlobalError, match="and 30 more") as caught:
         safe_load(data)
     assert len(caught.value.globals) == 50
+
+
+def test_a_defaultdict_of_another_factory_keeps_its_items():
+    """The factory is refused by name; the opaque value is the mapping."""
+    for factory, name in (
+        (functools.partial(collections.defaultdict, int), "functools.partial"),
+        (torch.Tensor, "torch.Tensor"),
+    ):
+        data = pickle.dumps(collections.defaultdict(factory, {1: [2]}))
+        with pytest.raises(safemodel.ForbiddenGlobalError) as caught:
+            safe_load(data)
+        assert f"{caught.value.module}.{caught.value.name}" == name
+        got = safe_load(data, weights_only=False)
+        assert got.qualified_name == "collections.defaultdict"
+        assert (dict(got), got.args[0].qualified_name) == ({1: [2]}, name)
