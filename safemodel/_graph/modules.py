@@ -7,8 +7,9 @@ values that are already built and inert; nothing of the file runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from safemodel._graph.opaque import Opaque, short
 from safemodel.errors import LimitExceededError
@@ -33,7 +34,15 @@ def is_module(value: object) -> bool:
         return False
     if value.qualified_name.startswith(_SCRIPT):
         return True
-    return all(isinstance(value._attribute(part), Mapping) for part in _MODULE_PARTS)
+    return all(isinstance(_attribute(value, part), Mapping) for part in _MODULE_PARTS)
+
+
+def _attribute(module: Opaque, name: str) -> Any:
+    """Return an attribute of a module; a graph module of torch.fx is given them."""
+    found = module._attribute(name)
+    if found is None and module.args and type(module.args[0]) is dict:
+        return module.args[0].get(name)
+    return found
 
 
 class _Budget:
@@ -70,12 +79,12 @@ def _parts(
     if script:
         found = tensors = list(module.attributes().items())
     else:
-        hidden = module._attribute("_non_persistent_buffers_set")
+        hidden = _attribute(module, "_non_persistent_buffers_set")
         skipped = hidden if isinstance(hidden, (set, frozenset)) else ()
-        buffers = module._attribute("_buffers").items()
-        tensors = list(module._attribute("_parameters").items())
+        buffers = _attribute(module, "_buffers").items()
+        tensors = list(_attribute(module, "_parameters").items())
         tensors += [(name, value) for name, value in buffers if name not in skipped]
-        found = list(module._attribute("_modules").items())
+        found = list(_attribute(module, "_modules").items())
     names = [name for name, _ in (*tensors, *found) if type(name) is str]
     budget.take(1 + len(names), len(prefix) * len(names) + sum(map(len, names)))
     children = [
@@ -94,7 +103,8 @@ def module_state_dict(module: Opaque) -> Tensors:
     """Return the flat state dict of one opaque module.
 
     Order and names are those of `Module.state_dict`: parameters, buffers that are not
-    marked as non-persistent, then each child under its name and a dot.
+    marked as non-persistent, then each child under its name and a dot. So are the
+    tensors: without the gradient of parameters, over the same memory.
 
     Raises:
         LimitExceededError: Shared modules would appear under too many names.
@@ -103,6 +113,7 @@ def module_state_dict(module: Opaque) -> Tensors:
     if not is_module(module):
         raise ValueError(f"{module.qualified_name} is not a module")
     flat: Tensors = {}
+    plain: dict[int, object] = {}  # a tied weight stays one tensor
     budget = _Budget()
     # (module, prefix, the modules it sits in), last in first out.
     waiting: list[tuple[Opaque, str, frozenset[int]]] = [(module, "", frozenset())]
@@ -111,10 +122,18 @@ def module_state_dict(module: Opaque) -> Tensors:
         if id(current) in above:
             raise ValueError(f"module {prefix!r} contains itself")
         tensors, children = _parts(current, prefix, budget)
-        flat.update(tensors)
+        for name, value in tensors:
+            if id(value) not in plain:
+                plain[id(value)] = _detached(value)
+            flat[name] = plain[id(value)]
         inside = above | {id(current)}
         waiting += [(child, name, inside) for name, child in reversed(children)]
     return flat
+
+
+def _detached(value: Any) -> object:
+    """Return a tensor without its gradient; anything else as it is."""
+    return value.detach() if hasattr(value, "detach") else value
 
 
 def state_dict(obj: object) -> Tensors:
@@ -123,7 +142,8 @@ def state_dict(obj: object) -> Tensors:
     Looks, in this order, for: a module (``obj`` itself, or an opaque one from
     ``safe_load(..., weights_only=False)``); a mapping of names to tensors; the same
     under "state_dict", "model_state_dict", "model", "net" or "module"; the only module
-    anywhere in the result.
+    anywhere in the result; the only state dict anywhere, by torch's mark or by names
+    with a dot.
 
     Args:
         obj: What `safe_load` returned, or a part of it.
@@ -134,6 +154,7 @@ def state_dict(obj: object) -> Tensors:
     Raises:
         ValueError: There is none, or there are several and none has a usual name; the
             message lists where they are, so that you can pass the one you mean.
+        LimitExceededError: Shared modules would appear under too many names.
 
     >>> weights = {"fc.weight": 1.0}
     >>> state_dict(Opaque("pkg.Net", state={"_parameters": weights, "_buffers": {},
@@ -148,33 +169,51 @@ def state_dict(obj: object) -> Tensors:
             found = _direct(obj[key]) if key in obj else None
             if found is not None:
                 return found
-    found_modules = _find_modules(obj)
-    if len(found_modules) == 1:
-        return module_state_dict(found_modules[0][0])
-    if not found_modules:
-        raise ValueError("no module and no mapping of names to tensors in here")
-    listed = [_written(place) for _, place in found_modules[:_MAX_LISTED]]
-    if len(found_modules) > _MAX_LISTED:
-        listed.append(f"and {len(found_modules) - _MAX_LISTED:,} more")
-    raise ValueError("several modules; pass one of them: " + ", ".join(listed))
+    for is_one in (is_module, _is_state_dict):
+        places = _find(obj, is_one)
+        if len(places) == 1:
+            return _direct(places[0][0]) or {}
+        if places:
+            listed = [_written(place) for _, place in places[:_MAX_LISTED]]
+            if len(places) > _MAX_LISTED:
+                listed.append(f"and {len(places) - _MAX_LISTED:,} more")
+            kind = "modules" if is_one is is_module else "mappings of names to tensors"
+            raise ValueError(f"several {kind}; pass one of them: {', '.join(listed)}")
+    raise ValueError("no module and no mapping of names to tensors in here")
 
 
 def _direct(obj: object) -> Tensors | None:
     """Return the state dict that a value itself is, if it is one."""
     if isinstance(obj, Opaque):
         return module_state_dict(obj) if is_module(obj) else None
-    if isinstance(obj, Mapping) and obj:
-        named = all(type(key) is str for key in obj)
-        if (
-            named
-            and any(_is_tensor(value) for value in obj.values())
-            and all(
-                _is_tensor(value) or key.endswith("_extra_state")
-                for key, value in obj.items()
-            )
-        ):
-            return dict(obj)
-    return None
+    if not isinstance(obj, Mapping) or not all(type(key) is str for key in obj):
+        return None
+    tensors = any(_is_tensor(value) for value in obj.values()) and all(
+        _is_tensor(value) or key.endswith("_extra_state") for key, value in obj.items()
+    )
+    return dict(obj) if tensors or _is_marked(obj) else None
+
+
+def _is_marked(value: object) -> bool:
+    """Say whether torch has marked a value as a state dict.
+
+    Those of quantised modules hold more than tensors.
+    """
+    return type(value) is OrderedDict and hasattr(value, "_metadata")
+
+
+def _is_state_dict(value: object) -> bool:
+    """Say whether a value is a state dict by its mark, or by names that lead to parts.
+
+    The slots of an optimiser and the states of generators are mappings of names to
+    tensors as well.
+    """
+    return (
+        not isinstance(value, Opaque)
+        and isinstance(value, Mapping)
+        and (_is_marked(value) or any("." in key for key in value if type(key) is str))
+        and _direct(value) is not None
+    )
 
 
 def _is_tensor(value: object) -> bool:
@@ -182,9 +221,9 @@ def _is_tensor(value: object) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def _find_modules(obj: object) -> list[tuple[Opaque, _Place]]:
-    """Return the outermost modules in a result, and where they are."""
-    found: list[tuple[Opaque, _Place]] = []
+def _find(obj: object, is_one: Callable[[object], bool]) -> list[tuple[object, _Place]]:
+    """Return the outermost values of a kind in a result, and where they are."""
+    found: list[tuple[object, _Place]] = []
     waiting: list[tuple[object, _Place]] = [(obj, None)]
     seen: set[int] = set()
     while waiting and len(seen) < _MAX_SEARCHED:
@@ -192,7 +231,7 @@ def _find_modules(obj: object) -> list[tuple[Opaque, _Place]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, Opaque) and is_module(value):
+        if is_one(value):
             found.append((value, place))
             continue
         items: list[tuple[object, object]] = []

@@ -47,6 +47,7 @@ MODULES = {
     "spectral norm": lambda: nn.utils.spectral_norm(nn.Linear(2, 2)),
     "attention": lambda: nn.MultiheadAttention(4, 2),
     "no weights": nn.ReLU,
+    "graph": lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU())),
 }
 
 
@@ -66,13 +67,18 @@ def test_it_equals_the_modules_own(name, new):
         for key, tensor in expected.items():
             assert torch.equal(weights[key], tensor), key
             assert weights[key].dtype is tensor.dtype
+            assert type(weights[key]) is torch.Tensor
+            assert not weights[key].requires_grad
     module.load_state_dict(got.state_dict())
 
 
 def test_tied_weights_are_one_tensor():
     """As they were in the module."""
-    weights = state_dict(safe_load(saved(Net()), weights_only=False))
+    got = safe_load(saved(Net()), weights_only=False)
+    weights = state_dict(got)
     assert weights["tied.weight"] is weights["second.weight"]
+    weights["scale"].fill_(5)
+    assert got["_parameters"]["scale"].item() == 5
 
 
 def test_non_persistent_buffers_are_left_out():
@@ -97,6 +103,12 @@ PLACES = {
     "trainer": {"model_state_dict": WEIGHTS, "optimizer_state_dict": {"state": {}}},
     "net": {"net": WEIGHTS, "acc": 0.5},
     "parallel": {"module": WEIGHTS},
+    "a name of its own": {"params_ema": WEIGHTS, "rng": {"cpu": torch.ones(1)}},
+    "deeper": {"model": {"cfg": {"a": 1}, "state_dict": WEIGHTS}},
+    "beside an optimiser": {
+        "network": WEIGHTS,
+        "opt": {"state": {0: {"exp_avg": torch.ones(2)}}},
+    },
 }
 
 
@@ -132,7 +144,31 @@ def test_several_modules_are_listed_so_that_one_can_be_chosen():
     assert list(state_dict(value["encoder"])) == ["weight", "bias"]
 
 
-@pytest.mark.parametrize("value", [{}, [], None, {"a": 1}, Opaque("a.B"), 5])
+def test_several_state_dicts_are_listed_so_that_one_can_be_chosen():
+    """Which of them is meant, nobody but the caller can know."""
+    with pytest.raises(ValueError) as caught:
+        state_dict(safe_load(saved({"params": WEIGHTS, "params_ema": dict(WEIGHTS)})))
+    assert str(caught.value) == (
+        "several mappings of names to tensors; pass one of them:"
+        " ['params'], ['params_ema']"
+    )
+
+
+def test_what_torch_has_marked_as_a_state_dict_is_one():
+    """Whatever it holds: those of quantised modules hold scales and dtypes."""
+    value = nn.Linear(2, 2).state_dict()
+    value["scale"], value["dtype"] = 0.5, torch.qint8
+    for place in (value, {"any": [value]}):
+        got = state_dict(safe_load(saved(place)))
+        assert list(got) == ["weight", "bias", "scale", "dtype"]
+        assert (got["scale"], got["dtype"]) == (0.5, torch.qint8)
+
+
+OPTIMISER = {"state": {0: {"exp_avg": torch.ones(2), "step": torch.ones(())}}}
+NOTHING = [{}, [], None, {"a": 1}, Opaque("a.B"), 5, {"rng": {"cpu": torch.ones(1)}}]
+
+
+@pytest.mark.parametrize("value", [*NOTHING, OPTIMISER])
 def test_nothing_to_be_found_is_said(value):
     """A `ValueError`: it is a question about a value, not about a file."""
     with pytest.raises(ValueError, match="no module and no mapping"):
