@@ -38,7 +38,7 @@ def safe_load(
 
     Args:
         f: A path, bytes, or a binary file object. A seekable file object is read from
-            where it stands and left behind what was read.
+            where it stands and left behind what was read, after an error where it was.
         map_location: As in `torch.load`.
         pickle_module: Accepted so that a rename is enough; never used.
         weights_only: None or True refuses globals outside the allowlist. False never
@@ -69,6 +69,8 @@ def safe_load(
 
     del pickle_module
     encoding, errors = _text_arguments(pickle_load_args)
+    if verify_checksums not in (True, False, "all"):
+        raise TypeError("verify_checksums is True, False or 'all'")
     if mmap and not isinstance(f, (str, os.PathLike)):
         raise ValueError("mmap=True needs the path of a file")
     limits = DEFAULT_LIMITS if limits is None else limits

@@ -9,6 +9,8 @@ Rules:
    `Source.private_map`, is made only for a caller who asked for it.
 3. A length is checked against the bytes that are there before anything is allocated.
 4. A file object is read from its current position on; nothing before it is touched.
+   One that can be moved is back there unless `finish` moves it: after an error a
+   second call reads the same bytes.
 """
 
 from __future__ import annotations
@@ -151,6 +153,11 @@ class _MemorySource(Source):
     def finish(self, consumed: int) -> None:
         if self._file is not None:
             self._file.seek(self._start + consumed)
+            self._file = None
+
+    def close(self) -> None:
+        # Only now: a compressed file would start all over again.
+        self.finish(0)
 
 
 class _FileSource(Source):

@@ -488,3 +488,26 @@ def test_flipped_bytes_are_noticed_where_torch_is_silent():
         safe_load(bytes(data))
     assert caught.value.record.endswith("/data/0")
     assert safe_load(bytes(data), verify_checksums=False)[5] == 5 ^ 0x40
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "stream"])
+@pytest.mark.parametrize("kind", ["memory", "file", "gzip"])
+def test_a_file_that_is_refused_is_left_where_it_stood(kind, new, tmp_path):
+    """So that a second call with `weights_only=False` reads the same bytes."""
+    data = b"before" + saved(Colour.RED, new=new)
+    path = tmp_path / "value.pt"
+    path.write_bytes(gzip.compress(data) if kind == "gzip" else data)
+    opened = {
+        "memory": lambda: io.BytesIO(data),
+        "file": lambda: path.open("rb"),
+        "gzip": lambda: gzip.open(path),
+    }[kind]
+    with opened() as file:
+        file.seek(6)
+        with pytest.raises(safemodel.ForbiddenGlobalError):
+            safe_load(file)
+        assert file.tell() == 6
+        safemodel.inspect_file(file)
+        assert file.tell() == 6
+        assert safe_load(file, weights_only=False).args == ("red",)
+        assert not file.read()

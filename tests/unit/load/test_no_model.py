@@ -110,6 +110,8 @@ def test_a_missing_file_is_the_systems_error(tmp_path):
         {"weights_only": 1.5},
         {"unknown": 1},
         {"map_location": 3},
+        {"verify_checksums": "yes"},
+        {"verify_checksums": None},
     ],
 )
 def test_misuse_is_a_type_error(arguments, tmp_path):
