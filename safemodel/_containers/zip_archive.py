@@ -8,7 +8,8 @@ twice must agree, and every byte must belong to exactly one thing:
 - C4 Records lie in the order of the directory, start where the one before ends, and
   the directory follows the last one.
 - C5 Flags: data descriptor, UTF-8, the deflate levels. C10 Nothing encrypted.
-- C6 The CRC-32 of a record is compared when it is read (`Record.read`).
+- C6 The CRC-32 of a record is compared when it is read (`Record.read`). An archive all
+  of whose CRC-32 are zero has none: torch writes such if asked to save that time.
 - C7, C8 No two equal names, also after case folding and NFC.
 - C9 Methods: stored and deflated.
 - C11 An archive within an archive is a record like any other.
@@ -126,6 +127,9 @@ def _read(source: Source, limits: Limits) -> ZipArchive:
         records = {
             name: record for name, record in records.items() if not _is_folder(name)
         }
+    if not any(record.crc32 for record in records.values()):
+        for record in records.values():
+            record.crc32 = None
     return ZipArchive(records=records, comment=directory.comment, anomalies=[])
 
 

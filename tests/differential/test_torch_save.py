@@ -17,6 +17,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import torch.utils.serialization
 
 import safemodel
 from safemodel import safe_load
@@ -476,6 +477,15 @@ def test_what_comes_back_can_be_used_changed_and_saved_again(mmap, tmp_path):
         tensor.zero_()
     assert path.read_bytes() == before
     assert_same(got, safe_load(saved(got)))
+
+
+def test_an_archive_may_be_without_checksums():
+    """torch leaves them out on request: each of them is zero."""
+    with torch.utils.serialization.config.patch("save.compute_crc32", False):
+        data = saved(values.tied())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert not any(member.CRC for member in archive.infolist())
+    assert_same(values.tied(), safe_load(data, verify_checksums="all"))
 
 
 def test_flipped_bytes_are_noticed_where_torch_is_silent():
