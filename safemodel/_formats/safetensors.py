@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from safemodel._containers.source import Source
     from safemodel._formats.reading import Reading
 
+_PAIRED = "F4"
 DTYPES = {
     "BOOL": ("bool", 1),
     "U8": ("uint8", 1),
@@ -32,6 +33,7 @@ DTYPES = {
     "F8_E8M0": ("float8_e8m0fnu", 1),
     "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
     "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+    _PAIRED: ("float4_e2m1fn_x2", 1),
 }
 
 
@@ -40,13 +42,9 @@ def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> obje
     entries, _ = read_safetensors(source, limits=reading.limits)
     tensors: dict[str, object] = {}
     storages: list[StorageSpec] = []
-    for name, dtype, shape, _, _, record in entries:
-        known = DTYPES.get(dtype)
-        if known is None:
-            raise UnsupportedFormatError(
-                f"tensor {quote(name)} has dtype {quote(dtype)}, which torch lacks"
-            )
-        torch_dtype, itemsize = known
+    for name, dtype, axes, _, _, record in entries:
+        shape = _in_pairs(name, axes) if dtype == _PAIRED else axes
+        torch_dtype, itemsize = DTYPES[dtype]
         numel = record.size // itemsize
         storage = StorageSpec(name, torch_dtype, itemsize, numel, record)
         stride, step = [], 1
@@ -61,3 +59,12 @@ def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> obje
     reading.check.add_storages(storages, prefix)
     reading.check.add_specs(tensors.values())  # type: ignore[arg-type]
     return tensors
+
+
+def _in_pairs(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of four-bit numbers as torch has them: two an element."""
+    if not shape or shape[-1] % 2:
+        raise UnsupportedFormatError(
+            f"tensor {quote(name)} has rows of an odd number of F4, which torch lacks"
+        )
+    return (*shape[:-1], shape[-1] // 2)

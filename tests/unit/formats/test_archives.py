@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from safemodel._containers.safetensors_file import ITEM_BITS
 from safemodel._formats.safetensors import DTYPES
 from safemodel.errors import (
     ForbiddenGlobalError,
@@ -176,7 +177,8 @@ def entry(dtype: str, shape: list[int], size: int) -> dict[str, object]:
 def test_every_dtype_of_safetensors_is_one_of_torch(read, dtype):
     """With its size, and a contiguous view over a storage of its own."""
     name, itemsize = DTYPES[dtype]
-    loaded = read(safetensors(w=entry(dtype, [2, 3], 6 * itemsize)))
+    width = 6 if dtype == "F4" else 3
+    loaded = read(safetensors(w=entry(dtype, [2, width], 6 * itemsize)))
     spec = loaded.root["w"]
     assert (spec.dtype, spec.shape, spec.stride, spec.offset) == (
         name, (2, 3), (3, 1), 0,
@@ -194,11 +196,18 @@ def test_an_axis_of_no_length_has_strides_of_one(read, shape, stride):
     assert (spec.shape, spec.stride) == (tuple(shape), stride)
 
 
-def test_a_dtype_that_torch_lacks_is_not_supported(read):
-    """Although the format has it."""
+def test_every_dtype_of_the_format_that_fills_bytes_has_its_twin():
+    """So that looking one up cannot fail."""
+    assert DTYPES.keys() == ITEM_BITS.keys()
+
+
+def test_half_a_pair_of_small_numbers_is_not_supported(read):
+    """The format has rows of three four-bit numbers; torch has pairs of them."""
     with pytest.raises(UnsupportedFormatError) as caught:
-        read(safetensors(w=entry("F4", [2], 1)))
-    assert caught.value.what == "tensor w has dtype F4, which torch lacks"
+        read(safetensors(w=entry("F4", [2, 3], 3)))
+    assert caught.value.what == (
+        "tensor w has rows of an odd number of F4, which torch lacks"
+    )
 
 
 def test_the_axes_of_safetensors_are_counted(read):
