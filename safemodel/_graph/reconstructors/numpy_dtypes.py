@@ -7,7 +7,8 @@ Rules:
 2. Fields lie inside their dtype; sizes are below 2**31, as numpy's are.
 3. Dtypes within dtypes are counted as if written out in full, and that is at most the
    file's size: shared fields could double at each level.
-4. Metadata is refused: it may hold any object.
+4. Metadata is dropped: numpy never looks at it. A class of somebody else's that
+   stands for a dtype is for the policy, as is an array of such elements.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from safemodel._graph.reconstructors.common import (
     arguments,
     global_name,
     integer,
+    ref_name,
     text,
     unedited,
 )
-from safemodel._unpickle.nodes import UNCHECKED, Call
+from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
 from safemodel.errors import LimitExceededError, quote
 
 _SIZE_END = 1 << 31
@@ -45,6 +47,7 @@ UNITS = frozenset(
     ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 )
 _ALIGNED = 0x80
+_RECORD = ("numpy", "record")
 
 _CLASSES = {
     "bool_": "|b1", "bool": "|b1", "int8": "|i1", "int16": "<i2", "int32": "<i4",
@@ -74,6 +77,10 @@ def simple_dtype(descr: str) -> NumpyDTypeSpec:
 def check_dtype(call: Call, ctx: CheckContext) -> object:
     """numpy.dtype(text[, align, copy]) and its state."""
     unedited(call, ctx)
+    kind = call.args[0] if call.args else None
+    name = global_name(kind)
+    if type(kind) is GlobalRef and name != _RECORD and name not in VALUES:
+        return ctx.opaque_or_refuse(call, ref_name(kind))
     code = _code(call, ctx)
     state = call.state
     if state is UNCHECKED:
@@ -94,7 +101,7 @@ def _code(call: Call, ctx: CheckContext) -> str:
     for switch in flags:
         if type(switch) not in (bool, int) or switch not in (0, 1):
             ctx.refuse(call, "align or copy is not a flag")
-    if global_name(value) == ("numpy", "record"):
+    if global_name(value) == _RECORD:
         return "V0"
     code = text(value, call, ctx, "the dtype")
     if code not in FIXED and not FLEXIBLE.fullmatch(code):
@@ -143,14 +150,14 @@ def _from_state(
 
 
 def _metadata(code: str, value: object, call: Call, ctx: CheckContext) -> str:
-    """Return the unit of a date dtype as text; refuse all else (rule 4)."""
-    if code not in ("M8", "m8"):
-        if value is not None and value != {}:
-            ctx.refuse(call, "it has metadata")
-        return ""
+    """Return the unit of a date dtype as text; nothing else is read (rule 4)."""
     if value is None:
         return ""
-    if type(value) is not tuple or len(value) != 2 or value[0] not in (None, {}):
+    if code not in ("M8", "m8"):
+        if type(value) is not dict:
+            ctx.refuse(call, "its metadata is not a dictionary")
+        return ""
+    if type(value) is not tuple or len(value) != 2:
         ctx.refuse(call, "its metadata is not that of a date")
     parts = value[1]
     if type(parts) is not tuple or len(parts) not in (2, 4):
@@ -244,7 +251,7 @@ CALLS: Table = {
     ("numpy", "dtype"): Entry(
         check_dtype,
         "numpy.dtype",
-        "a kind and size numpy has, fields inside it, no metadata",
+        "a kind and size numpy has, fields inside it; metadata dropped",
     )
 }
 

@@ -19,7 +19,7 @@ from safemodel._graph.array_specs import (
     ObjectArraySpec,
     ScalarSpec,
 )
-from safemodel._graph.composite_specs import MappingSpec
+from safemodel._graph.composite_specs import MappingSpec, OpaqueSpec
 from safemodel._graph.reconstructors.common import (
     INDEX_END,
     CheckContext,
@@ -67,12 +67,22 @@ def _shape(value: object, call: Call, ctx: CheckContext) -> tuple[tuple[int, ...
     return shape, (0 if 0 in shape else product)
 
 
-def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec:
-    """Return the dtype of an array."""
+def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | OpaqueSpec:
+    """Return the dtype of an array; it is opaque where the class is not numpy's."""
     spec = ctx.value_of(value, call)
+    if type(spec) is OpaqueSpec:
+        return spec
     if type(spec) is not NumpyDTypeSpec:
         ctx.refuse(call, "its dtype is not a numpy.dtype")
     return spec
+
+
+def _of_other(dtype: OpaqueSpec, name: str, call: Call, ctx: CheckContext) -> object:
+    """Return what stands for elements of a class that is not numpy's."""
+    made = ctx.opaque_or_refuse(call, dtype.name)
+    if type(made) is OpaqueSpec:
+        made.name = name
+    return made
 
 
 def _plain_array(
@@ -136,6 +146,8 @@ def check_reconstruct(call: Call, ctx: CheckContext) -> object:
         state = state[1:]
     size, descr, fortran, data = state
     dtype = _dtype(descr, call, ctx)
+    if isinstance(dtype, OpaqueSpec):
+        return _of_other(dtype, "numpy.ndarray", call, ctx)
     if type(fortran) not in (bool, int) or fortran not in (0, 1):
         ctx.refuse(call, "the order is not a flag")
     layout = (size, fortran == 1)
@@ -150,6 +162,8 @@ def check_frombuffer(call: Call, ctx: CheckContext) -> object:
     if order not in ("C", "F"):
         ctx.refuse(call, "the order is neither C nor F")
     dtype = _dtype(descr, call, ctx)
+    if isinstance(dtype, OpaqueSpec):
+        return _of_other(dtype, "numpy.ndarray", call, ctx)
     return _plain_array(dtype, data, (shape, order == "F"), call, ctx)
 
 
@@ -157,6 +171,8 @@ def check_scalar(call: Call, ctx: CheckContext) -> object:
     """scalar(dtype, bytes); rule 3."""
     descr, *rest = only_arguments(call, ctx, 1, 2)
     dtype = _dtype(descr, call, ctx)
+    if isinstance(dtype, OpaqueSpec):
+        return _of_other(dtype, "numpy.generic", call, ctx)
     if dtype.has_objects:
         ctx.refuse(call, "bytes are read as objects")
     data = raw(rest[0], call, ctx, "its data") if rest else b""

@@ -206,3 +206,45 @@ def test_a_defaultdict_of_another_factory_keeps_its_items():
         got = safe_load(data, weights_only=False)
         assert got.qualified_name == "collections.defaultdict"
         assert (dict(got), got.args[0].qualified_name) == ({1: [2]}, name)
+
+
+DTYPE = Made(
+    "numpy.dtype",
+    (Global("ml_dtypes.bfloat16"), False, True),
+    state=(3, "<", None, None, None, 2, 2, 0),
+    new=False,
+)
+OTHER_ELEMENTS = {
+    "array": (
+        "numpy.ndarray",
+        Made(
+            "numpy._core.multiarray._reconstruct",
+            (Global("numpy.ndarray"), (0,), b"b"),
+            state=(1, (2,), DTYPE, False, b"abcd"),
+            new=False,
+        ),
+    ),
+    "array of protocol 5": (
+        "numpy.ndarray",
+        Made("numpy._core.numeric._frombuffer", (b"abcd", DTYPE, (2,), "C"), new=False),
+    ),
+    "scalar": (
+        "numpy.generic",
+        Made("numpy._core.multiarray.scalar", (DTYPE, b"ab"), new=False),
+    ),
+    "dtype": ("ml_dtypes.bfloat16", DTYPE),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_ELEMENTS)
+def test_arrays_of_other_peoples_dtypes_are_opaque_with_their_bytes(kind):
+    """Numbers that numpy itself does not have; the rest of the file opens."""
+    name, value = OTHER_ELEMENTS[kind]
+    data = assemble({"a": value, "epoch": 3}, 4)
+    with pytest.raises(safemodel.ForbiddenGlobalError) as caught:
+        safe_load(data)
+    assert [found[:2] for found in caught.value.globals] == [("ml_dtypes", "bfloat16")]
+    got = safe_load(data, weights_only=False)
+    assert (got["a"].qualified_name, got["epoch"]) == (name, 3)
+    if kind == "array":
+        assert (got["a"].state[1], got["a"].state[4]) == ((2,), b"abcd")

@@ -55,7 +55,7 @@ def test_a_code_that_numpy_does_not_write_is_refused(file, code):
         (3, "x", None, None, None, -1, -1, 0),
         (3, "<", None, None, None, -1, -1),
         (3, "<", None, ("a",), {}, -1, -1, 0),
-        (4, "<", None, None, None, -1, -1, 0, {"h5": 1}),
+        (4, "<", None, None, None, -1, -1, 0, "h5"),
         (3, "<", None, None, None, -1, 1 << 31, 0),
         None,
         {},
@@ -67,9 +67,10 @@ def test_a_state_that_disagrees_is_refused(file, state):
         file.check("numpy.dtype", "f4", False, True, state=state)
 
 
-def test_empty_metadata_is_none(file):
-    """Version 4 with nothing in it."""
-    state = (4, "<", None, None, None, -1, -1, 0, {})
+@pytest.mark.parametrize("metadata", [{}, {"vlen": "str"}])
+def test_metadata_is_dropped(file, metadata):
+    """Version 4; h5py marks texts with it."""
+    state = (4, "<", None, None, None, -1, -1, 0, metadata)
 
     assert file.check("numpy.dtype", "f4", False, True, state=state).descr == "<f4"
 
@@ -100,7 +101,7 @@ def test_a_unit_written_by_protocol_2(file):
 
 @pytest.mark.parametrize(
     "metadata",
-    [({"a": 1}, ("s", 1, 1, 1)), (None, ("eval", 1, 1, 1)), (None, ("s", 0, 1, 1)),
+    [({"a": 1}, ("s", 1, 1, 1), 2), (None, ("eval", 1, 1, 1)), (None, ("s", 0, 1, 1)),
      (None, ("s", 1, 2, 1)), (None, "s"), "s"],
 )  # fmt: skip
 def test_a_date_of_another_unit_is_refused(file, metadata):
