@@ -2,7 +2,8 @@
 
 The pickles are: a magic number, the protocol version, facts about the writing
 machine, the object, and the keys of the storages in the order in which they follow.
-Each storage is a 64-bit count of elements and the elements.
+Each storage is a 64-bit count of elements and the elements, both little-endian: a
+big-endian machine turned them round, and says what it is in facts that nobody needs.
 
 Rules:
 
@@ -55,12 +56,12 @@ def read_legacy(reading: Reading, source: Source, prefix: str) -> tuple[object, 
             )
         values.append(header.root)
         position = header.end
-    big_endian = _check_header(values)
+    _check_header(values)
     pickle = stream.parse(position)
     keys, end = _keys(stream, pickle.end)
     records, end = _storages(source, pickle, keys, end)
 
-    table = StorageTable(records.get, record=prefix, big_endian=big_endian)
+    table = StorageTable(records.get, record=prefix)
 
     def resolve(ref: PersistentRef) -> object:
         return _module_class(ref) or table.resolve(ref)
@@ -73,15 +74,14 @@ def read_legacy(reading: Reading, source: Source, prefix: str) -> tuple[object, 
     return value, end
 
 
-def _check_header(values: list[Any]) -> bool:
-    """Rule 1; return whether the storages are big-endian."""
+def _check_header(values: list[Any]) -> None:
+    """Rule 1."""
     # The first one is the magic number: `sniff` has compared it byte for byte.
     _, version, facts = values
     if type(version) is not int or version != PROTOCOL_VERSION:
         raise UnsupportedFormatError(f"torch stream of version {quote(version)}")
     if type(facts) is not dict:
         raise MalformedFileError("the third pickle is not a dictionary")
-    return facts.get("little_endian", facts.get(b"little_endian", True)) is False
 
 
 def _keys(stream: PickleStream, start: int) -> tuple[list[str], int]:
