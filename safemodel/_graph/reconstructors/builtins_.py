@@ -164,8 +164,9 @@ def check_defaultdict(call: Call, ctx: CheckContext) -> object:
 def _other_factory(name: str, call: Call, ctx: CheckContext) -> object:
     """Refuse the factory by its name; what is opaque is the defaultdict."""
     made = ctx.opaque_or_refuse(call, name)
-    if type(made) is OpaqueSpec:
-        made.name = "collections.defaultdict"
+    if type(made) is not OpaqueSpec:
+        ctx.refuse(call, "its factory is a class of the caller's")
+    made.name = "collections.defaultdict"
     return made
 
 

@@ -77,12 +77,13 @@ def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | Opa
     return spec
 
 
-def _of_other(dtype: OpaqueSpec, name: str, call: Call, ctx: CheckContext) -> object:
-    """Return what stands for elements of a class that is not numpy's."""
-    made = ctx.opaque_or_refuse(call, dtype.name)
-    if type(made) is OpaqueSpec:
-        made.name = name
-    return made
+def _of_other(name: str, call: Call) -> OpaqueSpec:
+    """Return what stands for elements of a class that is not numpy's.
+
+    Its dtype is opaque: that class has been refused already, or may be named.
+    """
+    state = None if call.state is UNCHECKED else call.state
+    return OpaqueSpec(name, call.args, state=state)
 
 
 def _plain_array(
@@ -147,7 +148,7 @@ def check_reconstruct(call: Call, ctx: CheckContext) -> object:
     size, descr, fortran, data = state
     dtype = _dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other(dtype, "numpy.ndarray", call, ctx)
+        return _of_other("numpy.ndarray", call)
     if type(fortran) not in (bool, int) or fortran not in (0, 1):
         ctx.refuse(call, "the order is not a flag")
     layout = (size, fortran == 1)
@@ -163,7 +164,7 @@ def check_frombuffer(call: Call, ctx: CheckContext) -> object:
         ctx.refuse(call, "the order is neither C nor F")
     dtype = _dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other(dtype, "numpy.ndarray", call, ctx)
+        return _of_other("numpy.ndarray", call)
     return _plain_array(dtype, data, (shape, order == "F"), call, ctx)
 
 
@@ -172,7 +173,7 @@ def check_scalar(call: Call, ctx: CheckContext) -> object:
     descr, *rest = only_arguments(call, ctx, 1, 2)
     dtype = _dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other(dtype, "numpy.generic", call, ctx)
+        return _of_other("numpy.generic", call)
     if dtype.has_objects:
         ctx.refuse(call, "bytes are read as objects")
     data = raw(rest[0], call, ctx, "its data") if rest else b""

@@ -208,6 +208,15 @@ def test_a_defaultdict_of_another_factory_keeps_its_items():
         assert (dict(got), got.args[0].qualified_name) == ({1: [2]}, name)
 
 
+def test_a_class_of_the_callers_is_no_factory():
+    """Its reconstructor makes an object of data; there is none for a missing key."""
+    policy = safemodel.Policy().with_extra({"torch.Tensor": lambda *_: None})
+    data = pickle.dumps(collections.defaultdict(torch.Tensor, {1: [2]}))
+    with pytest.raises(safemodel.ForbiddenCallError) as caught:
+        safe_load(data, policy=policy)
+    assert caught.value.reason == "its factory is a class of the caller's"
+
+
 DTYPE = Made(
     "numpy.dtype",
     (Global("ml_dtypes.bfloat16"), False, True),
