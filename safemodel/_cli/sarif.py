@@ -1,12 +1,26 @@
-"""Reports as SARIF 2.1.0, the format code-scanning services read."""
+"""Reports as SARIF 2.1.0, the format code-scanning services read.
+
+Rules, beyond what the schema asks for (GitHub's code scanning does):
+
+1. A rule has a short and a full description and a help text.
+2. Paths are URIs, percent-encoded, and relative to the folder the scan was started in
+   wherever they lie below it.
+3. A result has one location and a fingerprint that survives other changes to the file:
+   what was found and where, but not at which byte.
+4. The message says where, since services that do not know bytes show nothing else. A
+   line and a column of a binary file beside its byte would be invalid SARIF (3.30.4).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote as quote_uri
 
+from safemodel._cli.summary import is_other
 from safemodel._cli.text import place, shown, what
 from safemodel.reports import Severity, Status
 
@@ -19,6 +33,12 @@ _LEVELS = {
     Severity.WARNING: "warning",
     Severity.DANGER: "error",
 }
+_BASE = "%SRCROOT%"
+_HELP = (
+    "Do not open the file with pickle or torch.load before you know why it has this."
+    " `safemodel inspect FILE` shows what the file holds, and"
+    " safe_load(FILE, weights_only=False) gives its data and runs nothing."
+)
 RULES = {
     "forbidden-global": "A pickle names a global outside the allowlist.",
     "inert-global": "A pickle that safe_load never reads names a global.",
@@ -48,28 +68,42 @@ class SarifOutput:
         self._results: list[dict[str, Any]] = []
         self._notifications: list[dict[str, Any]] = []
         self._index = {code: at for at, code in enumerate(RULES)}
+        self._here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - as text
 
     def add(self, report: FileReport) -> None:
-        """Take a report."""
-        uri = _uri(report.path)
+        """Take a report; of what lies beside models, a code scan has nothing to say."""
+        if is_other(report):
+            return
+        file = _artifact(report.path, self._here)
         if report.status is Status.UNREADABLE:
             self._notifications.append(
                 {
                     "level": "error",
                     "message": {"text": f"cannot be read: {report.read_error}"},
-                    "locations": [_location(uri)],
+                    "locations": [_location(file)],
                 }
             )
-        self._results += [self._result(finding, uri) for finding in report.findings]
+        alike: Counter[str] = Counter()
+        for finding in report.findings:
+            digest = _digest(finding)
+            alike[digest] += 1
+            fingerprint = f"{digest}:{alike[digest]}"
+            self._results.append(self._result(finding, file, fingerprint))
 
-    def _result(self, finding: Finding, uri: str) -> dict[str, Any]:
+    def _result(
+        self, finding: Finding, file: dict[str, str], fingerprint: str
+    ) -> dict[str, Any]:
         """Return one finding as a result."""
+        where = f"{place(finding)} {finding.opcode}".strip()
+        said = what(finding) + f" [{where}]" * bool(where)
         return {
             "ruleId": finding.code,
             "ruleIndex": self._index[finding.code],
             "level": _LEVELS[finding.severity],
-            "message": {"text": shown(what(finding))},
-            "locations": [_location(uri, finding)],
+            "message": {"text": shown(said)},
+            "locations": [_location(file, finding)],
+            # The one name GitHub looks at; it says line for what has none.
+            "partialFingerprints": {"primaryLocationLineHash": fingerprint},
             "properties": {
                 key: value
                 for key, value in finding.to_dict().items()
@@ -82,10 +116,7 @@ class SarifOutput:
         """Write the document."""
         from safemodel import __version__
 
-        rules = [
-            {"id": code, "shortDescription": {"text": text}}
-            for code, text in RULES.items()
-        ]
+        rules = [_rule(code, text) for code, text in RULES.items()]
         driver = {"name": "safemodel", "version": __version__, "rules": rules}
         invocation = {
             # False only where the tool could not do its work on some file.
@@ -99,6 +130,9 @@ class SarifOutput:
                 {
                     "tool": {"driver": driver},
                     "columnKind": "unicodeCodePoints",
+                    "originalUriBaseIds": {
+                        _BASE: {"description": {"text": "Where the scan was started."}}
+                    },
                     "invocations": [invocation],
                     "results": self._results,
                 }
@@ -108,15 +142,37 @@ class SarifOutput:
         self._file.write("\n")
 
 
-def _uri(path: str) -> str:
-    """Return a path as a URI reference, relative where the path is."""
-    uri = quote_uri(os.fsencode(path).replace(os.sep.encode(), b"/"))
-    return f"file://{uri}" if uri.startswith("/") else uri
+def _rule(code: str, text: str) -> dict[str, Any]:
+    """Return the description of a kind of finding."""
+    return {
+        "id": code,
+        "shortDescription": {"text": text},
+        "fullDescription": {"text": text},
+        "help": {"text": f"{text} {_HELP}"},
+        "properties": {"tags": ["security"]},
+    }
 
 
-def _location(uri: str, finding: Finding | None = None) -> dict[str, Any]:
+def _artifact(path: str, here: str) -> dict[str, str]:
+    """Return a path as a location, relative to a folder if it lies below (rule 2)."""
+    path = path.removeprefix(here)
+    steps = [step for step in path.split("/") if step not in ("", ".")]
+    uri = quote_uri(os.fsencode("/".join(steps)))
+    if path.startswith("/"):
+        return {"uri": f"file:///{uri}"}
+    return {"uri": uri, "uriBaseId": _BASE}
+
+
+def _digest(finding: Finding) -> str:
+    """Return what stays the same when other parts of the file change (rule 3)."""
+    known = (finding.code, finding.record, finding.name, finding.arguments)
+    said = finding.message if not finding.name else ""
+    return sha256(json.dumps((*known, said)).encode()).hexdigest()[:16]
+
+
+def _location(file: dict[str, str], finding: Finding | None = None) -> dict[str, Any]:
     """Return where something is: the file, and the record in it."""
-    physical: dict[str, Any] = {"artifactLocation": {"uri": uri}}
+    physical: dict[str, Any] = {"artifactLocation": file}
     location: dict[str, Any] = {"physicalLocation": physical}
     if finding is not None and finding.record:
         location["logicalLocations"] = [{"fullyQualifiedName": place(finding)}]
