@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from safemodel._cli import cmd_inspect, cmd_scan
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _VERBS = (cmd_scan, cmd_inspect)
-USAGE_ERROR = 2
+_CANNOT_WRITE = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
@@ -59,14 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for those of the process.
     """
     options = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of files may hold what the encoding of the terminal does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left. What Python still holds for them must not
-        # raise again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has left.
+        _forget_output()
         return _BROKEN_PIPE
+    except OSError as error:
+        # Files have reports for what happens to them; this is our own output.
+        _forget_output()
+        sys.stderr.write(f"safemodel: cannot write: {error.strerror or error}\n")
+        return _CANNOT_WRITE
     return code
+
+
+def _forget_output() -> None:
+    """Make sure that what Python still holds is not an error again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

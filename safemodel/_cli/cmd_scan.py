@@ -18,7 +18,7 @@ exit codes:
   0  no file is refused
   1  safe_load refuses a file: it asks for something that is not allowed, or is broken
   2  no file is refused, but one could not be read or is of a format that is not read
-     (other files in a folder, such as a README or an image, do not count)
+     (what lies beside models, such as a README or an image, does not count)
 """
 
 
@@ -70,23 +70,25 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _positive(text: str) -> int:
     """Return a positive number; argparse reports anything else."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be positive")
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Scan; return the exit code."""
+    from safemodel._cli.interrupts import interrupts_count
     from safemodel._cli.summary import Tally
 
     tally = Tally()
     output = _output(options)
     progress, finish = _progress()
     try:
-        for report in _reports(options, progress):
-            tally.add(report)
-            output.add(report)
+        with interrupts_count() as check_interrupt:
+            for report in _reports(options, progress):
+                check_interrupt()
+                tally.add(report)
+                output.add(report)
     finally:
         finish()
     output.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safemodel._cli.text import shown, what, worth_showing
+from safemodel._cli.text import finding_line, shown, worth_showing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +58,7 @@ def inspect_lines(report: FileReport) -> Iterator[str]:
     findings, more = worth_showing(report, verbose=False)
     if findings:
         yield "\nfindings"
-        for finding in findings:
-            yield f"  {finding.severity.value:<8}{shown(what(finding))}"
+        yield from map(finding_line, findings)
         if more:
             yield f"  ... {more:,} more; --json lists all"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safemodel.reports import FileReport, Status
+from safemodel.reports import FileReport, Severity, Status
 
 CLEAN, REFUSED, UNREADABLE = 0, 1, 2
 _PLAIN = (
@@ -10,14 +10,31 @@ _PLAIN = (
     "a script", "a Python script", "Python source", "a PNG image", "a JPEG image",
     "a GIF image", "a WebP image", "a PDF document", "JSON text",
 )  # fmt: skip
+_MODEL_NAMES = (
+    ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".npy", ".npz", ".safetensors",
+    ".jit", ".ptl", ".joblib",
+)  # fmt: skip
 
 
 def is_other(report: FileReport) -> bool:
     """Tell whether a file is one that lies beside models: text, pictures, JSON.
 
-    Nobody would open it as a model, so it does not count as one that was not read.
+    Nobody would open it as a model, so it does not count as one that was not read. What
+    is called like a model does: a page that was saved as ``model.pt`` is a download
+    that failed.
     """
-    return report.status is Status.UNSUPPORTED and report.format.startswith(_PLAIN)
+    return (
+        report.status is Status.UNSUPPORTED
+        and report.format.startswith(_PLAIN)
+        and not report.path.lower().endswith(_MODEL_NAMES)
+    )
+
+
+def is_danger(report: FileReport) -> bool:
+    """Tell whether a file is refused and would have run what is known to do harm."""
+    return report.status is Status.REFUSED and any(
+        finding.severity is Severity.DANGER for finding in report.findings
+    )
 
 
 class Tally:
@@ -26,7 +43,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.others = 0
-        self._named_others = 0
+        self.dangers = 0
 
     def add(self, report: FileReport) -> None:
         """Count a report."""
@@ -34,6 +51,7 @@ class Tally:
             self.others += 1
         else:
             self.counts[report.status] += 1
+            self.dangers += is_danger(report)
 
     @property
     def exit_code(self) -> int:
@@ -47,11 +65,12 @@ class Tally:
     def sentence(self) -> str:
         """Return the counts as a line."""
         total = sum(self.counts.values()) + self.others
-        parts = [
-            f"{count:,} {status.value}"
-            for status, count in self.counts.items()
-            if count
-        ]
+        parts = []
+        for status, count in self.counts.items():
+            if count:
+                parts.append(f"{count:,} {status.value}")
+                if status is Status.REFUSED and self.dangers:
+                    parts[-1] += f" ({self.dangers:,} danger)"
         if self.others:
             parts.append(f"{self.others:,} no model")
         files = "1 file" if total == 1 else f"{total:,} files"

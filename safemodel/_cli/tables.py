@@ -36,6 +36,9 @@ _MANY = 40
 _IN_TABLE = 3
 _SHORT = 60
 _PATIENCE_S = 0.5
+_NEXT = """\
+  Nothing was run. `safemodel inspect FILE` shows what a file holds. Unless it is
+  broken, safe_load(FILE, weights_only=False) opens it, and runs nothing either."""
 _RANK = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -50,43 +53,46 @@ class TableOutput:
         self._reports: list[FileReport] = []
 
     def add(self, report: FileReport) -> None:
-        """Take a report; a clean one only as long as there are few."""
+        """Take a report."""
         self._tally.add(report)
-        plain = report.status is Status.CLEAN or is_other(report)
-        if not (plain and self._quiet):
+        if not (self._quiet and _is_plain(report)):
             self._reports.append(report)
 
     def close(self) -> None:
-        """Print the table and the counts."""
-        reports = self._reports
+        """Print the table, the counts, and what to do next."""
+        reports, few = self._reports, _IN_TABLE
         if len(reports) > _MANY and not self._verbose:
-            reports = [
-                one
-                for one in reports
-                if not (is_other(one) or one.status is Status.CLEAN)
-            ]
+            reports = [one for one in reports if not _is_plain(one)]
+        left_out = 0 if self._verbose else max(len(reports) - _MANY, 0)
+        if left_out:
+            reports, few = sorted(reports, key=_worst)[:_MANY], 1
         if reports:
-            self._console.print(self._table(reports))
+            self._console.print(self._table(reports, few))
+        if left_out:
+            note = f"  {left_out:,} less alarming files: --verbose or --json lists them"
+            self._console.print(Text(note, style="dim"))
         if not self._quiet:
             self._console.print(Text(f"  {self._tally.sentence()}", style="bold"))
+            if self._tally.counts[Status.REFUSED]:
+                self._console.print(Text(_NEXT, style="dim"))
 
-    def _table(self, reports: list[FileReport]) -> Table:
-        """Return a row a file."""
+    def _table(self, reports: list[FileReport], few: int) -> Table:
+        """Return a row a file, with so many findings in it."""
         table = Table(box=SIMPLE_HEAD, pad_edge=True, show_edge=False)
         table.add_column("file", overflow="fold", ratio=3)
         table.add_column("verdict", no_wrap=True)
         table.add_column("findings", overflow="fold", ratio=5)
         for report in reports:
             table.add_row(
-                Text(shown(report.path)), _verdict(report), self._findings(report)
+                Text(shown(report.path)), _verdict(report), self._findings(report, few)
             )
         return table
 
-    def _findings(self, report: FileReport) -> Text:
+    def _findings(self, report: FileReport, few: int) -> Text:
         """Return the most alarming findings of a file, or what else there is to say."""
         findings, _ = worth_showing(report, verbose=self._verbose)
         if not self._verbose:
-            findings = sorted(findings, key=_rank)[:_IN_TABLE]
+            findings = sorted(findings, key=_rank)[:few]
         if not findings:
             said = report.read_error or report.format
             return Text(shown(said), style="dim")
@@ -98,8 +104,18 @@ class TableOutput:
         return text
 
 
+def _is_plain(report: FileReport) -> bool:
+    """Tell whether there is nothing to look at."""
+    return report.status is Status.CLEAN or is_other(report)
+
+
 def _rank(finding: Finding) -> int:
     return _RANK[finding.severity]
+
+
+def _worst(report: FileReport) -> int:
+    """Return a number that is the smaller, the more alarming a file is."""
+    return min(map(_rank, report.findings), default=_RANK[Severity.WARNING])
 
 
 def _finding(finding: Finding, limit: int) -> Text:

@@ -74,7 +74,7 @@ def worth_showing(report: FileReport, *, verbose: bool) -> tuple[list[Finding], 
         findings = [one for one in findings if one.code != "unsupported-format"]
     if not report.refused:
         findings = [one for one in findings if one.severity is not Severity.INFO]
-    return findings[:MAX_FINDINGS], max(len(report.findings) - MAX_FINDINGS, 0)
+    return findings[:MAX_FINDINGS], max(len(findings) - MAX_FINDINGS, 0)
 
 
 class TextOutput:
@@ -103,10 +103,13 @@ def lines(report: FileReport, verbose: bool) -> Iterable[str]:
     """Yield the lines of a report."""
     yield f"{shown(report.path)}: {shown(verdict(report))}"
     findings, more = worth_showing(report, verbose=verbose)
-    for finding in findings:
-        opcode = f" {finding.opcode}" if finding.opcode else ""
-        where = place(finding)
-        at = f"  [{where}{opcode}]" if where or opcode else ""
-        yield f"  {finding.severity.value:<8}{shown(what(finding))}{shown(at)}"
+    yield from map(finding_line, findings)
     if more:
         yield f"  ... {more:,} more findings; --verbose prints them"
+
+
+def finding_line(finding: Finding) -> str:
+    """Return a finding and, in brackets, where it is."""
+    where = f"{place(finding)} {finding.opcode}".strip()
+    at = f"  [{where}]" if where else ""
+    return f"  {finding.severity.value:<8}{shown(what(finding) + at)}"

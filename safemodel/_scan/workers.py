@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
-from threading import Condition, Thread
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, TYPE_CHECKING
 
 from safemodel._scan.one import scan_target
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # -I: neither the current folder nor the environment decides what is imported.
+# A worker whose scan has been killed finds nobody to answer, and ends without a word.
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "import signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
+    " sys.path.insert(0, sys.argv[1]);"
     " from safemodel._scan.workers import serve; serve(sys.stdin, sys.stdout)"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -66,47 +70,63 @@ def scan_in_processes(
 
 
 class _Shared:
-    """What is still to do and what is done, for threads that each feed a worker."""
+    """What is still to do and what is done, for threads that each feed a worker.
+
+    There is no lock of ours: an interrupt that comes between taking one and noting that
+    it is taken would leave everybody waiting for ever.
+    """
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
-        self._next = 0
-        self._done: dict[int, FileReport] = {}
-        self._changed = Condition()
-        self._failure: BaseException | None = None
+        self.stopped = False
+        self._workers: set[_Worker] = set()
+        starts = range(0, len(targets), _BATCH)
+        self._waiting = deque(range(len(targets))[at : at + _BATCH] for at in starts)
+        self._answers: SimpleQueue[tuple[int, FileReport] | BaseException]
+        self._answers = SimpleQueue()
+        self._early: dict[int, FileReport] = {}
 
     def take(self) -> range:
         """Return the indices of some targets nobody has taken; none at the end."""
-        with self._changed:
-            first = self._next
-            self._next = min(first + _BATCH, len(self.targets))
-            return range(first, self._next)
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return range(0)
 
     def put(self, index: int, report: FileReport) -> None:
         """Hand in a report."""
-        with self._changed:
-            self._done[index] = report
-            self._changed.notify_all()
+        self._answers.put((index, report))
 
     def fail(self, failure: BaseException) -> None:
         """Hand in the reason why there will be no report."""
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
+        self._answers.put(failure)
 
     def wait_for(self, index: int) -> FileReport:
         """Return a report once it is there."""
-        with self._changed:
-            while index not in self._done:
-                if self._failure is not None:
-                    raise self._failure
-                self._changed.wait()
-            return self._done.pop(index)
+        while index not in self._early:
+            answer = self._answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            self._early[answer[0]] = answer[1]
+        return self._early.pop(index)
+
+    def worker(self, limits: Limits) -> _Worker:
+        """Return a new worker, which `stop` ends."""
+        worker = _Worker(limits)
+        self._workers.add(worker)
+        return worker
+
+    def close(self, worker: _Worker) -> None:
+        """End a worker."""
+        self._workers.discard(worker)
+        worker.close()
 
     def stop(self) -> None:
-        """Leave nothing to take."""
-        with self._changed:
-            self._next = len(self.targets)
+        """Leave nothing to take, and nobody at work: one file may take long."""
+        self.stopped = True
+        self._waiting.clear()
+        for worker in self._workers.copy():
+            worker.kill()
 
 
 class _Worker:
@@ -118,6 +138,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="ascii",
+            process_group=0,  # Ctrl-C in a terminal is for the scan, which ends it
         )
         self._ask(vars(limits))
 
@@ -142,8 +163,12 @@ class _Worker:
                 return
             yield FileReport.from_dict(json.loads(line))
 
+    def kill(self) -> None:
+        """End the process; whoever reads its answers finds that it has ended."""
+        self._process.kill()
+
     def close(self) -> None:
-        """End the process."""
+        """End the process, and wait for that."""
         self._process.kill()
         self._process.communicate()
 
@@ -151,12 +176,12 @@ class _Worker:
 def _feed(shared: _Shared, limits: Limits) -> None:
     """Take targets, hand in reports: the work of a thread."""
     try:
-        worker = _Worker(limits)
+        worker = shared.worker(limits)
         try:
             while indices := shared.take():
                 worker = _scan_batch(shared, worker, list(indices), limits)
         finally:
-            worker.close()
+            shared.close(worker)
     # Whatever it is, the thread that waits has to raise it.
     except BaseException as failure:  # noqa: BLE001
         shared.fail(failure)
@@ -174,14 +199,14 @@ def _scan_batch(
         else:
             waiting.append(index)
     size = len(waiting)
-    while waiting:
+    while waiting and not shared.stopped:
         asked = waiting[:size]
         for report in worker.scan([shared.targets[index].path for index in asked]):
             if report is not None:
                 shared.put(waiting.pop(0), report)
                 continue
-            worker.close()
-            worker = _Worker(limits)
+            shared.close(worker)
+            worker = shared.worker(limits)
             if size == 1:
                 index = waiting.pop(0)
                 path = shared.targets[index].path

@@ -40,7 +40,7 @@ def test_names_outside_the_allowlist_are_marked(tmp_path, capsys):
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
     assert "  os.system  (outside the allowlist)" in out
-    assert "  danger  would call os.system('echo hi')" in out
+    assert "  danger  would call os.system('echo hi')  [@27 REDUCE]\n" in out
 
 
 def test_json_is_the_report(path, capsys):

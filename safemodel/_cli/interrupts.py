@@ -1,0 +1,45 @@
+"""Ctrl-C during a scan: it counts, wherever it comes."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+
+@contextmanager
+def interrupts_count() -> Iterator[Callable[[], None]]:
+    """Give a function that raises KeyboardInterrupt if one would have been lost.
+
+    Python raises it within whatever runs; where that is a finaliser, it prints the
+    exception, forgets it and goes on. An interrupt that is ignored stays ignored, as
+    for a job in the background.
+    """
+    lost = False
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        nonlocal lost
+        while frame is not None:
+            if frame.f_code.co_name == "__del__":
+                lost = True
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if lost:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield check
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
