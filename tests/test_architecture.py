@@ -335,6 +335,19 @@ def test_importing_the_package_imports_nothing_heavy():
     assert heavy_modules_after("import safemodel") == []
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["--version"]])
+def test_asking_for_help_imports_nothing_heavy(arguments):
+    """Nor does anything else that looks at no file."""
+    asking = f"""\
+from safemodel._cli import main
+try:
+    main({arguments})
+except SystemExit as end:
+    assert not end.code
+"""
+    assert heavy_modules_after(asking) == []
+
+
 def test_the_import_check_sees_a_heavy_import():
     """The check itself can fail."""
     assert heavy_modules_after("import safemodel, numpy") == ["numpy"]
