@@ -25,7 +25,11 @@ import safemodel
 from safemodel.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    page
+    for folder in (".", "docs/**", "benchmarks", "tests/vectors")
+    for page in ROOT.glob(f"{folder}/*.md")
+)
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 MODULES = sorted(
     found.name
@@ -210,6 +214,20 @@ def test_the_table_of_limits_is_the_code():
     ]
     page = (ROOT / "docs" / "policy-and-limits.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `m\w+` .*$", page, flags=re.MULTILINE) == expected
+
+
+def test_make_has_what_pages_tell_people_to_make():
+    """In console blocks and within sentences."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(
+            r"(?:`|^\$ )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert {"demo", "test", "bench"} <= named <= targets
 
 
 def test_blocks_share_a_namespace_and_a_folder(tmp_path):
