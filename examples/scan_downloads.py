@@ -15,7 +15,9 @@ with tempfile.TemporaryDirectory() as temporary:
         b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R."
     )
 
-    for report in scan_files([folder]):
-        print("REFUSED" if report.refused else "ok     ", Path(report.path).name)
+    # What could not be read is `unreadable`, not clean: ask for the status.
+    for report in scan_files([folder, folder / "missing.pt"]):
+        print(f"{report.status.value:<12}{Path(report.path).name}")
         for finding in report.findings:
-            print("        ", finding.message)
+            where = f"{finding.record}@{finding.position} {finding.opcode}"
+            print(f"    {finding.message}{finding.arguments}  [{where}]")
