@@ -5,7 +5,7 @@ Rules:
 1. A folder is walked in the order of its names, without recursion.
 2. A link that is named by the caller is followed. Within a folder, a link to what
    lies in the same folder is skipped, since its target is scanned itself; a link that
-   leads out of it is reported as not followed.
+   leads out of it is reported as not followed. `patterns` has the same for patterns.
 3. Within a folder, only regular files count: no pipes, sockets or devices.
 """
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from safemodel._types import StrPath
 
+NOT_FOLLOWED = "a link that leads out of the folder; name it to follow it"
 _MAGIC = "*?["
 
 
@@ -28,7 +29,6 @@ class Target(NamedTuple):
 
     path: str
     problem: str = ""
-    in_folder: bool = False
 
 
 def find_targets(paths: Iterable[StrPath]) -> Iterator[Target]:
@@ -46,57 +46,65 @@ def _expand(path: str) -> Iterator[Target]:
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib costs start-up time
     except (OSError, ValueError) as error:
-        matches = _matches(path)
-        if not matches:
-            yield Target(path, _reason(error))
-        for match in matches:
-            yield from _expand(match)
+        yield from _matches(path) or [Target(path, reason(error))]
         return
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk(path)
+        yield from walk(path)
     else:
         yield Target(path)
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str) -> list[Target]:
     """Return what a pattern stands for; nothing for a plain path."""
     if not any(mark in pattern for mark in _MAGIC):
         return []
-    from glob import glob
+    from safemodel._scan.patterns import find_matches
 
-    return sorted(glob(pattern, recursive=True))  # noqa: PTH207 - as above
+    return list(find_matches(pattern))
 
 
-def _walk(folder: str) -> Iterator[Target]:
-    """Yield the files below a folder."""
+def walk(folder: str, within: str = "") -> Iterator[Target]:
+    """Yield the files below a folder.
+
+    Args:
+        folder: The folder.
+        within: Real path of a folder around it: a link to a file there is followed.
+    """
     root = os.path.realpath(folder)
     waiting = [folder]
     while waiting:
         current = waiting.pop()
         try:
-            with os.scandir(current) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            found = entries_of(current)
         except OSError as error:
-            yield Target(current, _reason(error), in_folder=True)
+            yield Target(current, reason(error))
             continue
         below: list[str] = []
         for entry in found:
             if entry.is_symlink():
-                yield from _link(entry.path, root)
+                if leads_out(entry.path, root):
+                    known = within and not leads_out(entry.path, within)
+                    followed = known and entry.is_file()
+                    yield Target(entry.path, "" if followed else NOT_FOLLOWED)
             elif entry.is_dir(follow_symlinks=False):
                 below.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
-                yield Target(entry.path, in_folder=True)
+                yield Target(entry.path)
         waiting += reversed(below)
 
 
-def _link(path: str, root: str) -> Iterator[Target]:
-    """Yield a link as not followed, unless it stays within the folder (rule 2)."""
-    target = os.path.realpath(path)
-    if target != root and not target.startswith(root.rstrip(os.sep) + os.sep):
-        yield Target(path, "a link that leads out of the folder; not followed")
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, in the order of names."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
-def _reason(error: OSError | ValueError) -> str:
+def leads_out(link: str, root: str) -> bool:
+    """Tell whether a link leads out of a folder, whose real path is given (rule 2)."""
+    target = os.path.realpath(link)
+    return target != root and not target.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def reason(error: OSError | ValueError) -> str:
     """Return why the system refuses, in its words."""
     return (error.strerror if isinstance(error, OSError) else "") or str(error)

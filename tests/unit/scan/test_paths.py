@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,84 @@ def test_a_pattern_stands_for_what_it_matches(tree):
     assert len(found(f"{tree}/**/*.pt")) == 4
     (tree / "[x].pt").write_bytes(EMPTY)
     assert found(tree / "[x].pt") == [f"{tree}/[x].pt"]
+
+
+def test_a_pattern_finds_what_glob_finds(tree, monkeypatch):
+    """Where there are no links: at any depth, from anywhere, dots by their dot only."""
+    for name in (".hidden.pt", "sub/.dot/x.pt", "sub/[a].pt", "sub2/z.pt"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(EMPTY)
+    monkeypatch.chdir(tree)
+    patterns = (
+        "*.pt", "./*.pt", "**/*.pt", "**/**/z.pt", "*/z.pt", "*/*/?.pt", ".h*",
+        "s*/.*/x*", "sub/[[]a].pt", "[!a].pt", f"{tree}/sub/*.pt", "../tree/*",
+        "sub//*.pt", "**/deeper/*", "no/*", "*.pt/*", "a.pt/*",
+    )  # fmt: skip
+    for pattern in patterns:
+        given = glob(pattern, recursive=True)  # noqa: PTH207 - what ours stands for
+        files = {os.path.normpath(one) for one in given}
+        expected = {one for one in files if Path(one).is_file()}
+        # What folders that are matched hold is found as well.
+        expected |= {
+            str(below)
+            for one in files - expected
+            for below in Path(one).rglob("*")
+            if below.is_file()
+        }
+        targets = [one for one in find_targets([pattern]) if not one.problem]
+        assert {os.path.normpath(one.path) for one in targets} == expected, pattern
+        assert len(targets) == len(expected)
+
+
+def test_everything_below_is_found_by_two_stars(tree, monkeypatch):
+    """Hidden files are files, as they are when the folder is named."""
+    (tree / "sub" / ".hidden.pt").write_bytes(EMPTY)
+    monkeypatch.chdir(tree)
+    assert len(found("**")) == len(found("sub/**")) + 2 == len(found(tree)) == 5
+
+
+def test_a_pattern_follows_no_link_that_it_finds(tree, tmp_path):
+    """Nor does it end up in a circle; what leads out is reported, as in a folder."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "evil.pt").write_bytes(EVIL)
+    (tree / "out.pt").symlink_to(tmp_path / "outside" / "evil.pt")
+    (tree / "out").symlink_to(tmp_path / "outside")
+    (tree / "in.pt").symlink_to("sub/z.pt")
+    for name in ("one", "two", "three"):
+        # A walk that follows these sees three to the power of forty folders.
+        (tree / name).symlink_to(".")
+    (tree / "sub" / "beside.pt").symlink_to("../a.pt")
+    for pattern in ("**/*", "*", "**/**/*.pt", "*/*.pt"):
+        problems, files = {}, []
+        for target in find_targets([f"{tree}/{pattern}"]):
+            name = os.path.relpath(target.path, tree)
+            if target.problem:
+                problems[name] = target.problem
+            else:
+                files.append(name)
+        outside = {"out.pt", "out"} if pattern != "*/*.pt" else {"out"}
+        assert problems.keys() == outside, pattern
+        assert all("link" in problem for problem in problems.values())
+        assert ("in.pt" in files) is (pattern != "*/*.pt")
+        assert {"sub/z.pt", "sub/beside.pt"} <= set(files)
+
+
+def test_links_in_front_of_a_wildcard_are_named_by_the_caller(tree, tmp_path):
+    """And are followed."""
+    (tmp_path / "linked").symlink_to(tree)
+    assert len(found(f"{tmp_path}/linked/*.pt")) == 2
+
+
+def test_a_folder_that_a_pattern_cannot_read_is_reported(tree, monkeypatch):
+    """Whatever else there is."""
+    monkeypatch.chdir(tree)
+    for _ in range(20):
+        # In the end no path is short enough for the system.
+        Path("x" * 250).mkdir()
+        os.chdir("x" * 250)
+    monkeypatch.chdir(tree)
+    (target,) = [one for one in find_targets([f"{tree}/**/*.pt"]) if one.problem]
+    assert target.problem == "File name too long"
 
 
 def test_nothing_is_looked_at_twice(tree):
