@@ -116,8 +116,9 @@ _PARTS = (
     (4, b"TFL3", 4, b"TFL3", "a TensorFlow Lite model"),
     (4, b"ftyp", 4, b"ftyp", "an MP4 video"),
 )
+# A comment never ends later than at the first "-->": there is one way to match many.
 _HTML = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)",
+    rb"\s*+(?:<!--(?>.*?-->)\s*+)*+<(?:!doctype html|html|head|body)",
     re.IGNORECASE | re.DOTALL,
 )
 _XML = re.compile(rb"\s*<\?xml")

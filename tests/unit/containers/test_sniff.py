@@ -126,3 +126,11 @@ def test_a_zip_archive_is_told_by_its_names(names, form):
 def test_what_is_no_model_is_named(head, what):
     """A sentence says what the file is (C27)."""
     assert what in describe_unknown(head, len(head))
+
+
+def test_many_comments_in_front_of_no_page_are_passed_once():
+    """Each way to end each of them was tried: 28 of them took minutes."""
+    assert describe_unknown(b"<!---->" * 500, 3500) == "a plain text file"
+    assert describe_unknown(b"<!-- a -->\n" * 300 + b"<html>", 3306).startswith(
+        "an HTML"
+    )
