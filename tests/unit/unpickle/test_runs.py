@@ -192,3 +192,21 @@ def test_a_short_get_of_what_was_passed_over_is_read_again() -> None:
     assert type(plain.root[1]) is TensorCall
     assert type(fetched.root[1]) is Call
     assert fetched.root[2] == (4,)
+
+
+def test_offset_and_shape_are_never_taken_for_a_stride() -> None:
+    """The same bytes may be both; what one is learnt as says nothing of the other."""
+    names = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"X\x07\0\0\0storage",
+        b"ctorch\nFloatStorage\n", b"X\x03\0\0\0cpu",
+        b"ccollections\nOrderedDict\n",
+    )  # fmt: skip
+    data = b"\x80\x02](" + b"".join(name + b"\x94" for name in names)
+    data += b"N\x94" * 300 + b"h\x00"
+    put = iter(b"r" + struct.pack("<I", slot) for slot in range(305, 320))
+    twice = b"K\x01K\x02\x86"
+    data += b"((h\x01h\x02X\x01\0\0\x000" + next(put) + b"h\x03K\x06t" + next(put)
+    data += b"Q" + twice + next(put) + twice + next(put) + b"\x89h\x04)R" + next(put)
+    data += b"t" + next(put) + b"R" + next(put) + b"e."
+
+    both(data)
