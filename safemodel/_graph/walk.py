@@ -13,10 +13,9 @@ Rules:
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
-from safemodel._graph.array_specs import ArraySpec, ObjectArraySpec, ScalarSpec
+from safemodel._graph.array_specs import ObjectArraySpec
 from safemodel._graph.composite_specs import (
     ExtraSpec,
     MappingSpec,
@@ -24,9 +23,16 @@ from safemodel._graph.composite_specs import (
     OpaqueSpec,
     SequenceSpec,
 )
+from safemodel._graph.key_values import (
+    IMMUTABLE_SEQUENCES,
+    UNKNOWN,
+    hashed_value,
+    is_late,
+    refuse_unhashable,
+)
+from safemodel._graph.reconstructors.common import CheckContext
 from safemodel._graph.scalars import ATOMS, SCALARS
-from safemodel._graph.specs import Spec, TorchValueSpec
-from safemodel._unpickle.keys import KeyGuard
+from safemodel._graph.specs import Spec
 from safemodel._unpickle.nodes import (
     UNCHECKED,
     Call,
@@ -39,21 +45,19 @@ from safemodel._unpickle.nodes import (
 from safemodel.errors import LimitExceededError, MalformedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from safemodel._unpickle.keys import KeyGuard
     from safemodel.limits import Limits
 
 _HEIGHT_BITS = 32
 _HEIGHT = (1 << _HEIGHT_BITS) - 1
+_MAX_MEASURES = 256
 _NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, SetNode, TensorCall})
 _SETS = frozenset({SetNode, FrozenSetNode})
 _COMPOSITES = frozenset(
     {MappingSpec, SequenceSpec, NamespaceSpec, OpaqueSpec, ExtraSpec, ObjectArraySpec}
 )
-_UNHASHABLE_SPECS = frozenset(
-    {MappingSpec, NamespaceSpec, ObjectArraySpec, ArraySpec, ExtraSpec}
-)
-_IMMUTABLE_SEQUENCES = ("tuple", "frozenset")
 # A container of so few scalars is looked at each time it is met, rather than noted
 # down: that is cheaper than the note.
 _SMALL = 8
@@ -65,8 +69,6 @@ _WEIGHTS = {OpaqueSpec: 520, MappingSpec: 400, NamespaceSpec: 520}
 # Probes of keys whose hash is known only once they are built, in one file: no more
 # than a few seconds' worth, and enough for 8,192 such keys in one dictionary.
 _MAX_UNCOUNTED_PROBES = 1 << 26
-_FLOATS = {"f2": "e", "f4": "f", "f8": "d", "c8": "2f", "c16": "2d"}
-_LONG_DOUBLES = ("f16", "c32")
 
 
 class Order:
@@ -109,12 +111,13 @@ def settle(value: Any) -> Any:
 class _Walk:
     """One depth-first walk; see the rules of the module."""
 
-    def __init__(self, limits: Limits, guard: KeyGuard, size: int) -> None:
+    def __init__(
+        self, limits: Limits, guard: KeyGuard, charge: Callable[[int], None]
+    ) -> None:
         self.limits = limits
         self.guard = guard
         self.order = Order()
-        self.budget = max(limits.min_object_bytes, limits.max_object_bytes * size)
-        self.weight = 0
+        self.charge = charge
         self.probes = 0
         # What the small containers of the value being entered add to its size.
         self.small = 0
@@ -182,7 +185,10 @@ class _Walk:
         """Remember what a container measures, for when it is met again."""
         measure = size << _HEIGHT_BITS | height
         # One object for equal numbers: a million containers may have the same.
-        self.done[id(value)] = self.measures.setdefault(measure, measure)
+        # Only of a few: a file chooses them, and could make them collide.
+        if len(self.measures) < _MAX_MEASURES:
+            measure = self.measures.setdefault(measure, measure)
+        self.done[id(value)] = self.measures.get(measure, measure)
 
     def add(self, frame: list[Any], height: int, size: int) -> None:
         """Rule 2: a shared child counts each time it is used."""
@@ -202,25 +208,15 @@ class _Walk:
 
     def leave(self, value: Any) -> None:
         kind = type(value)
-        self.charge(_WEIGHTS.get(kind, _PLAIN_WEIGHT))
+        self.charge(_WEIGHTS.get(kind, _PLAIN_WEIGHT) + _extra_weight(value))
         if (
             kind is tuple
             or kind is ExtraSpec
-            or (kind is SequenceSpec and value.kind in _IMMUTABLE_SEQUENCES)
+            or (kind is SequenceSpec and value.kind in IMMUTABLE_SEQUENCES)
         ):
             self.order.immutables.append(value)
         else:
             self.order.mutables.append(value)
-
-    def charge(self, weight: int) -> None:
-        """Count the estimated memory of one more object."""
-        self.weight += weight
-        if self.weight > self.budget:
-            raise LimitExceededError(
-                "max_object_bytes",
-                allowed=self.limits.max_object_bytes,
-                requested=self.weight,
-            )
 
     def children(self, value: Any) -> tuple[list[Any], int]:
         """Return the containers a container holds, and how many values in all."""
@@ -228,15 +224,15 @@ class _Walk:
         if kind is list or kind is tuple:
             return self.containers(value), len(value)
         if kind is dict:
-            return self.mapping(value, value.keys(), value.values(), len(value))
+            return self.mapping(value.keys(), value.values(), len(value), checked=True)
         if kind is MappingSpec:
             pairs = value.pairs
-            found, count = self.mapping(value, pairs[::2], pairs[1::2], len(pairs))
+            found, count = self.mapping(pairs[::2], pairs[1::2], len(pairs))
             return found + self.containers([value.metadata]), count
         if kind is SequenceSpec:
             elements = value.elements
             if value.kind in ("set", "frozenset"):
-                return self.mapping(value, elements, (), len(elements))
+                return self.mapping(elements, (), len(elements))
             return self.containers(elements), len(elements)
         if kind is OpaqueSpec:
             return self.opaque(value)
@@ -248,48 +244,45 @@ class _Walk:
 
     def opaque(self, value: OpaqueSpec) -> tuple[list[Any], int]:
         pairs = value.pairs or []
-        found, count = self.mapping(value, pairs[::2], pairs[1::2], len(pairs))
+        found, count = self.mapping(pairs[::2], pairs[1::2], len(pairs))
         rest = [value.args, value.state, value.elements]
         if value.kwargs:
             rest.append(value.kwargs)
         return found + self.containers(rest), count + len(rest)
 
     def mapping(
-        self, owner: Any, keys: Any, values: Iterable[Any], count: int
+        self, keys: Any, values: Iterable[Any], count: int, *, checked: bool = False
     ) -> tuple[list[Any], int]:
-        """Return the containers among keys and values; rule 3 for the keys."""
-        kinds = set(map(type, keys))
-        if type(owner) is not dict:
-            # The machine has checked the keys of real dictionaries already.
-            self.guard.check(owner, [key for key in keys if type(key) in SCALARS])
+        """Return the containers among keys and values; rule 3 for the keys.
+
+        Args:
+            keys: All keys of one dictionary or set.
+            values: Its values.
+            count: How many of both there are.
+            checked: Whether the machine has checked the keys it could hash.
+        """
         found: list[Any] = []
-        if not kinds <= SCALARS:
-            found = self.node_keys(owner, keys)
+        if not set(map(type, keys)) <= SCALARS:
+            found = self.node_keys(keys)
+        elif not checked:
+            self.guard.check_all(list(keys))
         return found + self.containers(values), count
 
-    def node_keys(self, owner: Any, keys: Iterable[Any]) -> list[Any]:
+    def node_keys(self, keys: Iterable[Any]) -> list[Any]:
         """Check keys that are more than scalars; return the containers among them."""
-        settled = [settle(key) for key in keys if type(key) not in SCALARS]
+        settled = [key if type(key) in SCALARS else settle(key) for key in keys]
+        known: list[Any] = []
         uncounted = 0
-        hashes: list[int] = []
         for key in settled:
-            kind = type(key)
-            if kind in (dict, list, bytearray, slice) or kind in _UNHASHABLE_SPECS:
-                raise MalformedFileError(f"a {kind.__name__} cannot be a key")
-            if kind is SequenceSpec and key.kind not in _IMMUTABLE_SEQUENCES:
-                raise MalformedFileError(f"a {key.kind} cannot be a key")
-            if kind is tuple:
-                self.guard.check(owner, [key])
-                uncounted += not self.plain(key)
-            elif kind is TorchValueSpec and key.kind == "size":
-                hashes.append(hash(key.value))
-            elif kind is ScalarSpec and key.dtype.descr[1:] not in _LONG_DOUBLES:
-                hashes.append(_hash_of_scalar(key))
-            elif kind in SCALARS:
-                hashes.append(hash(key))
-            elif kind is SequenceSpec or kind is ScalarSpec:
-                uncounted += 1
-        self.guard.check_hashes(owner, hashes)
+            refuse_unhashable(key)
+            if type(key) is tuple:
+                self.guard.check_tuple(key)
+            value = hashed_value(key)
+            if value is not UNKNOWN:
+                known.append(value)
+            else:
+                uncounted += is_late(key)
+        self.guard.check_all(known)
         # If all of them collide, each is compared with all before it.
         self.probes += uncounted * uncounted
         if self.probes > _MAX_UNCOUNTED_PROBES:
@@ -297,13 +290,6 @@ class _Walk:
                 "max_key_probes", allowed=_MAX_UNCOUNTED_PROBES, requested=self.probes
             )
         return self.containers(settled)
-
-    def plain(self, key: tuple[Any, ...]) -> bool:
-        """Say whether the machine could already hash a tuple as it will be."""
-        return all(
-            type(item) in SCALARS or (type(item) is tuple and self.plain(item))
-            for item in key
-        )
 
     def containers(self, values: Iterable[Any]) -> list[Any]:
         """Return the containers among values; rule 4 for the rest."""
@@ -330,15 +316,6 @@ class _Walk:
         return found
 
 
-def _hash_of_scalar(spec: ScalarSpec) -> int:
-    """Return the hash that a numpy scalar will have, if it is a number."""
-    layout = _FLOATS.get(spec.dtype.descr[1:])
-    if layout is None:
-        return hash(int.from_bytes(spec.data, "little", signed=True))
-    order = ">" if spec.dtype.descr[0] == ">" else "<"
-    return hash(complex(*struct.unpack(order + layout, spec.data)))
-
-
 def _is_plain(container: Any) -> bool:
     """Say whether a dict, list or tuple holds scalars only."""
     if type(container) is dict:
@@ -349,21 +326,35 @@ def _is_plain(container: Any) -> bool:
     return ATOMS.issuperset(map(type, container))
 
 
-def walk(root: object, limits: Limits, guard: KeyGuard, size: int = 0) -> Order:
+def _extra_weight(value: Any) -> int:
+    """Return what a few kinds take beyond what others do."""
+    kind = type(value)
+    if kind is ObjectArraySpec:
+        return 400 + 24 * len(value.shape)
+    # A deque takes its first 64 places when it is made.
+    return 640 if kind is SequenceSpec and value.kind == "deque" else 0
+
+
+def walk(
+    root: object,
+    limits: Limits,
+    guard: KeyGuard,
+    charge: Callable[[int], None] | None = None,
+) -> Order:
     """Check everything that can be reached from a root; return the order to build in.
 
     Args:
         root: The value of a file.
         limits: Bounds.
         guard: Checks the keys of what is no real dictionary yet.
-        size: Bytes of the file's pickles, which bound what their objects may take.
+        charge: Counts the estimated memory of objects; None for a count of its own.
 
     Raises:
         MalformedFileError: A value or key is of no known kind, or an immutable value
             holds itself.
         LimitExceededError: Too deep, too large when written out, or colliding keys.
     """
-    visit = _Walk(limits, guard, size)
+    visit = _Walk(limits, guard, charge or CheckContext(limits).charge)
     order = visit.run(root)
     if visit.cyclic:
         order.immutables = _by_dependency(order.immutables, visit)
@@ -373,8 +364,6 @@ def walk(root: object, limits: Limits, guard: KeyGuard, size: int = 0) -> Order:
 def _by_dependency(immutables: list[Any], visit: _Walk) -> list[Any]:
     """Rule 5 where there are cycles: put every immutable value after those it holds."""
     members = {id(value) for value in immutables}
-    # A fresh guard: counting the same keys again would look like collisions.
-    visit.guard = KeyGuard(visit.limits)
     ordered: list[Any] = []
     state: dict[int, bool] = {}
     for start in immutables:

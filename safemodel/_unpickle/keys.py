@@ -8,14 +8,16 @@ Rules:
    tuple once per path (2**60 visits from 300 bytes).
 2. Text and bytes used as keys are short, because each lookup may compare them
    (integers are short everywhere: `Limits.max_integer_bytes`).
-3. The keys of one table may not be made to collide. Python salts the hashes of text
-   and bytes only, so the probe sequence of the others is replayed on a table of our
-   own, and a file whose keys need many probes is refused before it costs them.
+3. The keys of one table may not be made to collide, and none may be looked up again
+   and again behind a long row of others. Python salts the hashes of text and bytes
+   only (and of those but the empty ones), so the probe sequence of the others is
+   replayed on a table of our own, and a file whose keys need many probes is refused
+   before it costs them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemodel._unpickle.nodes import (
     Call,
@@ -27,76 +29,94 @@ from safemodel._unpickle.nodes import (
 from safemodel.errors import LimitExceededError, MalformedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from safemodel.limits import Limits
 
-_NARROW = 1 << 16
-_FREE_WIDE_KEYS = 256
+_FREE_KEYS = 256
 
-_STR_ONLY = {str}
-_SALTED = frozenset({str, bytes, type(None), bool})
-_UNCOUNTED = _SALTED | {
-    Call,
-    FrozenSetNode,
-    GlobalRef,
-    PersistentRef,
-    TensorCall,
-}
-_HASHABLE = _UNCOUNTED | {int, float}
+_SALTED = frozenset({str, bytes})
+_NODES = frozenset({Call, FrozenSetNode, GlobalRef, PersistentRef, TensorCall})
+_COUNTED = frozenset({int, float, bool, type(None)})
+_HASHABLE = _SALTED | _NODES | _COUNTED
+_FREE = object()
 
 
 class ProbeTable:
-    """A twin of Python's hash table that counts what inserting a key would cost.
+    """A twin of Python's hash table that counts what looking up a key would cost.
+
+    It is never larger than the real one: it grows at the same number of keys, and a
+    key that is there already takes no second place. In a larger one keys would
+    collide less.
 
     Source: the open addressing described at the top of CPython's ``dictobject.c``.
     """
 
-    __slots__ = ("_hashes", "_mask", "_slots", "keys", "probes")
+    __slots__ = ("_keys", "_mask", "_run", "_slots", "probes", "seen")
 
     def __init__(self) -> None:
-        self._mask = 1023
-        self._slots = bytearray(1024)
-        self._hashes: list[int] = []
-        self.keys = 0
+        self._mask = 7
+        self._slots: list[Any] = [_FREE] * 8
+        self._keys: list[Any] = []
+        # While the keys are 0, 1, 2 and so on they cannot collide, and stand nowhere.
+        self._run: int | None = 0
+        self.seen = 0
         self.probes = 0
 
-    def add(self, hashes: Iterable[int], limits: Limits) -> None:
-        """Insert hashes; refuse once the average cost passes the limit.
+    def add(self, keys: list[Any], limits: Limits) -> None:
+        """Insert keys; refuse once the average cost passes the limit.
 
         Raises:
             LimitExceededError: More than `max_key_probes` probes a key.
         """
-        for value in hashes:
-            self._hashes.append(value)
-            self.keys += 1
-            if self.keys * 3 > self._mask * 2:
-                self._grow()
-            self.probes += self._insert(value)
-            if self.probes > limits.max_key_probes * (self.keys + _FREE_WIDE_KEYS):
+        if self._run is not None:
+            after = self._run + len(keys)
+            if keys == list(range(self._run, after)):
+                self._run = after
+                return
+            row, self._run = range(self._run), None
+            self._insert_all(row, limits)
+        self._insert_all(keys, limits)
+
+    def _insert_all(self, keys: Iterable[Any], limits: Limits) -> None:
+        for key in keys:
+            self.seen += 1
+            self._insert(key)
+            if self.probes > limits.max_key_probes * (self.seen + _FREE_KEYS):
                 raise LimitExceededError(
                     "max_key_probes",
                     allowed=limits.max_key_probes,
-                    requested=self.probes // self.keys,
+                    requested=self.probes // self.seen,
                 )
 
-    def _insert(self, value: int) -> int:
+    def _insert(self, key: Any) -> None:
+        probes, is_new = self._place(key)
+        self.probes += probes
+        if not is_new:
+            return
+        self._keys.append(key)
+        if len(self._keys) > (self._mask + 1) * 2 // 3:
+            self._mask = self._mask * 2 + 1
+            self._slots = [_FREE] * (self._mask + 1)
+            moved = sum(self._place(old)[0] for old in self._keys)
+            # Nothing is compared then, and it happens as often as the table doubles.
+            self.probes += moved // 8
+
+    def _place(self, key: Any) -> tuple[int, bool]:
+        """Put a key into its slot; return the probes, and whether it was not there."""
         slots, mask = self._slots, self._mask
+        value = hash(key)
         perturb = value & 0xFFFFFFFFFFFFFFFF
         slot = value & mask
         probes = 1
-        while slots[slot]:
+        while (other := slots[slot]) is not _FREE:
+            if other is key or (hash(other) == value and other == key):
+                return probes, False
             perturb >>= 5
             slot = (slot * 5 + perturb + 1) & mask
             probes += 1
-        slots[slot] = 1
-        return probes
-
-    def _grow(self) -> None:
-        self._mask = self._mask * 2 + 1
-        self._slots = bytearray(self._mask + 1)
-        for value in self._hashes[:-1]:
-            self._insert(value)
+        slots[slot] = key
+        return probes, True
 
 
 class KeyGuard:
@@ -106,16 +126,15 @@ class KeyGuard:
     `Limits.max_key_bytes`; while it is unset, lengths need no second look.
     """
 
-    __slots__ = ("_limits", "_tables", "_wide", "has_long_text")
+    __slots__ = ("_limits", "_tables", "has_long_text")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._tables: dict[int, tuple[object, ProbeTable]] = {}
-        self._wide: dict[int, tuple[object, list[int]]] = {}
         self.has_long_text = False
 
-    def check(self, owner: object, keys: Sequence[object]) -> None:
-        """Check keys about to be inserted into the table ``owner``.
+    def check(self, owner: dict[Any, Any], keys: list[Any]) -> None:
+        """Check keys about to be inserted into a dictionary.
 
         Raises:
             MalformedFileError: A key cannot be hashed.
@@ -124,69 +143,76 @@ class KeyGuard:
         kinds = set(map(type, keys))
         if self.has_long_text:
             self._check_lengths(keys)
-        if kinds == _STR_ONLY or kinds <= _SALTED:
-            return
-        wide: list[int] = []
-        for key in keys:
-            kind = type(key)
-            if kind is int:
-                if -_NARROW <= key <= _NARROW:  # type: ignore[operator]
-                    continue
-            elif kind is tuple:
-                self._check_tuple(key)  # type: ignore[arg-type]
-            elif kind in _UNCOUNTED:
-                continue
-            elif kind is not float:
-                raise MalformedFileError(f"a {kind.__name__} cannot be a key")
-            wide.append(hash(key))
-        if wide:
-            self._count(owner, wide)
-
-    def check_hashes(self, owner: object, hashes: list[int]) -> None:
-        """Check keys whose hashes are already known to be cheap (built values)."""
-        self._count(owner, hashes)
-
-    def _count(self, owner: object, wide: list[int]) -> None:
         # The owner is kept beside its table so that its id cannot be used again.
         entry = self._tables.get(id(owner))
+        if kinds <= _SALTED and entry is None:
+            return
+        for key in () if kinds <= _HASHABLE else keys:
+            if type(key) is tuple:
+                self.check_tuple(key)
+            elif type(key) not in _HASHABLE:
+                raise MalformedFileError(f"a {type(key).__name__} cannot be a key")
         if entry is None:
-            _, few = self._wide.setdefault(id(owner), (owner, []))
-            few.extend(wide)
-            if len(few) <= _FREE_WIDE_KEYS:
+            # So few are cheap even if each one has to pass all the others.
+            if len(owner) + len(keys) <= _FREE_KEYS:
                 return
             entry = self._tables[id(owner)] = (owner, ProbeTable())
-            wide = few
-        entry[1].add(wide, self._limits)
+            entry[1].add(_counted(list(owner)), self._limits)
+        entry[1].add(_counted(keys, kinds), self._limits)
 
-    def _check_lengths(self, keys: Sequence[object]) -> None:
+    def check_all(self, keys: list[Any]) -> None:
+        """Check all keys of one table, plain values with the hashes of the real ones.
+
+        Raises:
+            LimitExceededError: A text is too long, or the keys collide.
+        """
+        self._check_lengths(keys)
+        if len(keys) > _FREE_KEYS:
+            ProbeTable().add(_counted(keys), self._limits)
+
+    def _check_lengths(self, keys: list[Any]) -> None:
         allowed = self._limits.max_key_bytes
         for key in keys:
-            if type(key) in (str, bytes) and len(key) > allowed:  # type: ignore[arg-type]
+            if type(key) in _SALTED and len(key) > allowed:
                 raise LimitExceededError(
-                    "max_key_bytes",
-                    allowed=allowed,
-                    requested=len(key),  # type: ignore[arg-type]
+                    "max_key_bytes", allowed=allowed, requested=len(key)
                 )
 
-    def _check_tuple(self, key: tuple[object, ...]) -> None:
-        """Rule 1: count every node a hash would visit, without recursion."""
-        waiting: list[object] = [key]
+    def check_tuple(self, key: tuple[Any, ...]) -> None:
+        """Rule 1: count every node a hash would visit, without recursion.
+
+        Raises:
+            MalformedFileError: A part of it cannot be hashed.
+            LimitExceededError: It is too large.
+        """
+        waiting: list[Any] = [key]
         seen = 0
         while waiting:
             node = waiting.pop()
             seen += 1
             kind = type(node)
             if kind is tuple:
-                nodes = seen + len(waiting) + len(node)  # type: ignore[arg-type]
+                nodes = seen + len(waiting) + len(node)
                 if nodes > self._limits.max_key_nodes:
                     raise LimitExceededError(
                         "max_key_nodes",
                         allowed=self._limits.max_key_nodes,
                         requested=nodes,
                     )
-                waiting.extend(node)  # type: ignore[arg-type]
-            elif kind in (str, bytes):
+                waiting.extend(node)
+            elif kind in _SALTED:
                 if self.has_long_text:
                     self._check_lengths([node])
             elif kind not in _HASHABLE:
                 raise MalformedFileError(f"a {kind.__name__} cannot be part of a key")
+
+
+def _counted(keys: list[Any], kinds: Collection[type] = _SALTED) -> list[Any]:
+    """Return the keys whose hashes a file can choose."""
+    if _COUNTED.issuperset(kinds):
+        return keys
+    return [
+        key
+        for key in keys
+        if type(key) not in _NODES and not (type(key) in _SALTED and key)
+    ]
