@@ -35,11 +35,12 @@ class Limits(Value):
             together may to `min_amplified_bytes`.
         max_expanded_nodes: Nodes of the result if shared containers were written out
             in full, which is what `repr` and `==` visit.
-        max_object_bytes: Estimated memory of containers and opaque values, divided by
-            the bytes of the file's pickles. Small ones of scalars do not count.
+        max_object_bytes: Estimated memory of containers, opaque values, tensors,
+            arrays and the like, divided by the bytes of the file's pickles. Small
+            containers of scalars do not count.
         min_object_bytes: What they may always take.
         max_key_probes: Hash-table probes per key, on average, that the keys of one
-            dictionary may cost; honest keys need less than 2.
+            dictionary may cost; honest keys need about 2.
         max_key_bytes: Length of a text or bytes key, and of the name of a global.
         max_key_nodes: Nodes of a tuple key, nested ones included.
         max_nesting: Archives within archives, or pickles within pickles.

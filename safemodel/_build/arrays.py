@@ -95,7 +95,7 @@ def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
         if array.nbytes:
             flat = array.reshape(-1, order=order).view(np.uint8)
             fill(flat.data, data, verify=verify, limits=limits)
-    _sanitise(array)
+    _sanitise_all(array, order)
     spec.built = array
 
 
@@ -123,6 +123,15 @@ def _from_bytes(
     except (TypeError, ValueError) as error:
         raise MalformedFileError(f"array: {quote(error)}") from error
     return array
+
+
+def _sanitise_all(array: Array, order: Any) -> None:
+    """Make an array's elements ones that numpy expects, whatever its axes."""
+    try:
+        # With one axis, so that there is room for those of fields and characters.
+        _sanitise(array.reshape(-1, order=order))
+    except ValueError as error:
+        raise MalformedFileError(f"array: {quote(str(error))}") from error
 
 
 def _sanitise(array: Array) -> None:
@@ -157,5 +166,5 @@ def build_scalar(spec: ScalarSpec) -> None:
     if dtype.hasobject or dtype.subdtype is not None:
         raise ForbiddenCallError("numpy scalar", f"an element of {quote(dtype)}")
     array = _from_bytes(spec.data, dtype, (1,), "C")
-    _sanitise(array)
+    _sanitise_all(array, "C")
     spec.built = array[0]

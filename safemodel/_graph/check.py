@@ -34,6 +34,7 @@ from safemodel._graph.reconstructors.common import CheckContext, Checker, ref_na
 from safemodel._graph.specs import Spec
 from safemodel._graph.tensor_calls import check_tensor
 from safemodel._graph.walk import walk
+from safemodel._graph.weights import weight_of
 from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.keys import KeyGuard
 from safemodel._unpickle.nodes import (
@@ -79,7 +80,6 @@ class FileCheck:
         # TorchScript: its own classes stand for data in every mode.
         self.script = False
         self.nesting = 0
-        self._pickle_bytes = 0
         self._inflated = 0
         self._graph = TensorGraph(None, byte_count)
         self._opaque: dict[str, None] = {}
@@ -121,7 +121,7 @@ class FileCheck:
         context.record = record
         context.load_nested, context.memory_record = load_nested, memory_record
         try:
-            self._pickle_bytes += pickle.end - pickle.start
+            context.pickle_bytes += pickle.end - pickle.start
             self._globals(pickle.globals, record)
             for ref in pickle.persistent:
                 ref.value = persistent(ref)
@@ -219,7 +219,7 @@ class FileCheck:
         graph.opaque = list(self._opaque)
         guard = KeyGuard(limits)
         guard.has_long_text = True
-        order = walk(root, limits, guard, self._pickle_bytes)
+        order = walk(root, limits, guard, self._context.charge)
         graph.mutables, graph.immutables = order.mutables, order.immutables
         return graph
 
@@ -293,7 +293,8 @@ class FileCheck:
             checker: Checker = self._call_of_result
             if type(call.target) is GlobalRef:
                 checker = table[call.target]
-            call.value = checker(call, context)
+            call.value = value = checker(call, context)
+            context.charge(weight_of(value))
 
     def _extra(self, call: Call, context: CheckContext) -> object:
         """A global of the caller's own."""

@@ -82,6 +82,8 @@ class CheckContext:
         decoded: Bytes that were read as text before, by identity, and the text.
         encoded: Text that was encoded before, by identity and codec, and the bytes.
         dtype_weight: Depth and expanded size of a numpy dtype, by identity.
+        objects: Estimated memory of the objects counted by `charge`.
+        pickle_bytes: Bytes of the pickles so far.
     """
 
     __slots__ = (
@@ -94,6 +96,8 @@ class CheckContext:
         "limits",
         "load_nested",
         "memory_record",
+        "objects",
+        "pickle_bytes",
         "record",
         "refused",
         "specs",
@@ -125,6 +129,8 @@ class CheckContext:
         self.decoded: dict[int, tuple[bytes, str]] = {}
         self.encoded: dict[tuple[int, str], tuple[str, bytes]] = {}
         self.dtype_weight: dict[int, tuple[int, int]] = {}
+        self.objects = 0
+        self.pickle_bytes = 0
 
     def value_of(self, value: object, call: Call) -> object:
         """Return the checked value of a node; anything else is its own value.
@@ -176,6 +182,25 @@ class CheckContext:
         if self.amplified > allowed:
             raise LimitExceededError(
                 "max_amplification", allowed=int(allowed), requested=self.amplified
+            )
+
+    def charge(self, weight: int) -> None:
+        """Count the estimated memory of one more object.
+
+        A memo lets five bytes repeat a call with all its arguments.
+
+        Raises:
+            LimitExceededError: More than the pickles' size allows.
+        """
+        self.objects += weight
+        limits = self.limits
+        if self.objects > max(
+            limits.min_object_bytes, limits.max_object_bytes * self.pickle_bytes
+        ):
+            raise LimitExceededError(
+                "max_object_bytes",
+                allowed=limits.max_object_bytes,
+                requested=self.objects,
             )
 
     def copy(self, content: object, nbytes: int) -> None:

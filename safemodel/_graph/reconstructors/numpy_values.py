@@ -13,6 +13,8 @@ Rules:
 
 from __future__ import annotations
 
+from math import prod
+
 from safemodel._graph.array_specs import (
     ArraySpec,
     NumpyDTypeSpec,
@@ -43,6 +45,8 @@ _ARRAY_CLASSES = {
 }
 _RANDOM = "numpy.random._pickle"
 _MAX_GENERATOR_PAIRS = 6
+_POINTER_BYTES = 8
+_FIELD_COST = 32
 
 BIT_GENERATORS = {
     "MT19937": "numpy.random._mt19937",
@@ -54,17 +58,20 @@ BIT_GENERATORS = {
 """Bit generators by name: the module of the class."""
 
 
-def _shape(value: object, call: Call, ctx: CheckContext) -> tuple[tuple[int, ...], int]:
+def _shape(
+    value: object, itemsize: int, call: Call, ctx: CheckContext
+) -> tuple[tuple[int, ...], int]:
     """Return the shape of an array and its number of elements."""
     shape = sizes((value,) if type(value) is int else value, call, ctx, "the shape")
-    product = 1
+    # What numpy multiplies: it leaves out axes of no length.
+    product = max(itemsize, 1)
     for size in shape:
         if not 0 <= size < INDEX_END:
             ctx.refuse(call, "a size is out of range")
         product *= size or 1
     if product >= INDEX_END:
         ctx.refuse(call, "the number of elements is out of range")
-    return shape, (0 if 0 in shape else product)
+    return shape, prod(shape)
 
 
 def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | OpaqueSpec:
@@ -74,6 +81,9 @@ def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | Opa
         return spec
     if type(spec) is not NumpyDTypeSpec:
         ctx.refuse(call, "its dtype is not a numpy.dtype")
+    # Each field of each array is looked at, and many may share one dtype.
+    _, fields = ctx.dtype_weight.get(id(spec), (0, 0))
+    ctx.charge(_FIELD_COST * fields)
     return spec
 
 
@@ -94,7 +104,7 @@ def _plain_array(
     ctx: CheckContext,
 ) -> ArraySpec:
     """Return an array of bytes (rules 2 and 4)."""
-    shape, count = _shape(layout[0], call, ctx)
+    shape, count = _shape(layout[0], dtype.itemsize, call, ctx)
     if dtype.has_objects:
         ctx.refuse(call, "bytes are read as objects")
     data = raw(value, call, ctx, "its data")
@@ -120,7 +130,7 @@ def _object_array(
     value: object, layout: tuple[object, bool], call: Call, ctx: CheckContext
 ) -> ObjectArraySpec:
     """Return an array of objects, one list item an element (rule 3)."""
-    shape, count = _shape(layout[0], call, ctx)
+    shape, count = _shape(layout[0], _POINTER_BYTES, call, ctx)
     if type(value) is not list or len(value) != count:
         ctx.refuse(call, "objects are not a list of one item an element")
     ctx.copy(value, 8 * count)

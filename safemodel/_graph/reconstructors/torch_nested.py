@@ -23,7 +23,7 @@ from safemodel._graph.reconstructors.common import (
     unedited,
 )
 from safemodel._graph.reconstructors.tensor_arguments import gradient_flag
-from safemodel._graph.reconstructors.torch_special import dense
+from safemodel._graph.reconstructors.torch_special import dense, examined
 from safemodel._graph.specs import JaggedSpec, NestedSpec
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ _JAGGED = {
 def check_nested(call: Call, ctx: CheckContext) -> object:
     """_rebuild_nested_tensor(buffer, sizes, strides, offsets)."""
     args = only_arguments(call, ctx, 4)
-    buffer, sizes, strides, offsets = (
-        dense(value, call, ctx, "its argument") for value in args
+    buffer = dense(args[0], call, ctx, "the buffer")
+    sizes, strides, offsets = (
+        examined(value, call, ctx, "sizes, strides or offsets") for value in args[1:]
     )
     if (
         len(buffer.shape) != 1
@@ -60,10 +61,10 @@ def check_jagged(call: Call, ctx: CheckContext) -> object:
     if type(given) is not dict or not {"values", "offsets"} <= given.keys() <= _JAGGED:
         ctx.refuse(call, "its argument is not a dictionary of the parts it has")
     values = dense(given["values"], call, ctx, "its values")
-    offsets = dense(given["offsets"], call, ctx, "its offsets")
+    offsets = examined(given["offsets"], call, ctx, "its offsets")
     lengths = given.get("lengths")
     if lengths is not None:
-        lengths = dense(lengths, call, ctx, "its lengths")
+        lengths = examined(lengths, call, ctx, "its lengths")
     axes = len(values.shape)
     axis = integer(given.get("_ragged_idx", 1), call, ctx, "the axis", 1, axes + 1)
     parts = offsets.shape[0] - 1 if len(offsets.shape) == 1 else -1

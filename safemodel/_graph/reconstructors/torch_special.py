@@ -61,6 +61,8 @@ _NUMPY_DTYPES = {
 
 _INDEX = ("int64", "int32")
 _INT32_END = 1 << 31
+# Scales become float64 and zero points int64, whatever they were.
+_COPIES = 4
 
 
 def dense(value: object, call: Call, ctx: CheckContext, what: str) -> TensorSpec:
@@ -70,6 +72,20 @@ def dense(value: object, call: Call, ctx: CheckContext, what: str) -> TensorSpec
         spec = spec.data
     if type(spec) is not TensorSpec:
         ctx.refuse(call, f"{what} is not a strided tensor")
+    return spec
+
+
+def examined(value: object, call: Call, ctx: CheckContext, what: str) -> TensorSpec:
+    """Return a dense tensor whose numbers are looked at, or copied, one by one.
+
+    So it shows no more than its storage holds, and the file pays for the first look
+    at that; any further one, by a call that a memo repeats, counts.
+    """
+    spec = dense(value, call, ctx, what)
+    nbytes = product_of(spec.shape) * DTYPE_ITEMSIZE[spec.dtype]
+    if nbytes > spec.storage.numel * spec.storage.itemsize:
+        ctx.refuse(call, f"{what} are expanded")
+    ctx.copy(spec.storage, _COPIES * nbytes)
     return spec
 
 
@@ -96,7 +112,7 @@ def check_sparse(call: Call, ctx: CheckContext) -> object:
 
 def _coordinates(data: tuple[object, ...], call: Call, ctx: CheckContext) -> SparseSpec:
     """Check (indices, values, size[, coalesced])."""
-    indices = dense(data[0], call, ctx, "the indices")
+    indices = examined(data[0], call, ctx, "the indices")
     values = dense(data[1], call, ctx, "the values")
     shape = shape_of(data[2], call, ctx)
     coalesced = None
@@ -118,8 +134,8 @@ def _compressed(
     layout: str, data: tuple[object, ...], call: Call, ctx: CheckContext
 ) -> SparseSpec:
     """Check (compressed indices, plain indices, values, size)."""
-    compressed = dense(data[0], call, ctx, "the compressed indices")
-    plain = dense(data[1], call, ctx, "the plain indices")
+    compressed = examined(data[0], call, ctx, "the compressed indices")
+    plain = examined(data[1], call, ctx, "the plain indices")
     values = dense(data[2], call, ctx, "the values")
     shape = shape_of(data[3], call, ctx)
     if compressed.dtype not in _INDEX or plain.dtype != compressed.dtype:
@@ -205,7 +221,7 @@ def _channel_values(value: object, length: int, call: Call, ctx: CheckContext) -
         return ArraySpec(
             NumpyDTypeSpec("<i8" if whole else "<f8", 8), (length,), False, data
         )
-    spec = dense(value, call, ctx, "scales or zero points")
+    spec = examined(value, call, ctx, "scales or zero points")
     if spec.shape != (length,):
         ctx.refuse(call, "not one number a channel")
     if spec.dtype not in ("float64", "float32", "int64", "int32"):
