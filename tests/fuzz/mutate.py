@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tests.vectors.opcode_table import OPCODES
-from tests.vectors.packing import Member, pack_zip
+from tests.vectors.packing import Member, pack_tar, pack_zip
 
 if TYPE_CHECKING:
     from tests.fuzz.corpus import Seed
 
 LARGEST = 60_000
-CHECKPOINTS = 40
 _CODES = bytes(code for code, _ in OPCODES.values())
 _NUMBERS = (
     *(0, 1, 2, 7, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 1 << 20, 0x7FFFFFFF),
@@ -30,12 +29,13 @@ Mutation = Callable[[random.Random, bytes, Sequence["Seed"]], bytes]
 def mutant(seeds: Sequence[Seed], seed: int, index: int) -> bytes:
     """Return mutant number `index` of the run `seed`."""
     rand = random.Random(f"{seed}:{index}")  # noqa: S311 - repeatable, not secret
-    # Checkpoints come last in the corpus and are fewer than the vectors.
-    start = 0 if rand.random() < 0.5 else max(len(seeds) - CHECKPOINTS, 0)
-    parent = seeds[rand.randrange(start, len(seeds))]
+    # Checkpoints are fewer than the vectors, and no less worth breaking.
+    generated = rand.random() < 0.5
+    parent = rand.choice([part for part in seeds if part.generated >= generated])
     kind = rand.random()
     if parent.members and kind < 0.75:
-        content = _mutate_members(rand, parent.members, seeds)
+        pack = _pack_zip if parent.content.startswith(b"PK") else pack_tar
+        content = pack(_mutate_members(rand, parent.members, seeds))
     elif parent.opcodes and kind < 0.6:
         content = mutate_opcodes(rand, parent.opcodes, seeds)
     else:
@@ -219,10 +219,14 @@ def _opcode(rand: random.Random) -> bytes:
     return bytes([code]) + operand
 
 
+def _pack_zip(members: list[Member]) -> bytes:
+    return pack_zip(members, {})
+
+
 def _mutate_members(
     rand: random.Random, members: list[tuple[str, bytes]], seeds: Sequence[Seed]
-) -> bytes:
-    """Mutate a member, and write an archive whose CRCs and headers fit it.
+) -> list[Member]:
+    """Mutate a member; the archive's CRCs and headers will fit it.
 
     Such a mutation reaches the pickle machine, where one of the archive's bytes would
     stop at its checksum.
@@ -230,14 +234,22 @@ def _mutate_members(
     packed = [Member(name, {}, bytearray(content)) for name, content in members]
     pickles = [member for member in packed if member.name.endswith(".pkl")]
     chosen = rand.choice(pickles if pickles and rand.random() < 0.7 else packed)
-    opcodes = None
+    content, opcodes = bytes(chosen.content), None
     if rand.random() < 0.6:
-        opcodes = _split_cached(bytes(chosen.content))
-    if opcodes:
+        opcodes = _split_cached(content)
+    if content.startswith(b"PK\x03\x04") and rand.random() < 0.7:
+        inner = _mutate_members(rand, _members_cached(content), seeds)
+        chosen.content = bytearray(pack_zip(inner, {}))
+    elif opcodes:
         chosen.content = bytearray(mutate_opcodes(rand, opcodes, seeds))
     else:
-        content = mutate_bytes(rand, bytes(chosen.content), seeds)
-        chosen.content = bytearray(content)
+        chosen.content = bytearray(mutate_bytes(rand, content, seeds))
+    _change_headers(rand, packed)
+    return packed
+
+
+def _change_headers(rand: random.Random, packed: list[Member]) -> None:
+    """Leave a member out, name one like another, or let a header lie."""
     what = rand.random()
     if what < 0.05:
         packed.remove(rand.choice(packed))
@@ -250,7 +262,6 @@ def _mutate_members(
         rand.choice(packed).options[key] = number
     elif what < 0.3:
         rand.choice(packed).options["method"] = 8
-    return pack_zip(packed, {})
 
 
 _SPLIT: dict[bytes, list[bytes] | None] = {}
@@ -265,3 +276,15 @@ def _split_cached(content: bytes) -> list[bytes] | None:
             _SPLIT.clear()
         _SPLIT[content] = split_opcodes(content)
     return _SPLIT[content]
+
+
+_MEMBERS: dict[bytes, list[tuple[str, bytes]]] = {}
+
+
+def _members_cached(content: bytes) -> list[tuple[str, bytes]]:
+    """Read an archive that occurs in every mutant of its parent once only."""
+    if content not in _MEMBERS:
+        from tests.fuzz.corpus import as_seed
+
+        _MEMBERS[content] = as_seed("inner", content).members or [("x", content)]
+    return _MEMBERS[content]

@@ -17,6 +17,7 @@ import resource
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
 import zlib
@@ -34,7 +35,7 @@ from safemodel.errors import SafeModelError
 from safemodel.policy import STRICT
 from safemodel.scanning import inspect_file
 from safemodel.testing import CANARY
-from tests.fuzz.corpus import Seed, build_corpus
+from tests.fuzz.corpus import Seed, build_corpus, index_of_shards, shards
 from tests.fuzz.mutate import mutant
 
 if TYPE_CHECKING:
@@ -78,9 +79,31 @@ def try_one(content: bytes) -> str:
     if opened == [True, False]:
         return "opens when strict, but not when opaque"
     # Scanning takes several times as long as loading: one file in five.
-    if zlib.crc32(content) % 5:
-        return ""
-    return _try_scan(content, opened=opened[0])
+    chance = zlib.crc32(content)
+    if chance % 16 == 1 or content.startswith(b"{"):
+        return _try_shards(content)
+    return "" if chance % 5 else _try_scan(content, opened=opened[0])
+
+
+def _try_shards(content: bytes) -> str:
+    """Return what is wrong with how a file loads as an index, or as a shard of one."""
+    index, files = index_of_shards(), shards()
+    if content.startswith(b"{"):
+        index = content
+    else:
+        files["model-2.safetensors"] = content
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, data in {**files, "index.json": index}.items():
+            (folder / file).write_bytes(data)
+        try:
+            safe_load(folder / "index.json", weights_only=False)
+        except SafeModelError:
+            pass
+        # As above.
+        except Exception as error:  # noqa: BLE001
+            return f"sharded: {''.join(traceback.format_exception(error)[-4:])}"
+    return "sharded: the canary was tripped" if CANARY.trips else ""
 
 
 def _try_scan(content: bytes, *, opened: bool) -> str:
