@@ -91,12 +91,14 @@ def in_archive(path: Path, vector: Vector) -> Path:
 
 
 def ask_torch(path: Path, vector: Vector) -> str:
-    """Return how ``torch.load(weights_only=True)`` ends."""
+    """Return how ``torch.load(weights_only=True)`` ends, and what shows an attack."""
     path = in_archive(path, vector)
     before, start = _status("VmHWM:"), time.process_time()
     mapped = vector.header.get("load") == "mmap"
     try:
-        torch.load(path, weights_only=True, mmap=mapped)
+        loaded = torch.load(path, weights_only=True, mmap=mapped)
+        if "then" in vector.header:
+            getattr(loaded, vector.header["then"])()
     # Whatever it raises is the answer.
     except Exception as error:  # noqa: BLE001
         answer = f"`{type(error).__name__}`"

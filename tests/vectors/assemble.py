@@ -34,9 +34,9 @@ from tests.vectors.packing import (
 )
 
 HEADER_KEYS = frozenset(
-    """attack expect opaque at limit globals result opaque-result what why source
+    """attack expect opaque at limit globals reason what result opaque-result why source
     container build heavy name storage-bytes load
-    scan unseen""".split()
+    scan unseen then environment""".split()
 )
 REQUIRED_KEYS = ("attack", "expect", "why", "source")
 CONTAINERS = ("pickle", "torch_zip", "zip", "tar", "raw")
@@ -45,6 +45,7 @@ COMPRESSORS = {
     "gzip": lambda content: gzip.compress(content, mtime=0),
     "bz2": bz2.compress,
     "xz": lzma.compress,
+    "lzma": lambda content: lzma.compress(content, lzma.FORMAT_ALONE),
 }
 ARRAYS = {
     "f32": "<f",

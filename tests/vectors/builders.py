@@ -57,3 +57,10 @@ def many_tensors() -> bytes:
         record = bytearray(struct.pack("<f", number))
         members.append(Member(f"archive/data/{number}", content=record))
     return pack_zip([*_checkpoint(bytes(pickle) + b"."), *members], {})
+
+
+def quadratic_codec() -> bytes:
+    """A pickle that encodes 20,000 different letters as punycode."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))).encode()
+    operand = b"X" + struct.pack("<I", len(text)) + text
+    return b"\x80\x02c_codecs\nencode\n" + operand + b"X\x08\0\0\0punycode\x86R."

@@ -36,11 +36,6 @@ def _load(request: dict[str, object]) -> dict[str, object]:
     path = Path(str(request["path"]))
     outcome = load_outcome(path, opaque=bool(request["opaque"]))
     answer = asdict(outcome)
-    answer["attributes"] = {
-        name: value
-        for name, value in outcome.attributes.items()
-        if isinstance(value, int | float | str)
-    }
     answer["grown_bytes"] = (_peak_kib() - before) * 1024
     return answer
 

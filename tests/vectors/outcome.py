@@ -69,11 +69,12 @@ class Watch:
         if not self.armed or event in _HARMLESS:
             return
         if event == "open" and str(args[0]) == self.allowed:
+            self.allowed = ""  # once: a second open could give other bytes
             return
         self.seen.append(f"{event} {args!r:.120}")
 
     def run(self, action: Callable[[], object], *, allowed: str) -> object:
-        """Call an action; `seen` then holds every event but opening one path."""
+        """Call an action; `seen` then holds every event but one open of a path."""
         self.seen, self.allowed, self.armed = [], allowed, True
         try:
             return action()

@@ -15,7 +15,7 @@ import safemodel.errors
 from safemodel.scanning import scan_files
 from safemodel.testing import CANARY
 from tests.vectors.assemble import Vector, VectorError, read_vector
-from tests.vectors.outcome import Outcome, load_outcome
+from tests.vectors.outcome import WATCH, Outcome, load_outcome
 
 HERE = Path(__file__).resolve().parent
 VECTORS = [read_vector(path) for path in sorted(HERE.glob("*.vec"))]
@@ -42,6 +42,15 @@ def expected(vector: Vector, *, opaque: bool) -> str:
     return vector.header.get("opaque", default)
 
 
+# What the header must state about an error, beside its class.
+STATED = {
+    "ForbiddenGlobalError": "globals",
+    "ForbiddenOpcodeError": "at",
+    "LimitExceededError": "limit",
+    "UnsupportedFormatError": "what",
+}
+
+
 def check(vector: Vector, outcome: Outcome, *, opaque: bool) -> None:
     """Require the outcome a header states, and that nothing else happened."""
     header, found = vector.header, outcome.attributes
@@ -54,19 +63,23 @@ def check(vector: Vector, outcome: Outcome, *, opaque: bool) -> None:
         result = header.get("opaque-result" if opaque else "result", None)
         result = header.get("result") if result is None else result
         assert result is None or outcome.result == result
-        return
-    # What else the header states is about the error of the strict mode.
-    if "limit" in header and outcome.error == "LimitExceededError":
+    elif outcome.error == header["expect"]:
+        _check_error(header, found)
+    elif outcome.error == "LimitExceededError":
         assert found["limit"] == header["limit"]
-    if outcome.error != header["expect"]:
-        return
-    if "at" in header:
-        assert found["position"] == int(header["at"])
-    if "what" in header:
-        assert header["what"] in str(found["what"])
-    if "globals" in header and "globals" in found:
+
+
+def _check_error(header: dict[str, str], found: dict[str, object]) -> None:
+    """Require what a header states about the error of the strict mode."""
+    if header["expect"] == "ForbiddenGlobalError":
         named = [f"{module}.{name}" for module, name, _, _ in found["globals"]]  # type: ignore[attr-defined]
         assert named == header["globals"].split()
+    elif "limit" in header:
+        assert found["limit"] == header["limit"]
+    if "at" in header:
+        assert found["position"] == int(header["at"])
+    for key in ("what", "reason"):
+        assert header.get(key, "") in str(found.get(key, ""))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,10 +99,12 @@ WARM = ("t01_view_that_fits", "n05_scalar_that_fits", "t14_coo_that_fits")
 
 @pytest.mark.parametrize("opaque", [False, True], ids=["strict", "opaque"])
 @pytest.mark.parametrize("vector", LIGHT, ids=by_name)
-def test_a_vector_ends_as_its_header_says(vector, opaque, tmp_path):
+def test_a_vector_ends_as_its_header_says(vector, opaque, tmp_path, monkeypatch):
     """From a path: the stated class, position and result; nothing runs or opens."""
     path = tmp_path / vector.file_name
     path.write_bytes(vector.assemble())
+    for setting in vector.header.get("environment", "").split():
+        monkeypatch.setenv(*setting.split("="))
     options = {"mmap": True} if vector.header.get("load") == "mmap" else {}
 
     check(vector, load_outcome(path, opaque=opaque, **options), opaque=opaque)
@@ -210,6 +225,29 @@ def test_headers_state_outcomes_that_exist():
             if wanted != "opens":
                 kind = getattr(safemodel.errors, wanted)
                 assert issubclass(kind, safemodel.errors.SafeModelError), vector.name
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=by_name)
+def test_a_header_says_what_is_wrong(vector):
+    """Its class alone could be another fault's; what opens says what comes out."""
+    wanted = vector.header["expect"]
+    if wanted == "opens":
+        assert "result" in vector.header
+    else:
+        assert STATED.get(wanted, "reason") in vector.header
+    if expected(vector, opaque=True) == "LimitExceededError":
+        assert "limit" in vector.header
+
+
+def test_a_second_open_of_the_input_is_seen(tmp_path):
+    """The audit hook lets one open of the path through, and no other (T26, I8)."""
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+
+    WATCH.run(path.read_bytes, allowed=str(path))
+    assert not WATCH.seen
+    WATCH.run(lambda: (path.read_bytes(), path.read_bytes()), allowed=str(path))
+    assert len(WATCH.seen) == 1
 
 
 def test_a_payload_trips_the_canary_where_it_runs():
