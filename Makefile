@@ -12,8 +12,13 @@ COUNT ?= 1000000
 SEED  ?= 0
 JOBS  ?= 2
 
+# CI sets this to run the suite once, under coverage.
+UNDER ?=
+# Layers 0 and 1: what decides about a file.
+DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemodel/reports.py,safemodel/_types.py,safemodel/_value.py,safemodel/_containers/*,safemodel/_unpickle/*,safemodel/_graph/*
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test coverage gate bench growth lint format typecheck docs-check zoo fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -41,11 +46,24 @@ demo: $(READY)  ## build a real checkpoint and a hostile twin, and open both saf
 
 test: $(READY)  ## run the test suite
 	@echo "== test: pytest"
-	$(BIN)/python -m pytest
+	$(BIN)/python $(UNDER) -m pytest
+
+coverage: $(READY)  ## run the test suite, and measure which branches it takes
+	@$(MAKE) test UNDER='-m coverage run'
+	@$(MAKE) gate
+
+gate: $(READY)  ## fail if the last measured run took too few branches
+	@echo "== gate: every branch of what decides, 95 % of the package"
+	$(BIN)/python -m coverage report --fail-under=100 --include='$(DECIDING)'
+	$(BIN)/python -m coverage report --fail-under=95
 
 bench: $(READY)  ## measure against torch, safetensors and picklescan; write benchmarks/RESULTS.md
 	@echo "== bench: benchmarks/report.py (about ten minutes, 4 GB of disk)"
 	$(BIN)/python benchmarks/report.py
+
+growth: $(READY)  ## measure how time grows with hostile files; write benchmarks/GROWTH.md
+	@echo "== growth: benchmarks/growth.py (a few minutes)"
+	$(BIN)/python benchmarks/growth.py
 
 lint: $(READY)  ## ruff check and ruff format --check
 	@echo "== lint: ruff"

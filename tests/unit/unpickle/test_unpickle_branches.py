@@ -74,6 +74,17 @@ def test_pop_takes_a_value_or_a_mark():
     )  # fmt: skip
 
 
+def test_pop_mark_takes_what_is_above_the_mark():
+    """However much that is; without a mark there is nothing to take."""
+    assert unpickle(PROTO + b"K\x01(1.").root == 1
+    assert unpickle(PROTO + b"K\x01(K\x02K\x031.").root == 1
+    with pytest.raises(MalformedFileError) as caught:
+        unpickle(PROTO + b"K\x011.")
+    assert (caught.value.reason, caught.value.position) == (
+        "the stack or the marks run out", 4,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [b"C\x01a", b"\x96\x01" + bytes(7) + b"a"])
 def test_a_buffer_may_be_made_read_only(value):
     """Which bytes in the pickle are to us anyway; nothing else may be."""
