@@ -110,17 +110,10 @@ class Record:
                 f"{method_name(self.method)}, which safemodel does not read"
             )
         if verify and self.crc32 is not None:
-            self.check_crc32(zlib.crc32(data))
+            actual = zlib.crc32(data)
+            if actual != self.crc32:
+                raise ChecksumError(self.name, expected=self.crc32, actual=actual)
         return data
-
-    def check_crc32(self, actual: int) -> None:
-        """Compare the CRC-32 of the bytes with the container's, if it gives one.
-
-        Raises:
-            ChecksumError: They differ.
-        """
-        if self.crc32 is not None and actual != self.crc32:
-            raise ChecksumError(self.name, expected=self.crc32, actual=actual)
 
     def check_inflation(self, limits: Limits) -> None:
         """Compare the declared size with the compressed one.

@@ -145,8 +145,9 @@ def _read_end64(
     _, disk, offset, disks = LOCATOR.unpack_from(tail, at)
     if disk or disks != 1:
         raise UnsupportedFormatError("one part of a multi-volume zip archive")
+    # Before the start of the tail there is only the start of the file: end < 0 then.
     at -= END64.size
-    if at < 0 or offset != end:
+    if offset != end:
         raise MalformedFileError(
             "the zip64 end record is not where its locator stands", position=end
         )

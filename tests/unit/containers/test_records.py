@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -48,6 +49,32 @@ def test_the_stream_fills_its_span_exactly(off):
     whole = deflated()
     with pytest.raises(MalformedFileError):
         deflated(stored_size=whole.stored_size + off).read(limits=DEFAULT_LIMITS)
+
+
+def test_a_stream_that_never_says_that_it_ends_is_malformed():
+    """All bytes are there, but another reader would wait for more."""
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(TEXT) + packer.flush(zlib.Z_SYNC_FLUSH)
+    record = Record("r", open_source(packed), 0, len(TEXT), None, 8, len(packed))
+    with pytest.raises(MalformedFileError) as caught:
+        record.read(limits=DEFAULT_LIMITS)
+    assert caught.value.reason == "does not inflate to exactly 8,000 bytes"
+
+
+def test_no_more_is_inflated_than_was_declared():
+    """A stream of 600 kB, for 600 MB, stops at the byte that is one too many."""
+    packer = zlib.compressobj(9, wbits=-15)
+    zeros = bytes(1 << 20)
+    packed = b"".join(packer.compress(zeros) for _ in range(600)) + packer.flush()
+    record = Record("r", open_source(packed), 0, 10, None, 8, len(packed))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedFileError, match="exactly 10 bytes"):
+            record.read(limits=DEFAULT_LIMITS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(packed)
 
 
 def test_inflation_is_bounded_by_ratio_or_absolute_size():

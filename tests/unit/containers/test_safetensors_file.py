@@ -63,43 +63,60 @@ def test_scalars_and_empty_tensors_have_a_place():
     assert [e.name for e in read(header, b"12")[0]] == ["s", "e"]
 
 
+LENGTHS = "the shape is not a list of lengths"
+SPAN = "the offsets are not a span"
+FIELDS = "a tensor needs dtype, shape and data_offsets and nothing else"
+BRACKETS = "nests more than 3 deep, or its brackets do not match"
+
+
 @pytest.mark.parametrize(
-    ("header", "data"),
+    ("header", "data", "reason"),
     [
-        ({"a": tensor("U8", [1], 1, 2)}, b"12"),
-        ({"a": tensor("U8", [1], 0, 1), "b": tensor("U8", [1], 2, 3)}, b"123"),
-        ({"a": tensor("U8", [2], 0, 2), "b": tensor("U8", [2], 1, 3)}, b"123"),
-        ({"a": tensor("U8", [1], 0, 1)}, b"12"),
-        ({"a": tensor("U8", [-1], 0, 1)}, b"1"),
-        ({"a": tensor("U8", [True], 0, 1)}, b"1"),
-        ({"a": tensor("U8", [1.0], 0, 1)}, b"1"),
-        ({"a": tensor("U8", [1], 1, 0)}, b"1"),
-        ({"a": tensor("U8", [1], -1, 0)}, b"1"),
-        ({"a": tensor("U9", [1], 0, 1)}, b"1"),
-        ({"a": tensor(["U8"], [1], 0, 1)}, b"1"),
-        ({"a": {**tensor("U8", [1], 0, 1), "more": 1}}, b"1"),
-        ({"a": {"dtype": "U8", "shape": [1]}}, b"1"),
-        ({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1, 1]}}, b"1"),
-        ({"a": {"dtype": "U8", "shape": 1, "data_offsets": [0, 1]}}, b"1"),
-        ({"a": [1]}, b""),
-        ({"__metadata__": {"a": 1}}, b""),
-        ({"__metadata__": []}, b""),
-        (b"[]", b""),
-        (b" {}", b""),
-        (b"{", b""),
-        (b'{"a":NaN}', b""),
-        (b'{"a":1,}', b""),
-        (b'{"\xff":{}}', b""),
-        (b'{"__metadata__":{"a":"\\ud800"}}', b""),
-        (b'{"a":' + b"1" * 21 + b"}", b""),
-        (b'{"a":' * 1000 + b"1" + b"}" * 1000, b""),
-        (b'{"a":["]",["]",[1]]]}', b""),
+        ({"a": tensor("U8", [1], 1, 2)}, b"12", "the tensor begins at 1"),
+        (
+            *({"a": tensor("U8", [1], 0, 1), "b": tensor("U8", [1], 2, 3)}, b"123"),
+            "the tensor begins at 2, the one before ends at 1",
+        ),
+        (
+            *({"a": tensor("U8", [2], 0, 2), "b": tensor("U8", [2], 1, 3)}, b"123"),
+            "the tensor begins at 1, the one before ends at 2",
+        ),
+        ({"a": tensor("U8", [1], 0, 1)}, b"12", "1 bytes follow the last tensor"),
+        ({"a": tensor("U8", [-1], 0, 1)}, b"1", LENGTHS),
+        ({"a": tensor("U8", [-1, -1], 0, 1)}, b"1", LENGTHS),
+        ({"a": tensor("U8", [True], 0, 1)}, b"1", LENGTHS),
+        ({"a": tensor("U8", [1.0], 0, 1)}, b"1", LENGTHS),
+        ({"a": tensor("U8", {}, 0, 1)}, b"1", LENGTHS),
+        ({"a": tensor("U8", [1], 1, 0)}, b"1", SPAN),
+        ({"a": tensor("U8", [1], -1, 0)}, b"1", SPAN),
+        ({"a": tensor("U8", [1], 0, 1.0)}, b"1", SPAN),
+        ({"a": tensor("U9", [1], 0, 1)}, b"1", "no such dtype: U9"),
+        ({"a": tensor(["U8"], [1], 0, 1)}, b"1", "no such dtype: a list"),
+        ({"a": {**tensor("U8", [1], 0, 1), "more": 1}}, b"1", FIELDS),
+        ({"a": {"dtype": "U8", "shape": [1]}}, b"1", FIELDS),
+        ({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1, 1]}}, b"1", SPAN),
+        ({"a": {"dtype": "U8", "shape": 1, "data_offsets": [0, 1]}}, b"1", LENGTHS),
+        ({"a": [1]}, b"", FIELDS),
+        ({"__metadata__": {"a": 1}}, b"", "does not map text to text"),
+        ({"__metadata__": []}, b"", "does not map text to text"),
+        (b"[]", b"", "not a JSON object"),
+        (b" {}", b"", "not a JSON object"),
+        (b"{", b"", BRACKETS),
+        (b'{"a":NaN}', b"", "NaN is not JSON"),
+        (b'{"a":1,}', b"", "not JSON: Expecting property name"),
+        (b'{"\xff":{}}', b"", "can't decode byte 0xff"),
+        (b'{"__metadata__":{"a":"\\ud800"}}', b"", "surrogates not"),
+        (b'{"a":' + b"1" * 21 + b"}", b"", "a number of more than 20 digits"),
+        (b'{"a":' * 1000 + b"1" + b"}" * 1000, b"", BRACKETS),
+        (b'{"a":["]",["]",[1]]]}', b"", BRACKETS),
     ],
 )
-def test_what_breaks_a_rule_is_malformed(header, data):
+def test_what_breaks_a_rule_is_malformed(header, data, reason):
     """Holes, overlaps, rests, wrong kinds and broken JSON are refused."""
-    with pytest.raises(MalformedFileError):
+    with pytest.raises(MalformedFileError) as caught:
         read(header, data)
+    assert type(caught.value) is MalformedFileError
+    assert reason in caught.value.reason
 
 
 @pytest.mark.parametrize(

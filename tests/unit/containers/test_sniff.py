@@ -73,6 +73,7 @@ def test_a_format_is_told_by_its_first_bytes(data, form):
         (["[Content_Types].xml", "word/a.xml"], Format.OFFICE),
         (["META-INF/MANIFEST.MF"], Format.JAVA),
         (["a/model.json", "a/tensors/0"], Format.OLD_TORCHSCRIPT),
+        (["a/model.json", "b/model.pt"], Format.ZIP_OF_MODELS),
     ],
 )
 def test_a_zip_archive_is_told_by_its_names(names, form):

@@ -77,6 +77,21 @@ def test_names_that_are_not_plain_are_refused(name):
         contents(tar({name: b""}))
 
 
+@pytest.mark.parametrize("byte", [b"\x7f", b"\x80"])
+def test_a_checksum_may_be_that_of_signed_bytes(byte):
+    """As some old writers made it; from 0x80 on, a byte counts as negative."""
+    header = bytearray(signed(tar({"a": b""})[:512]))
+    header[400:401] = byte
+    total = sum(header[:148]) + 8 * 32 + sum(header[156:512])
+    header[148:156] = b"%06o\0 " % (total - 256 * (byte > b"\x7f"))
+    assert contents(bytes(header) + bytes(1024)) == {"a": b""}
+
+    header[148:156] = b"%06o\0 " % (total - 256 * (1 + (byte > b"\x7f")))
+    with pytest.raises(MalformedFileError) as caught:
+        contents(bytes(header) + bytes(1024))
+    assert caught.value.reason == "the checksum of a tar header is wrong"
+
+
 def test_duplicates_are_refused():
     """Names equal after case folding are one file to some reader."""
     with pytest.raises(MalformedFileError):

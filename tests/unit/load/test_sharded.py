@@ -135,8 +135,9 @@ def test_a_shard_may_not_be_an_index(tmp_path):
     index = write(tmp_path)
     content = {"weight_map": {"x": index.name}}
     index.write_text(json.dumps(content))
-    with pytest.raises(safemodel.SafeModelError):
+    with pytest.raises(safemodel.UnsupportedFormatError) as caught:
         safe_load(index)
+    assert caught.value.what.startswith("the index of a sharded checkpoint")
 
 
 def test_an_index_without_a_folder_cannot_be_followed(tmp_path):
