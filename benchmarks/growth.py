@@ -274,6 +274,7 @@ FAMILIES: list[Family] = [
 
 
 def load(content: bytes) -> str:
+    """Load in the mode that goes furthest; return the name of the error."""
     try:
         safe_load(content, weights_only=False)
     except SafeModelError as error:
@@ -282,6 +283,7 @@ def load(content: bytes) -> str:
 
 
 def scan(content: bytes) -> str:
+    """Look at a file as a scan does."""
     inspect_file(content, policy=STRICT)
     return ""
 

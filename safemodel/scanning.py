@@ -14,6 +14,7 @@ from safemodel.policy import SALVAGE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from safemodel._scan.one import Settings
     from safemodel._scan.paths import Target
     from safemodel._types import FileLike, StrPath
     from safemodel.limits import Limits
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 
 def inspect_file(
-    f: FileLike, *, policy: Policy = SALVAGE, limits: Limits = DEFAULT_LIMITS
+    f: FileLike,
+    *,
+    policy: Policy = SALVAGE,
+    limits: Limits = DEFAULT_LIMITS,
+    verify_checksums: bool = False,
 ) -> FileReport:
     """Return what a file holds: its tensors, its globals, what it would have run.
 
@@ -31,6 +36,8 @@ def inspect_file(
         policy: Which globals are refused. By default none is, so that the tensors of
             a file that `safe_load` refuses are listed too.
         limits: How much the file may ask for.
+        verify_checksums: Read the bytes of tensors too, and compare their CRC-32 as
+            `safe_load` does: as slow as reading the file.
 
     Raises:
         OSError: It cannot be opened or read.
@@ -41,7 +48,14 @@ def inspect_file(
 
     path = os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
     with open_source(f) as source:
-        report = look_at(source, path=path, policy=policy, limits=limits, tensors=True)
+        report = look_at(
+            source,
+            path=path,
+            policy=policy,
+            limits=limits,
+            tensors=True,
+            checksums=verify_checksums,
+        )
         source.finish(0)
     return report
 
@@ -51,6 +65,7 @@ def scan_files(
     *,
     jobs: int = 1,
     limits: Limits | None = None,
+    verify_checksums: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[FileReport]:
     """Yield, for each file, whether `safe_load` refuses it and what it would have run.
@@ -59,6 +74,7 @@ def scan_files(
         paths: Files, folders (walked to the bottom) and glob patterns.
         jobs: Processes that share the work.
         limits: How much a file may ask for; None for those of `safe_load`.
+        verify_checksums: Read the bytes of tensors too, as `inspect_file`.
         progress: Called after each file with the number done and the number of all.
 
     Returns:
@@ -69,28 +85,31 @@ def scan_files(
     """
     if jobs < 1:
         raise ValueError(f"jobs must be positive: {jobs}")
+    from safemodel._scan.one import Settings
     from safemodel._scan.paths import find_targets
 
     targets = list(find_targets(paths))
-    bounds = DEFAULT_LIMITS if limits is None else limits
-    return _scan_all(targets, jobs, bounds, progress)
+    settings = Settings(
+        limits=DEFAULT_LIMITS if limits is None else limits, checksums=verify_checksums
+    )
+    return _scan_all(targets, jobs, settings, progress)
 
 
 def _scan_all(
     targets: list[Target],
     jobs: int,
-    limits: Limits,
+    settings: Settings,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[FileReport]:
     """Yield the report of every target."""
     if jobs > 1 and len(targets) > 1:
         from safemodel._scan.workers import scan_in_processes
 
-        reports = scan_in_processes(targets, jobs, limits)
+        reports = scan_in_processes(targets, jobs, settings)
     else:
         from safemodel._scan.one import scan_target
 
-        reports = (scan_target(target, limits) for target in targets)
+        reports = (scan_target(target, settings) for target in targets)
     for done, report in enumerate(reports, 1):
         yield report
         if progress is not None:

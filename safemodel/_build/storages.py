@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from safemodel._build.dtypes import torch_dtype
-from safemodel.errors import ChecksumError, StorageBoundsError
+from safemodel.errors import StorageBoundsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,16 +32,6 @@ STORED = 0
 _CHUNK = 4 << 20
 _LARGE = 1 << 20  # from here on a storage is worth a thread's attention
 _WORKERS = min(2, os.cpu_count() or 1)
-
-
-def check_crc(record: Record, actual: int) -> None:
-    """Compare a CRC-32 with the archive's.
-
-    Raises:
-        ChecksumError: They differ.
-    """
-    if record.crc32 is not None and actual != record.crc32:
-        raise ChecksumError(record.name, expected=record.crc32, actual=actual)
 
 
 def fill(target: memoryview, record: Record, *, verify: bool, limits: Limits) -> None:
@@ -70,7 +60,7 @@ def fill(target: memoryview, record: Record, *, verify: bool, limits: Limits) ->
         part = target[start : start + _CHUNK]
         source.read_into(offset + start, part)
         checksum = crc32(part, checksum)
-    check_crc(record, checksum)
+    record.check_crc32(checksum)
 
 
 def normalise_bool(values: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
@@ -215,7 +205,8 @@ class Storages:
         if whole is None or record.offset + record.size > len(whole):
             return None
         if self._verify and record.crc32 is not None:
-            check_crc(record, crc32(whole[record.offset : record.offset + record.size]))
+            part = whole[record.offset : record.offset + record.size]
+            record.check_crc32(crc32(part))
         flat = torch.frombuffer(
             whole, dtype=dtype, count=size // dtype.itemsize, offset=record.offset
         )

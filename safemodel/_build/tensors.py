@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from safemodel._build.dtypes import QUANTIZED, quietly, torch_dtype
-from safemodel._build.storages import STORED, Storages, check_crc, normalise_bool
+from safemodel._build.storages import STORED, Storages, normalise_bool
 from safemodel._graph.specs import (
     UNBUILT,
     MetaTensorSpec,
@@ -145,7 +145,7 @@ def _contents(specs: list[TensorSpec], *, verify: bool) -> list[memoryview]:
         else:
             data = record.source.view(record.offset, size)
         if verify and record.crc32 != (actual := crc32(data)):
-            check_crc(record, actual)
+            record.check_crc32(actual)
         parts.append(data)
     return parts
 

@@ -60,6 +60,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="processes that share the work (default: 1)",
     )
     parser.add_argument(
+        "--checksums",
+        action="store_true",
+        help="read all bytes of tensors, too, and compare their checksums",
+    )
+    parser.add_argument(
         "-q", "--quiet", action="store_true", help="print only what is not clean"
     )
     parser.add_argument(
@@ -100,7 +105,12 @@ def _reports(
 ) -> Iterator[FileReport]:
     from safemodel.scanning import scan_files
 
-    return scan_files(options.paths, jobs=options.jobs, progress=progress)
+    return scan_files(
+        options.paths,
+        jobs=options.jobs,
+        verify_checksums=options.checksums,
+        progress=progress,
+    )
 
 
 def _output(options: argparse.Namespace) -> Output:

@@ -6,8 +6,8 @@ into records and bytes that `safe_load` never reads, because another reader may.
 Rules:
 
 1. Nothing here refuses or accepts; it only adds findings.
-2. Bytes of tensors are not read: of each record the first few, and more only of what
-   starts like a pickle or an archive.
+2. Bytes of tensors are not read, unless their checksums are asked for: of each record
+   the first few, and more only of what starts like a pickle or an archive.
 3. What is parsed beyond the check is bounded by a multiple of the file, and archives
    within archives by `Limits.max_nesting`.
 """
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
 
 def look_at(
-    source: Source, *, path: str, policy: Policy, limits: Limits, tensors: bool
+    source: Source,
+    *,
+    path: str,
+    policy: Policy,
+    limits: Limits,
+    tensors: bool,
+    checksums: bool,
 ) -> FileReport:
     """Return everything there is to say about an open file.
 
@@ -47,11 +53,14 @@ def look_at(
         policy: Decides what is refused.
         limits: Bounds.
         tensors: Whether to list tensors and unreachable storages.
+        checksums: Whether to read the bytes of storages, and compare their CRC-32.
 
     Raises:
         OSError: Reading failed.
     """
-    reading, graph, error = check_file(source, policy=policy, limits=limits)
+    reading, graph, error = check_file(
+        source, policy=policy, limits=limits, checksums=checksums
+    )
     try:
         look = ContainerLook(reading, error, policy, limits, source.size)
         form = look.whole_file(source)

@@ -89,7 +89,7 @@ class RecordingReading(Reading):
 
 
 def check_file(
-    source: Source, *, policy: Policy, limits: Limits
+    source: Source, *, policy: Policy, limits: Limits, checksums: bool
 ) -> tuple[RecordingReading, TensorGraph | None, SafeModelError | None]:
     """Check a file as `safe_load` does; return what was parsed and how it ended.
 
@@ -106,6 +106,8 @@ def check_file(
             # What reading its bytes would start with.
             if spec.record is not None and spec.record.method == DEFLATED:
                 spec.record.check_inflation(limits)
+            if spec.record is not None and checksums:
+                spec.record.verify(limits=limits)
     except SafeModelError as error:
         return reading, None, error
     except BaseException:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING
 
-from safemodel._scan.one import scan_target
+from safemodel._scan.one import Settings, scan_target
 from safemodel._scan.paths import Target
 from safemodel.limits import Limits
 from safemodel.reports import FileReport
@@ -40,22 +40,24 @@ _DIED = "the process that looked at it ended: it may need more memory than there
 def serve(requests: IO[str], answers: IO[str]) -> None:
     """Answer requests until there are no more: the work of a worker.
 
-    The first line holds the limits, every other one a list of paths.
+    The first line holds the settings, every other one a list of paths.
     """
-    limits = Limits(**json.loads(requests.readline()))
+    given = json.loads(requests.readline())
+    given["limits"] = Limits(**given["limits"])
+    settings = Settings(**given)
     for line in requests:
         for path in json.loads(line):
-            answers.write(scan_target(Target(path), limits).to_json() + "\n")
+            answers.write(scan_target(Target(path), settings).to_json() + "\n")
         answers.flush()
 
 
 def scan_in_processes(
-    targets: Sequence[Target], jobs: int, limits: Limits
+    targets: Sequence[Target], jobs: int, settings: Settings
 ) -> Iterator[FileReport]:
     """Yield the report of every target, in order."""
     shared = _Shared(targets)
     threads = [
-        Thread(target=_feed, args=(shared, limits), daemon=True)
+        Thread(target=_feed, args=(shared, settings), daemon=True)
         for _ in range(min(jobs, len(targets)))
     ]
     for thread in threads:
@@ -110,9 +112,9 @@ class _Shared:
             self._early[answer[0]] = answer[1]
         return self._early.pop(index)
 
-    def worker(self, limits: Limits) -> _Worker:
+    def worker(self, settings: Settings) -> _Worker:
         """Return a new worker, which `stop` ends."""
-        worker = _Worker(limits)
+        worker = _Worker(settings)
         self._workers.add(worker)
         return worker
 
@@ -132,7 +134,7 @@ class _Shared:
 class _Worker:
     """One process that scans."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this module
             [sys.executable, "-I", "-c", _PROGRAM, _ROOT],
             stdin=subprocess.PIPE,
@@ -140,7 +142,7 @@ class _Worker:
             encoding="ascii",
             process_group=0,  # Ctrl-C in a terminal is for the scan, which ends it
         )
-        self._ask(vars(limits))
+        self._ask({**vars(settings), "limits": vars(settings.limits)})
 
     def _ask(self, request: object) -> None:
         stdin = self._process.stdin
@@ -173,13 +175,13 @@ class _Worker:
         self._process.communicate()
 
 
-def _feed(shared: _Shared, limits: Limits) -> None:
+def _feed(shared: _Shared, settings: Settings) -> None:
     """Take targets, hand in reports: the work of a thread."""
     try:
-        worker = shared.worker(limits)
+        worker = shared.worker(settings)
         try:
             while indices := shared.take():
-                worker = _scan_batch(shared, worker, list(indices), limits)
+                worker = _scan_batch(shared, worker, list(indices), settings)
         finally:
             shared.close(worker)
     # Whatever it is, the thread that waits has to raise it.
@@ -188,14 +190,14 @@ def _feed(shared: _Shared, limits: Limits) -> None:
 
 
 def _scan_batch(
-    shared: _Shared, worker: _Worker, indices: list[int], limits: Limits
+    shared: _Shared, worker: _Worker, indices: list[int], settings: Settings
 ) -> _Worker:
     """Scan some targets; return the worker that is alive afterwards."""
     waiting = []
     for index in indices:
         target = shared.targets[index]
         if target.problem:
-            shared.put(index, scan_target(target, limits))
+            shared.put(index, scan_target(target, settings))
         else:
             waiting.append(index)
     size = len(waiting)
@@ -206,7 +208,7 @@ def _scan_batch(
                 shared.put(waiting.pop(0), report)
                 continue
             shared.close(worker)
-            worker = shared.worker(limits)
+            worker = shared.worker(settings)
             if size == 1:
                 index = waiting.pop(0)
                 path = shared.targets[index].path

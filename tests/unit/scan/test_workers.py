@@ -57,8 +57,9 @@ def test_jobs_must_be_positive(folder):
 
 
 def test_a_worker_answers_line_by_line(folder):
-    """Limits first, then paths; one report a line."""
-    requests = [vars(DEFAULT_LIMITS), [str(folder / "00.pt")], [str(folder / "01.pt")]]
+    """Settings first, then paths; one report a line."""
+    settings = {"limits": vars(DEFAULT_LIMITS), "checksums": False}
+    requests = [settings, [str(folder / "00.pt")], [str(folder / "01.pt")]]
     answers = io.StringIO()
     serve(io.StringIO("".join(json.dumps(one) + "\n" for one in requests)), answers)
     lines = answers.getvalue().splitlines()
