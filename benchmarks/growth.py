@@ -274,7 +274,7 @@ FAMILIES: list[Family] = [
 
 
 def load(content: bytes) -> str:
-    """Load in the mode that goes furthest; return the name of the error."""
+    """Load a file; return "opens" or the class of the error."""
     try:
         safe_load(content, weights_only=False)
     except SafeModelError as error:
@@ -283,7 +283,7 @@ def load(content: bytes) -> str:
 
 
 def scan(content: bytes) -> str:
-    """Look at a file as a scan does."""
+    """Scan a file, which answers for whatever it is."""
     inspect_file(content, policy=STRICT)
     return ""
 

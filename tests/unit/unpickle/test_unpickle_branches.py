@@ -74,6 +74,14 @@ def test_pop_takes_a_value_or_a_mark():
     )  # fmt: skip
 
 
+def test_a_decimal_number_has_up_to_400_characters():
+    """Both sides of the bound; no pickler writes more than a score."""
+    line = b"1." + b"5" * 398
+    assert unpickle(b"F" + line + b"\n.").root == float(line)
+    with pytest.raises(MalformedFileError, match="not a decimal number"):
+        unpickle(b"F" + line + b"5\n.")
+
+
 def test_pop_mark_takes_what_is_above_the_mark():
     """However much that is; without a mark there is nothing to take."""
     assert unpickle(PROTO + b"K\x01(1.").root == 1
