@@ -121,3 +121,25 @@ def test_a_record_past_the_end_is_truncated():
     """A span that is not there is not read."""
     with pytest.raises(TruncatedFileError):
         Record("r", open_source(b"abc"), 1, 3).read(limits=DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize("crc32", [None, zlib.crc32(TEXT * 20_000)])
+def test_a_record_is_verified_without_being_held(crc32):
+    """Stored over several steps, deflated, or without a checksum: all is well."""
+    data = TEXT * 20_000
+    stored = Record("r", open_source(data), 0, len(data), crc32)
+
+    assert stored.verify(limits=DEFAULT_LIMITS) is None
+    assert deflated(data, crc32=crc32).verify(limits=Limits(max_inflation=1e6)) is None
+
+
+@pytest.mark.parametrize("method", [0, 8])
+def test_a_record_with_another_checksum_fails_its_verification(method):
+    """The error says both."""
+    right = zlib.crc32(TEXT)
+    stored = Record("r", open_source(TEXT), 0, len(TEXT), right ^ 1)
+    record = deflated(crc32=right ^ 1) if method else stored
+
+    with pytest.raises(ChecksumError) as caught:
+        record.verify(limits=DEFAULT_LIMITS)
+    assert (caught.value.expected, caught.value.actual) == (right ^ 1, right)

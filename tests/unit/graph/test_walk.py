@@ -353,6 +353,26 @@ def test_numbers_of_numpy_that_do_not_collide_are_keys(code, layout):
     ordered(numpy_keys(code, layout, values))
 
 
+@pytest.mark.parametrize("code", ["<U2", "|S2"])
+def test_empty_texts_of_numpy_are_one_key(code):
+    """Hashes of text are salted, but for that of the empty one; it is only one key."""
+    dtype = NumpyDTypeSpec(code, 8)
+    keys = [ScalarSpec(dtype, bytes(8)) for _ in range(2000)]
+    pairs = [part for key in keys for part in (standing_for(key), None)]
+
+    assert len(ordered(MappingSpec("OrderedDict", pairs)).mutables) == 1
+
+
+def test_sizes_of_containers_are_shared_only_as_long_as_they_are_few():
+    """Lists of 500 lengths, each met twice: what is counted is the same."""
+    lists = [[[index]] + [None] * index for index in range(500)]
+    nodes = 3 + 2 * (501 + sum(3 + len(one) for one in lists))
+
+    ordered([lists, lists], max_expanded_nodes=nodes)
+    found = limit([lists, lists], max_expanded_nodes=nodes - 1)
+    assert found == ("max_expanded_nodes", nodes - 1, nodes)
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -18,6 +18,7 @@ from tests.unit.unpickle.helpers_runs import both, data_pkl, put, spelled_out, t
 
 SLOT = 300
 LONG = 1 << 20
+NAME = "_rebuild_tensor_v2"
 
 
 def entry(slot: int, text: str | bytes, number: bytes = b"") -> bytes:
@@ -259,7 +260,7 @@ def positions_of_tensors(pickle: Pickle) -> list[int]:
         (call.form.target if type(call) is TensorCall else call.target, call.position)
         for call in pickle.calls
     ]
-    return [at for ref, at in targets if ref.name == "_rebuild_tensor_v2"]
+    return [at for ref, at in targets if getattr(ref, "name", "") == NAME]
 
 
 def test_long_mutated_pickles_read_the_same_with_and_without(rand: Rand) -> None:
@@ -294,6 +295,19 @@ def test_what_is_found_ahead_is_forgotten_when_a_slot_is_written_again() -> None
     locations = [call.form.location for call in quick.calls if type(call) is TensorCall]
     assert locations[0] == "cpu"
     assert locations[-1] == "cuda"
+
+
+def test_a_call_found_ahead_is_read_only_where_the_function_is_on_the_stack() -> None:
+    """Something else in its place is the loop's business."""
+    data = data_pkl([torch.zeros(6) for _ in range(15_000)])
+    assert len(data) > LONG
+    late = data.index(b"((h", LONG // 2)
+    other = data[: late - 2] + b"h\x04" + data[late:]
+    quick, error = parse(other)
+    slow, slow_error = parse(other, shortcuts=False)
+
+    assert error is slow_error is None
+    assert positions_of_tensors(quick) == positions_of_tensors(slow)
 
 
 def test_a_stretch_that_does_not_pay_starts_the_count_again() -> None:
