@@ -4,7 +4,9 @@ Rules, for every name, whatever the container:
 
 1. No control character, no backslash, not absolute, no drive letter (C18).
 2. No component that is empty, ``.`` or ``..``; a directory may end in one slash.
-3. No two names that some file system or reader takes for the same: none equal after
+3. No name is longer than 4,096 characters: putting the marks of one in order takes
+   quadratic time.
+4. No two names that some file system or reader takes for the same: none equal after
    case folding and NFC normalisation (C7, C8).
 """
 
@@ -15,6 +17,7 @@ from unicodedata import normalize
 
 from safemodel.errors import MalformedFileError, quote
 
+_MAX_CHARACTERS = 4096
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]|^/|^[A-Za-z]:")
 
 
@@ -37,6 +40,10 @@ def check_names(names: list[str]) -> None:
     ):
         for name in names:
             check_name(name)
+    if len(max(names, key=len, default="")) > _MAX_CHARACTERS:
+        raise MalformedFileError(
+            f"a record's name has more than {_MAX_CHARACTERS:,} characters"
+        )
     folded = set(map(str.lower, names)) if joined.isascii() else set(map(_fold, names))
     if len(folded) != len(names) or "//" in joined:
         _check_collisions(names)

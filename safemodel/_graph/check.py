@@ -159,11 +159,15 @@ class FileCheck:
     def add_storages(self, storages: Iterable[StorageSpec], prefix: str = "") -> None:
         """Add storages under keys made unique by the archive they are in."""
         for spec in storages:
+            # The name of one member may stand before the keys of thousands.
+            self._context.add_amplified(len(prefix))
             self._graph.storages[f"{prefix}{spec.key}"] = spec
 
     def add_unused(self, names: Iterable[str]) -> None:
         """Note records that hold bytes nothing refers to."""
-        self._graph.unused.extend(names)
+        for name in names:
+            self.add_amplified(len(name))
+            self._graph.unused.append(name)
 
     def add_amplified(self, nbytes: int) -> None:
         """Count bytes that the file asks for without holding them."""

@@ -9,7 +9,7 @@ Rules (numbers are cited where they are enforced):
    SETITEM or BUILD aims at is a `Call`, which records it, or malformed.
 3. Keys are checked by `KeyGuard` before they are hashed.
 4. A length is compared with the bytes that are there before anything is allocated;
-   a memo index is smaller than the pickle. One byte makes at most 100 bytes.
+   a memo index is at most the bytes read so far. One byte makes at most 100 bytes.
 5. PROTO comes first or not at all, no opcode crosses the end of its frame, and STOP
    finds exactly one value and no open mark.
 6. EXT1/2/4 and NEXT_BUFFER reach outside the file and are refused.
@@ -78,7 +78,7 @@ class _Machine(RareOpcodes):
                     if index == len(memo):
                         memo.append(stack[-1])
                     else:
-                        self.put(index, stack[-1])
+                        self.put(index, stack[-1], at)
                 elif code == 0x68:  # BINGET
                     last = memo[data[pos]]
                     if last is SKIPPED:
@@ -122,7 +122,7 @@ class _Machine(RareOpcodes):
                     if index == len(memo):
                         memo.append(stack[-1])
                     else:
-                        self.put(index, stack[-1])
+                        self.put(index, stack[-1], at)
                 elif code == 0x94:  # MEMOIZE
                     memo.append(stack[-1])
                 elif code == 0x6A:  # LONG_BINGET

@@ -136,15 +136,15 @@ class RareOpcodes:
             )
         return MalformedFileError("the stack or the marks run out", position=at)
 
-    def put(self, index: int, value: object) -> None:
+    def put(self, index: int, value: object, at: int) -> None:
         """Store into the memo out of turn; rule 4 bounds the gap."""
         memo = self.memo
         if index < 0:
             raise MalformedFileError(f"memo slot {index}")
-        if index >= len(self.data):
-            raise LimitExceededError(
-                "memo index", allowed=len(self.data), requested=index
-            )
+        # Not all of the data: many pickles may follow each other in it.
+        allowed = at - self.start
+        if index > allowed:
+            raise LimitExceededError("memo index", allowed=allowed, requested=index)
         if index >= len(memo):
             memo.extend([_NEVER_SET] * (index + 1 - len(memo)))
         self.tensors.forget()
@@ -342,7 +342,7 @@ class RareOpcodes:
                 raise MalformedFileError("a memo slot that was never set")
             stack.append(self.fetch(index))
         else:
-            self.put(decode_integer(line, limits), stack[-1])
+            self.put(decode_integer(line, limits), stack[-1], at)
 
     def counted(self, code: int, at: int, stack: list[Any]) -> int:
         """Run an opcode whose operand starts with its own length."""
