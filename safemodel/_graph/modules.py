@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from safemodel._graph.opaque import Opaque, short
-from safemodel.errors import LimitExceededError
+from safemodel.errors import LimitExceededError, quote
 
 Tensors: TypeAlias = dict[str, object]
 # Where a value is: the place of what holds it, and its key there. Written out only
@@ -111,7 +111,7 @@ def module_state_dict(module: Opaque) -> Tensors:
         ValueError: It is not a module, or a module contains itself.
     """
     if not is_module(module):
-        raise ValueError(f"{module.qualified_name} is not a module")
+        raise ValueError(f"{quote(module.qualified_name)} is not a module")
     flat: Tensors = {}
     plain: dict[int, object] = {}  # a tied weight stays one tensor
     budget = _Budget()
@@ -120,7 +120,7 @@ def module_state_dict(module: Opaque) -> Tensors:
     while waiting:
         current, prefix, above = waiting.pop()
         if id(current) in above:
-            raise ValueError(f"module {prefix!r} contains itself")
+            raise ValueError(f"module '{quote(prefix)}' contains itself")
         tensors, children = _parts(current, prefix, budget)
         for name, value in tensors:
             if id(value) not in plain:

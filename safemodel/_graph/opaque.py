@@ -7,9 +7,14 @@ class by name only, and nothing here looks that name up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from safemodel.errors import quote
+
 _STATE_PARTS = 2
+_SHOWN = 4
+_SHORT = 40
 _MISSING = object()
 
 
@@ -124,12 +129,16 @@ class Opaque(Mapping[str, object]):
         return True
 
     def __repr__(self) -> str:
-        shown = [f"{short(arg)}" for arg in self.args[:4]]
-        keys = list(self)
-        shown += [f"{_label(key)}={short(self[key])}" for key in keys[:4]]
-        if len(keys) > 4 or len(self.args) > 4:
+        shown = [short(arg) for arg in self.args[:_SHOWN]]
+        # A few, not all: many of these may share one large state.
+        keys: dict[Any, None] = {}
+        for part in (self.pairs, *self._parts()):
+            keys.update(dict.fromkeys(islice(part, _SHOWN + 1)))
+        some = list(keys)
+        shown += [f"{_label(key)}={short(self[key])}" for key in some[:_SHOWN]]
+        if len(some) > _SHOWN or len(self.args) > _SHOWN:
             shown.append("...")
-        return " ".join([f"<Opaque {self.qualified_name}", *shown]) + ">"
+        return " ".join([f"<Opaque {quote(self.qualified_name)}", *shown]) + ">"
 
     def state_dict(self) -> dict[str, object]:
         """Return the flat state dict, where this was a `torch.nn.Module`.
@@ -147,14 +156,14 @@ class Opaque(Mapping[str, object]):
 
 def _label(key: object) -> str:
     """Return a key in a few characters; writing out what it holds could not end."""
-    return key[:40] if type(key) is str else short(key)
+    return repr(key[:_SHORT])[1:-1] if type(key) is str else short(key)
 
 
 def short(value: object) -> str:
     """Return a value in a few characters; containers by their size only."""
     if value is None or type(value) in (bool, int, float, str):
-        text = repr(value)
-        return text if len(text) <= 40 else text[:37] + "..."
+        text = repr(value[: _SHORT + 1] if type(value) is str else value)
+        return text if len(text) <= _SHORT else text[: _SHORT - 3] + "..."
     if isinstance(value, Opaque):
-        return f"<Opaque {value.qualified_name}>"
+        return f"<Opaque {quote(value.qualified_name)}>"
     return type(value).__name__

@@ -20,7 +20,7 @@ from safemodel._graph.reconstructors.torch_values import (
     sizes,
 )
 from safemodel._graph.specs import StorageSpec, StorageViewSpec, TensorSpec
-from safemodel.errors import StorageBoundsError
+from safemodel.errors import StorageBoundsError, quote
 
 if TYPE_CHECKING:
     from safemodel._unpickle.nodes import Call
@@ -125,7 +125,7 @@ def count_view(
         needed += (size - 1) * step
     if needed > available:
         raise StorageBoundsError(
-            f"view over storage {storage.key}",
+            f"view over storage {quote(storage.key)}",
             needed=needed,
             available=available,
             record=ctx.record,

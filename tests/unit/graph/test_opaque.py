@@ -112,3 +112,35 @@ def test_only_a_module_has_a_state_dict():
     """It asks `modules`."""
     with pytest.raises(ValueError, match=r"^m\.C is not a module$"):
         Opaque("m.C").state_dict()
+
+
+def test_what_a_file_chooses_is_escaped_and_cut_where_it_is_printed():
+    """Names, keys and text: nothing of them reaches a terminal as it is."""
+    evil = "\x1b[2J\u202e" + "x" * 200
+    inner = Opaque(evil)
+    thing = Opaque(evil, args=(evil, inner), state={evil: evil, "in": inner})
+    assert repr(thing).isprintable()
+    assert repr(thing).isascii()
+    assert len(repr(thing)) < 500
+    with pytest.raises(ValueError, match="is not a module") as caught:
+        thing.state_dict()
+    assert str(caught.value).isprintable()
+
+
+def test_printing_looks_at_no_more_than_it_shows():
+    """Many may share one large state."""
+
+    class Counted(dict):  # type: ignore[type-arg]
+        """Counts the keys it has given."""
+
+        given = 0
+
+        def __iter__(self):
+            """Give the keys one by one."""
+            for key in super().__iter__():
+                Counted.given += 1
+                yield key
+
+    thing = Opaque("m.C", state=Counted.fromkeys(range(1000)))
+    assert repr(thing) == "<Opaque m.C 0=None 1=None 2=None 3=None ...>"
+    assert Counted.given < 10
