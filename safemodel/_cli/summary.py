@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from safemodel.reports import FileReport, Severity, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safemodel.reports import Finding
 
 CLEAN, REFUSED, UNREADABLE = 0, 1, 2
 _PLAIN = (
@@ -27,6 +34,8 @@ def is_other(report: FileReport) -> bool:
         report.status is Status.UNSUPPORTED
         and report.format.startswith(_PLAIN)
         and not report.path.lower().endswith(_MODEL_NAMES)
+        # Somebody might unpickle it all the same.
+        and not any(found.severity is not Severity.INFO for found in _others(report))
     )
 
 
@@ -35,6 +44,11 @@ def is_danger(report: FileReport) -> bool:
     return report.status is Status.REFUSED and any(
         finding.severity is Severity.DANGER for finding in report.findings
     )
+
+
+def _others(report: FileReport) -> Iterator[Finding]:
+    """Yield the findings of a file but for its format."""
+    return (found for found in report.findings if found.code != "unsupported-format")
 
 
 class Tally:

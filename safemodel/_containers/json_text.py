@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _MAX_DIGITS = 20
 # The closing quote is optional, so that a string without end matches once, to the end
-# of the text: failing there would be tried again from every quote within it.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+# of the text: failing there would be tried again from every quote within it. Nothing is
+# given back, or each escape of a long text would be remembered.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"[{]}", b"(())")
@@ -56,7 +57,7 @@ def check_json(text: bytes, *, max_depth: int, limits: Limits) -> int:
             "max_header_bytes", allowed=limits.max_header_bytes, requested=len(text)
         )
     if b"\\" in text:
-        outside = _STRING.sub(b"", text)
+        outside = STRING.sub(b"", text)
     else:
         outside = b"".join(text.split(b'"')[::2])
     brackets = outside.translate(_ONE_KIND, _NOT_BRACKETS)

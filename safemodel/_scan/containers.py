@@ -28,13 +28,16 @@ from safemodel.errors import SafeModelError, TruncatedFileError
 from safemodel.reports import Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from safemodel._containers.source import Source
 
 _SMALL_FILE = 1 << 20
-_MAX_JSON = 64 << 20
+_WINDOW = 4 << 20
 _TAIL = 1 << 16
 _END_OF_ZIP = b"PK\x05\x06"
 _AS_TEXT = "safe_load keeps this text as text"
+_AS_OTHER = "safe_load takes this file for something else"
 
 
 class ContainerLook(PickleLook):
@@ -75,8 +78,23 @@ class ContainerLook(PickleLook):
             self._tar(source, prefix, inert)
         elif form is Format.JSON or form is Format.SHARD_INDEX:
             self._json(source, prefix)
+        if form is not Format.PICKLE and form is not Format.LEGACY:
+            self._disguised(source, prefix, inert)
         self._appended_zip(source, prefix)
         return form
+
+    def _disguised(self, source: Source, prefix: str, inert: str) -> None:
+        """Look at what is something else to us, and a pickle to whoever unpickles it.
+
+        The name of a tar member, the length of a safetensors header or the magic of a
+        picture are opcodes, too. Text may be by chance, so only calls count.
+        """
+        if not heads.may_be_pickle(bytes(source.view(0, min(1, source.size)))):
+            return
+        parsed = self._parse_at(source, 0)
+        if parsed is not None and parsed[0].globals and parsed[0].calls:
+            pickle, data, _ = parsed
+            self._pickle(pickle, data, prefix, 0, inert or _AS_OTHER)
 
     def _nested(self, source: Source, prefix: str, inert: str) -> None:
         """Look into a file within the file."""
@@ -115,12 +133,11 @@ class ContainerLook(PickleLook):
             if full in self._covered:
                 self._after_parsed(full)
                 continue
-            if name.endswith(".py"):
-                code.append(name)
-                continue
             head = self._head(record, ahead)
             if heads.may_hold_pickle(head):
                 self._record(record, full, head, unread)
+            elif name.endswith(".py"):
+                code.append(name)
             elif not heads.is_tensor(name):
                 self._other(record, full, head, unread)
         if code:
@@ -187,7 +204,7 @@ class ContainerLook(PickleLook):
 
     def _other(self, record: Record, full: str, head: bytes, unread: str) -> None:
         """Look into a record that is neither a tensor nor starts like a pickle."""
-        if head.lstrip()[:1] in (b"{", b"["):
+        if head.lstrip()[:1] in (b"{", b"[", b""):
             source = self._content(record, full)
             if source is not None:
                 self._json(source, full)
@@ -227,10 +244,12 @@ class ContainerLook(PickleLook):
 
     def _json(self, source: Source, record: str) -> None:
         """Look into the serialised fields of a JSON text."""
-        if source.size > min(_MAX_JSON, self._limits.max_header_bytes):
+        if not any(map(json_fields.may_have, _windows(source))):
             return
-        data = source.read(0, source.size)
-        for key, value in json_fields.serialized(data, self._limits):
+        if source.size > self._limits.max_header_bytes:
+            self._note("not-scanned", "too long a JSON text to look into", record)
+            return
+        for key, value in json_fields.serialized(source.read(0, source.size)):
             place = f"{record}[{key}]"
             self._loose(open_source(value), place, 0, _AS_TEXT)
 
@@ -247,3 +266,9 @@ class ContainerLook(PickleLook):
             head = self._head(record, 0)
             if heads.may_hold_pickle(head):
                 self._record(record, f"{prefix}!{name}", head, AFTER)
+
+
+def _windows(source: Source) -> Iterator[memoryview]:
+    """Yield all bytes of a source, some of them twice, a few at a time."""
+    for start in range(0, source.size, _WINDOW - LOOK_BYTES):
+        yield source.view(start, min(_WINDOW, source.size - start))

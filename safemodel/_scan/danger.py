@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from safemodel.reports import Severity
 
+_LONGEST = 256
 _MODULES = frozenset(
     """
     os posix nt subprocess _posixsubprocess sys shutil pty socket _socket ctypes
@@ -54,7 +55,8 @@ _FAMILIAR = frozenset(
 
 def severity_of(module: str, name: str) -> Severity:
     """Return the colour of a global outside the allowlist."""
-    dotted = f"{module}.{name}"
+    # No name that is known is longer; one that is keeps its packages.
+    dotted = f"{module[:_LONGEST]}.{name[:_LONGEST]}"
     packages = _prefixes(dotted)
     if dotted in _NAMES or not _MODULES.isdisjoint(packages):
         return Severity.DANGER

@@ -25,7 +25,7 @@ from safemodel._scan.containers import ContainerLook
 from safemodel._scan.recording import check_file
 from safemodel._scan.render import one_line
 from safemodel._scan.verdict import MAX_MESSAGE, findings_of_error
-from safemodel.reports import FileReport
+from safemodel.reports import FileReport, Finding, Severity
 
 if TYPE_CHECKING:
     from safemodel._containers.source import Source
@@ -69,7 +69,8 @@ def look_at(
         if error is not None:
             message = one_line(str(error), MAX_MESSAGE)
             findings = findings + findings_of_error(error, reading.parsed, findings)
-        listed, unreachable = _tensors(graph if tensors else None)
+        listed, unreachable, more = _tensors(graph if tensors else None)
+        findings = findings + more
         return FileReport(
             path=path,
             format=_format_name(form, reading, source),
@@ -88,15 +89,22 @@ def look_at(
 
 def _tensors(
     graph: TensorGraph | None,
-) -> tuple[tuple[TensorInfo, ...], tuple[str, ...]]:
-    """Return the tensors of a graph and the storages nothing uses."""
+) -> tuple[tuple[TensorInfo, ...], tuple[str, ...], list[Finding]]:
+    """Return the tensors of a graph, storages nothing uses, and what is left out."""
     if graph is None:
-        return (), ()
+        return (), (), []
     # Only `inspect` lists tensors; a scan does not pay for the import.
-    from safemodel._scan.tensors import Listing
+    from safemodel._scan.tensors import MAX_REPEATED, Listing
 
     listing = Listing(graph)
-    return tuple(listing.tensors), listing.unreachable
+    more = listing.repeated - MAX_REPEATED
+    findings = []
+    if more > 0:
+        message = f"{more:,} more names of tensors that have one are not listed"
+        findings = [
+            Finding(severity=Severity.INFO, code="more-findings", message=message)
+        ]
+    return tuple(listing.tensors), listing.unreachable, findings
 
 
 def _format_name(form: Format, reading: RecordingReading, source: Source) -> str:

@@ -19,7 +19,6 @@ from safemodel._scan.danger import lowered, severity_of
 from safemodel._scan.render import (
     call_arguments,
     dotted_name,
-    printable,
     record_name,
 )
 from safemodel._unpickle import opcodes as op
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 _MAX_CALLS_OF_A_NAME = 5
 _MAX_FINDINGS = 200
+_RANK = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _DELEGATES = frozenset({("copyreg", "_reconstructor"), ("copyreg", "__newobj__")})
 _SCRIPT = "__torch__"
 _ENCODE = ("_codecs", "encode")
@@ -47,7 +47,7 @@ def is_allowed(ref: GlobalRef, extra: Collection[str] = ()) -> bool:
         or name in ALLOWED_VALUES
         or name in ALLOWED_ARGUMENTS
         or name in STORAGE_DTYPES
-        or f"{ref.module}.{ref.name}" in extra
+        or (bool(extra) and f"{ref.module}.{ref.name}" in extra)
     )
 
 
@@ -95,8 +95,10 @@ class PickleFindings:
         if not self.refused:
             return []
         calls, results = self._calls_by_target()
+        # The most alarming ones, if there are too many to make a finding of each.
+        listed = sorted(self.refused, key=_rank_of)[:_MAX_FINDINGS]
         found: list[Finding] = []
-        for ref in self.refused:
+        for ref in listed:
             made = calls.get(ref)
             if made is None:
                 found.append(self._named(ref))
@@ -105,17 +107,15 @@ class PickleFindings:
             if len(made) > _MAX_CALLS_OF_A_NAME:
                 found.append(self._more(ref, len(made) - _MAX_CALLS_OF_A_NAME))
         found += map(self._result_called, results[:_MAX_CALLS_OF_A_NAME])
-        return self._bounded(found)
+        return self._bounded(found, len(self.refused) - len(listed))
 
-    def _bounded(self, found: list[Finding]) -> list[Finding]:
+    def _bounded(self, found: list[Finding], more: int) -> list[Finding]:
         """Return findings in the order of the pickle, not too many of them."""
         found.sort(key=lambda finding: finding.position or 0)
-        more = len(found) - _MAX_FINDINGS
-        if more <= 0:
+        more += max(len(found) - _MAX_FINDINGS, 0)
+        if not more:
             return found
-        # The most alarming ones stay.
-        rank = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
-        kept = sorted(found, key=lambda finding: rank[finding.severity])[:_MAX_FINDINGS]
+        kept = sorted(found, key=lambda one: _RANK[one.severity])[:_MAX_FINDINGS]
         kept.sort(key=lambda finding: finding.position or 0)
         note = f"{more:,} more findings in this pickle are not listed"
         kept.append(
@@ -210,6 +210,10 @@ class PickleFindings:
         )
 
 
+def _rank_of(ref: GlobalRef) -> int:
+    return _RANK[severity_of(ref.module, ref.name)]
+
+
 def nested_bytes(pickle: Pickle) -> Iterator[tuple[bytes, Call]]:
     """Yield bytes that a call of this pickle would be given, as in `pickle.loads`."""
     seen: set[int] = set()
@@ -258,4 +262,4 @@ def call_at(pickle: Pickle, position: int | None) -> Call | None:
 def global_names(pickle: Pickle) -> Iterator[str]:
     """Yield every dotted name of a pickle, escaped."""
     for ref in pickle.globals:
-        yield printable(f"{ref.module}.{ref.name}")
+        yield dotted_name(ref)

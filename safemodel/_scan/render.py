@@ -54,10 +54,16 @@ def record_name(record: str) -> str:
     return printable(record.removesuffix("/"))
 
 
+def global_text(module: str, name: str) -> str:
+    """Return the dotted name of a global."""
+    # Cut before they are joined: a memo puts one long text into many names.
+    return printable(f"{module[: MAX_TEXT + 1]}.{name[: MAX_TEXT + 1]}")
+
+
 def dotted_name(node: Any) -> str:
     """Return the name of what a call aims at."""
     if type(node) is GlobalRef:
-        return printable(f"{node.module}.{node.name}")
+        return global_text(node.module, node.name)
     return printable(_Renderer().text(node, 0))
 
 
@@ -100,7 +106,7 @@ class _Renderer:
             # Decimal digits of a long integer take quadratic time.
             return str(value) if -(1 << 64) < value < 1 << 64 else hex(value)[:40]
         if kind is GlobalRef:
-            return printable(f"{value.module}.{value.name}", _MAX_LEAF)
+            return printable(dotted_name(value), _MAX_LEAF)
         if self._left < 0 or depth > _MAX_DEPTH:
             return _CUT
         if kind is dict:

@@ -30,8 +30,8 @@ _MAX_TIMES = 8
 _MIN_BUDGET = 16 << 20
 LOOK_BYTES = 1 << 14
 _MAX_FINDINGS = 1000
-_MAX_TRAILING = 1 << 20
-_MAX_RETRIES = 64
+_WINDOW = 1 << 18
+_MAX_FAILED = 64
 _LEGACY_PICKLES = 5
 UNREAD = "safe_load never reads this record"
 AFTER = "it follows the end of what safe_load reads"
@@ -234,15 +234,26 @@ class PickleLook(ABC):
             record,
             position,
         )
-        data = source.read(position, min(left, _MAX_TRAILING))
-        at = 0
-        for _ in range(_MAX_RETRIES):
-            if heads.may_be_pickle(data[at : at + 1]):
-                end = self._loose(source, record, position + at, AFTER)
+        failed = 0
+        while position < source.size:
+            if heads.may_be_pickle(source.read(position, 1)):
+                end = self._loose(source, record, position, AFTER)
                 if end is not None:
-                    at = end - position
+                    position = end
                     continue
-            found = heads.PROTO.search(data, at + 1)
-            if found is None:
-                return
-            at = found.start()
+                failed += 1
+                if failed == _MAX_FAILED:
+                    self._note("not-scanned", "too much looks like a pickle", record)
+                    return
+            position = _next_pickle(source, position + 1)
+
+
+def _next_pickle(source: Source, position: int) -> int:
+    """Return where the next PROTO stands; the end of the source if there is none."""
+    for start in range(position, source.size, _WINDOW):
+        # One byte less than PROTO and what follows it is read twice.
+        data = source.view(start, min(_WINDOW + 2, source.size - start))
+        found = heads.PROTO.search(data)
+        if found is not None:
+            return start + found.start()
+    return source.size

@@ -12,6 +12,7 @@ from safemodel._graph.composite_specs import (
     OpaqueSpec,
     SequenceSpec,
 )
+from safemodel._graph.scalars import ATOMS
 from safemodel._graph.specs import (
     JaggedSpec,
     MetaTensorSpec,
@@ -19,6 +20,7 @@ from safemodel._graph.specs import (
     ParameterSpec,
     QuantizedSpec,
     SparseSpec,
+    Spec,
     StorageSpec,
     StorageViewSpec,
     TensorSpec,
@@ -28,11 +30,16 @@ from safemodel._scan.render import printable
 from safemodel.reports import TensorInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from safemodel._graph.composite_specs import TensorGraph
 
 _MAX_NAME = 200
+MAX_REPEATED = 10_000
+_CONTAINERS = frozenset(
+    {dict, list, tuple, MappingSpec, SequenceSpec, ObjectArraySpec, NamespaceSpec,
+     OpaqueSpec, ExtraSpec}
+)  # fmt: skip
 _BYTES = {
     "float64": 8, "complex64": 8, "complex128": 16, "int64": 8, "uint64": 8,
     "float32": 4, "int32": 4, "uint32": 4, "complex32": 4, "qint32": 4,
@@ -41,13 +48,21 @@ _BYTES = {
 
 
 class Listing:
-    """The tensors of one graph."""
+    """The tensors of one graph.
+
+    Attributes:
+        tensors: A line for each name of each.
+        repeated: How often one was met again under another name.
+        unreachable: Storages that nothing uses.
+    """
 
     def __init__(self, graph: TensorGraph) -> None:
         self.tensors: list[TensorInfo] = []
         self._keys = {id(spec): key for key, spec in graph.storages.items()}
         self._used: set[int] = set()
         self._seen: set[int] = set()
+        self._leaves: set[int] = set()
+        self.repeated = 0
         self._walk(graph.root)
         self.unreachable = tuple(
             [
@@ -60,57 +75,51 @@ class Listing:
 
     def _walk(self, root: object) -> None:
         """Visit everything once, in the order of the file."""
-        waiting: list[tuple[str, Any]] = [("", root)]
-        while waiting:
-            name, value = waiting.pop()
-            value = settle(value)
-            if id(value) in self._seen:
-                continue
-            children = self._children(name, value)
-            if children is None:
-                self._leaf(name, value)
-                continue
-            self._seen.add(id(value))
-            waiting += reversed(list(children))
+        # What is left of each container on the way: never a list of all its members.
+        open_: list[Iterator[tuple[str, Any]]] = [iter([("", root)])]
+        while open_:
+            for name, item in open_[-1]:
+                value = settle(item)
+                if type(value) not in _CONTAINERS:
+                    if self._has_room(value):
+                        self._leaf(name, value)
+                elif id(value) not in self._seen:
+                    self._seen.add(id(value))
+                    open_.append(self._children(name, value))
+                    break
+            else:
+                open_.pop()
 
-    def _children(self, name: str, value: Any) -> Iterable[tuple[str, Any]] | None:
-        """Return the named members of a container; None for anything else."""
+    def _has_room(self, value: Any) -> bool:
+        """Say whether to list a leaf: two bytes name one again, a line takes more."""
+        if not isinstance(value, Spec) or id(value) not in self._leaves:
+            self._leaves.add(id(value))
+            return True
+        self.repeated += 1
+        return self.repeated <= MAX_REPEATED
+
+    def _children(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the named members of a container, plain scalars left out."""
         kind = type(value)
         if kind is dict:
-            return [(_join(name, key), item) for key, item in value.items()]
-        if kind is list or kind is tuple:
-            return [(f"{name}[{at}]", item) for at, item in enumerate(value)]
-        if kind is MappingSpec:
-            return self._pairs(name, value.pairs)
-        if kind is SequenceSpec or kind is ObjectArraySpec:
-            return [(f"{name}[{at}]", item) for at, item in enumerate(value.elements)]
-        if kind is NamespaceSpec:
-            return [(_join(name, key), item) for key, item in value.attributes.items()]
-        if kind is OpaqueSpec:
-            return self._opaque(name, value)
-        if kind is ExtraSpec:
-            return [*((f"{name}.args", item) for item in value.args),
-                    (name, value.state)]  # fmt: skip
-        return None
-
-    def _pairs(self, name: str, pairs: list[Any]) -> Iterable[tuple[str, Any]]:
-        """Return keys' values by key."""
-        return [
-            (_join(name, settle(key)), item)
-            for key, item in zip(pairs[::2], pairs[1::2], strict=True)
-        ]
-
-    def _opaque(self, name: str, value: OpaqueSpec) -> Iterable[tuple[str, Any]]:
-        """Return what an opaque object holds."""
-        found = [(f"{name}.args[{at}]", item) for at, item in enumerate(value.args)]
-        if value.kwargs:
-            found += [(_join(name, key), item) for key, item in value.kwargs.items()]
-        found.append((name, value.state))
-        found += self._pairs(name, value.pairs or [])
-        found += [
-            (f"{name}[{at}]", item) for at, item in enumerate(value.elements or [])
-        ]
-        return found
+            yield from _members(name, value.items())
+        elif kind is list or kind is tuple:
+            yield from _items(name, value)
+        elif kind is MappingSpec:
+            yield from _pairs(name, value.pairs)
+        elif kind is SequenceSpec or kind is ObjectArraySpec:
+            yield from _items(name, value.elements)
+        elif kind is NamespaceSpec:
+            yield from _members(name, value.attributes.items())
+        elif kind is OpaqueSpec:
+            yield from _items(f"{name}.args", value.args)
+            yield from _members(name, (value.kwargs or {}).items())
+            yield name, value.state
+            yield from _pairs(name, value.pairs or [])
+            yield from _items(name, value.elements or [])
+        else:
+            yield from ((f"{name}.args", item) for item in value.args)
+            yield name, value.state
 
     def _leaf(self, name: str, value: Any) -> None:  # noqa: C901 - a case a kind
         """List a tensor, array or storage; leave everything else alone."""
@@ -201,6 +210,27 @@ class Listing:
         )
 
 
+def _items(name: str, values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what is no scalar of a sequence, by its index."""
+    for at, item in enumerate(values):
+        if type(item) not in ATOMS:
+            yield _cut(f"{name}[{at}]"), item
+
+
+def _members(name: str, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield what is no scalar of a mapping, by its key."""
+    for key, item in items:
+        if type(item) not in ATOMS:
+            yield _join(name, key), item
+
+
+def _pairs(name: str, pairs: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what is no scalar of alternating keys and values."""
+    for at in range(0, len(pairs), 2):
+        if type(pairs[at + 1]) not in ATOMS:
+            yield _join(name, settle(pairs[at])), pairs[at + 1]
+
+
 def _join(name: str, key: object) -> str:
     """Return the name of a member, escaped and cut."""
     if type(key) is str:
@@ -209,6 +239,9 @@ def _join(name: str, key: object) -> str:
         member = printable(str(key), _MAX_NAME)
     else:
         member = f"<{type(key).__name__}>"
-    joined = f"{name}.{member}" if name else member
-    # Deep paths would otherwise grow with the square of the file.
-    return joined if len(joined) <= _MAX_NAME else "..." + joined[3 - _MAX_NAME :]
+    return _cut(f"{name}.{member}" if name else member)
+
+
+def _cut(name: str) -> str:
+    """Return the end of a long name: deep ones would grow with the file's square."""
+    return name if len(name) <= _MAX_NAME else "..." + name[3 - _MAX_NAME :]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from safemodel._scan.danger import severity_of
 from safemodel._scan.pickles import call_at
-from safemodel._scan.render import call_arguments, one_line, printable, record_name
+from safemodel._scan.render import (
+    call_arguments,
+    global_text,
+    one_line,
+    printable,
+    record_name,
+)
 from safemodel._unpickle import opcodes as op
 from safemodel.errors import (
     ChecksumError,
@@ -39,6 +46,7 @@ _CODES: dict[type[SafeModelError], str] = {
     UnsupportedFormatError: "unsupported-format",
 }
 MAX_MESSAGE = 2000
+_MAX_GLOBALS = 200
 
 
 def findings_of_error(
@@ -47,17 +55,17 @@ def findings_of_error(
     """Return what an error adds to what has been found."""
     if isinstance(error, ForbiddenGlobalError):
         listed = {finding.name for finding in found}
+        others = (one for one in error.globals if global_text(*one[:2]) not in listed)
         return [
             Finding(
                 severity=severity_of(module, name),
                 code="forbidden-global",
-                message=f"names {printable(f'{module}.{name}')}",
-                name=printable(f"{module}.{name}"),
+                message=f"names {global_text(module, name)}",
+                name=global_text(module, name),
                 record=record_name(record),
                 position=position,
             )
-            for module, name, record, position in error.globals
-            if printable(f"{module}.{name}") not in listed
+            for module, name, record, position in islice(others, _MAX_GLOBALS)
         ]
     members: dict[str, Any] = {}
     if isinstance(error, ForbiddenCallError):

@@ -122,3 +122,24 @@ def test_what_cannot_be_opened_raises(tmp_path):
         inspect_file(tmp_path / "missing.pt")
     with pytest.raises(TypeError):
         inspect_file(7)
+
+
+def test_a_tensor_named_again_and_again_is_not_listed_each_time():
+    """Ten thousand further names are; what comes after them is listed all the same."""
+    one = torch.zeros(1)
+    report = inspect_file(saved([*[one] * 12_000, torch.ones(2)]))
+    assert len(report.tensors) == 10_002
+    assert report.tensors[-1].shape == (2,)
+    (finding,) = report.findings
+    assert finding.code == "more-findings"
+    assert finding.message.startswith("1,999 more names")
+
+
+def test_names_of_deep_members_are_cut():
+    """Else a list of a million, two hundred deep, has a million long names."""
+    value: object = torch.zeros(1)
+    for _ in range(200):
+        value = [value]
+    (listed,) = inspect_file(saved(value)).tensors
+    assert len(listed.name) == 200
+    assert listed.name.startswith("...")
