@@ -102,15 +102,18 @@ def test_a_buffer_may_be_made_read_only(value):
     assert caught.value.reason == "READONLY_BUFFER on a list"
 
 
-def test_a_memo_slot_is_below_the_bytes_of_the_pickle():
-    """On both sides; gaps are filled, and a negative slot is malformed."""
+def test_a_memo_slot_is_at_most_the_bytes_read_so_far():
+    """On both sides; gaps are filled, and a negative slot is malformed.
+
+    What precedes the pickle, as the one before it in a stream does, is not its own.
+    """
     data = PROTO + b"Np%02d\n."
-    size = len(data % 10)
-    assert unpickle(data % (size - 1)).root is None
-    with pytest.raises(LimitExceededError) as caught:
-        unpickle(data % size)
-    error = caught.value
-    assert (error.limit, error.allowed, error.requested) == ("memo index", size, size)
+    for start in (0, 7):
+        assert unpickle(b"N" * start + data % 3, start).root is None
+        with pytest.raises(LimitExceededError) as caught:
+            unpickle(b"N" * start + data % 4, start)
+        error = caught.value
+        assert (error.limit, error.allowed, error.requested) == ("memo index", 3, 4)
     with pytest.raises(MalformedFileError) as negative:
         unpickle(data % -1)
     assert negative.value.reason == "memo slot -1"
