@@ -156,7 +156,7 @@ def test_long_text_is_no_key() -> None:
     guard = KeyGuard(Limits(max_key_bytes=10))
     guard.has_long_text = True
 
-    guard.check({}, ["x" * 10, b"y" * 10, ("x" * 10,)])
+    guard.check({}, ["x" * 10, b"y" * 10, ("x" * 10,), 1 << 200, 0.5, None])
     for key in ("x" * 11, b"y" * 11, ("x" * 11,)):
         with pytest.raises(LimitExceededError) as caught:
             guard.check({}, [key])

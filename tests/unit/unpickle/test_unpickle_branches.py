@@ -82,6 +82,25 @@ def test_a_decimal_number_has_up_to_400_characters():
         unpickle(b"F" + line + b"5\n.")
 
 
+def test_a_decimal_integer_has_five_digits_for_two_bytes():
+    """Both sides of the bound; the length is looked at before the digits are."""
+    limits = Limits(max_integer_bytes=8)
+    assert unpickle(b"I" + b"7" * 20 + b"\n.", limits=limits).root == int("7" * 20)
+    for line in (b"7" * 21, b"x" * 21):
+        with pytest.raises(LimitExceededError) as caught:
+            unpickle(b"I" + line + b"\n.", limits=limits)
+        assert (caught.value.limit, caught.value.requested) == ("max_integer_bytes", 8)
+
+
+@pytest.mark.parametrize("line", [b"", b"'", b"abca", b"'a", b"a'", b"'a\"", b"aa"])
+def test_a_string_is_between_two_quotes_of_one_kind(line):
+    """As the pickler of Python 2 wrote it; nothing at all may be between them."""
+    assert unpickle(b"S''\n.").root == ""
+    assert unpickle(b'S"\'"\n.').root == "'"
+    with pytest.raises(MalformedFileError, match="STRING is not quoted"):
+        unpickle(b"S" + line + b"\n.")
+
+
 def test_pop_mark_takes_what_is_above_the_mark():
     """However much that is; without a mark there is nothing to take."""
     assert unpickle(PROTO + b"K\x01(1.").root == 1

@@ -34,16 +34,19 @@ def test_python_2_gave_an_ordered_dict_its_items(file, items):
 
 def test_an_ordered_dict_of_other_things_is_refused(file):
     """Not of text, not of triples, not by NEWOBJ, not with elements."""
-    for args, done in (
-        (("ab",), {}),
-        (([("a", 1, 2)],), {}),
-        (([], []), {}),
-        (([],), {"opcode": 0x81}),
-        ((), {"elements": [1]}),
-        ((), {"kwargs": {"a": 1}}),
+    for args, done, reason in (
+        (("ab",), {}, "its argument is not a list or tuple"),
+        ((["ab"],), {}, "its argument is not a list of pairs"),
+        (([5],), {}, "its argument is not a list of pairs"),
+        (([("a", 1, 2)],), {}, "its argument is not a list of pairs"),
+        (([], []), {}, "it is given 2 arguments"),
+        (([],), {"opcode": 0x81}, "NEWOBJ with content"),
+        ((), {"elements": [1]}, "elements or keyword arguments of a dictionary"),
+        ((), {"kwargs": {"a": 1}}, "elements or keyword arguments of a dictionary"),
     ):
-        with pytest.raises(ForbiddenCallError):
+        with pytest.raises(ForbiddenCallError) as caught:
             file.check(ORDERED, *args, **done)
+        assert caught.value.reason == reason
 
 
 def test_two_ordered_dicts_are_two(file):

@@ -33,20 +33,28 @@ def test_copyreg_never_names_itself(file):
 
 
 @pytest.mark.parametrize(
-    "args", [("UUID", "object", None), ("UUID", "eval", None), ("UUID", "object", 1)]
+    ("base", "value"),
+    [("builtins.eval", None), ("builtins.object", 1), ("evil.list", [1])],
 )
-def test_a_base_is_a_builtin_type(file, args):
+def test_a_base_is_a_builtin_type(file, base, value):
     """Object without a value, or a type with one."""
-    kind, base, value = args
-    refs = (kind if value == 1 else file.ref("uuid.UUID"), file.ref(f"builtins.{base}"))
-    if base == "object" and value is None:
-        refs = ("uuid.UUID", refs[1])
+    args = (file.ref("uuid.UUID"), file.ref(base), value)
+    with pytest.raises(ForbiddenCallError) as caught:
+        file.check("copyreg._reconstructor", *args)
+    assert caught.value.reason == "its base is not a builtin type"
 
-    with pytest.raises(ForbiddenCallError):
-        file.check("copyreg._reconstructor", *refs, value)
+
+def test_a_class_is_a_global(file):
+    """Its name as text is none."""
+    with pytest.raises(ForbiddenCallError) as caught:
+        file.check(
+            "copyreg._reconstructor", "uuid.UUID", file.ref("builtins.object"), None
+        )
+    assert caught.value.reason == "its class is not a class"
 
 
 def test_no_class_at_all_is_refused(file):
     """__newobj__ needs one."""
-    with pytest.raises(ForbiddenCallError):
+    with pytest.raises(ForbiddenCallError) as caught:
         file.check("copyreg.__newobj__")
+    assert caught.value.reason == "it is given no class"
