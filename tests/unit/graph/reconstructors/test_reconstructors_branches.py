@@ -315,6 +315,8 @@ def test_the_data_of_a_sparse_tensor_are_three_or_four(file):
     name = "torch._utils._rebuild_sparse_tensor"
     for data in ((), (1, 2), (1, 2, 3, 4, 5), [1, 2, 3]):
         assert reason(file, name, coo, data) == "its data is not a tuple of 3 or 4"
+    strided = file.made("torch.serialization._get_layout", "torch.strided")
+    assert reason(file, name, strided, (1, 2, 3, 4)) == "strided with 4 parts"
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,10 @@ def test_tensors_of_other_devices_come_from_their_cpu_twin(file):
     with pytest.raises(ForbiddenCallError) as caught:
         file.check(name, data, file.ref("torch.float16"), "xla:0", True)
     assert caught.value.reason == "its argument is not a float16 tensor"
+    for other in (5, file.dtype(), file.ref("torch.float32")):
+        with pytest.raises(ForbiddenCallError) as caught:
+            file.check(name, other, file.ref("torch.float32"), "xla:0", True)
+        assert caught.value.reason == "its argument is not a float32 tensor"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_device_is_a_type_and_an_index(file, args, device):
     [
         ("../../etc",), ("cuda", 128), ("cuda:128",), ("cuda:",), ("cuda:-1",),
         ("cuda:1", 1), ("cuda", True), (1,), ("cuda", -1), ("cuda:\u0661",), (),
+        ("cuda:" + "1" * 5000,),
     ],
 )  # fmt: skip
 def test_what_torch_would_not_take_as_a_device_is_refused(file, args):

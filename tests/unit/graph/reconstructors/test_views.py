@@ -1,5 +1,6 @@
 import pytest
 
+from safemodel._graph.reconstructors.common import INDEX_END
 from safemodel._graph.specs import StorageViewSpec, TensorSpec
 from safemodel._unpickle.nodes import PersistentRef
 from safemodel.errors import (
@@ -151,3 +152,45 @@ def test_a_forward_reference_is_refused(file):
         view(file, unchecked, 0, (1,), (1,))
 
     assert caught.value.reason == "an argument is used before it is made"
+
+
+def test_hooks_are_an_ordered_dict_and_no_other_call(file):
+    """Not even another empty mapping."""
+    for hooks in (file.tensor(), file.dtype(), file.made("collections.Counter")):
+        with pytest.raises(ForbiddenCallError) as caught:
+            file.check(V2, file.storage(12), 0, (2,), (1,), False, hooks)
+        assert caught.value.reason == "backward hooks are not an empty OrderedDict"
+
+
+@pytest.mark.parametrize("wrong", [True, 2.0, "2", None, (2,)])
+def test_sizes_and_strides_are_integers_and_nothing_like_them(file, wrong):
+    """A boolean is no number here, nor is a float with an integer's value."""
+    for shape, stride, what in (
+        ((wrong,), (1,), "the shape"),
+        ((2,), (wrong,), "the stride"),
+    ):
+        with pytest.raises(ForbiddenCallError) as caught:
+            view(file, file.storage(12), 0, shape, stride)
+        assert caught.value.reason.startswith(what)
+
+
+def test_the_largest_size_is_below_the_end_of_an_index(file):
+    """2**62 is out of range as a size, before any product is."""
+    for size, reason in (
+        (INDEX_END, "a size is out of range"),
+        (INDEX_END - 1, "the number of elements is out of range"),
+    ):
+        with pytest.raises(ForbiddenCallError) as caught:
+            view(file, file.storage(12), 0, (2, size), (0, 0))
+        assert caught.value.reason == reason
+
+
+def test_a_view_of_all_there_is_is_not_amplified(new_file):
+    """One element more than the storage has is."""
+    file = new_file(max_amplification=0.001, min_amplified_bytes=1)
+    rebuild = "torch._utils._rebuild_tensor"
+
+    file.check(rebuild, file.storage(12), 0, (12,), (1,))
+    with pytest.raises(LimitExceededError) as caught:
+        file.check(rebuild, file.storage(12), 0, (13,), (0,))
+    assert caught.value.limit == "max_amplification"
