@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from safemodel._build.parts import built_tensor, require
+from safemodel._build.parts import built_tensor, plain, require, torch_may_refuse
 from safemodel.errors import StorageBoundsError
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ def build_nested(spec: NestedSpec) -> None:
         ForbiddenCallError: The parts do not make a nested tensor.
         StorageBoundsError: A part reaches outside the buffer (rule 1).
     """
-    buffer = built_tensor(spec.buffer)
-    sizes, strides = built_tensor(spec.sizes).cpu(), built_tensor(spec.strides).cpu()
-    offsets = built_tensor(spec.offsets).cpu()
+    parts = (spec.buffer, spec.sizes, spec.strides, spec.offsets)
+    with torch_may_refuse("nested tensor"):
+        buffer, *numbers = (plain(built_tensor(part)) for part in parts)
+        sizes, strides, offsets = (part.cpu() for part in numbers)
     require(
         "nested tensor",
         holds=all(t.dtype is torch.int64 for t in (sizes, strides, offsets))
@@ -45,7 +46,8 @@ def build_nested(spec: NestedSpec) -> None:
     for start in range(0, len(sizes), _ROWS):
         some = slice(start, start + _ROWS)
         _prove_rows(sizes[some], strides[some], offsets[some], buffer.numel())
-    spec.built = torch._nested_view_from_buffer(buffer, sizes, strides, offsets)
+    with torch_may_refuse("nested tensor"):
+        spec.built = torch._nested_view_from_buffer(buffer, sizes, strides, offsets)
 
 
 def _prove_rows(
@@ -74,8 +76,8 @@ def build_jagged(spec: JaggedSpec) -> None:
         ForbiddenCallError: A part is of a negative length.
         StorageBoundsError: A part reaches outside the values (rule 2).
     """
-    values, offsets = built_tensor(spec.values), built_tensor(spec.offsets)
-    lengths = None if spec.lengths is None else built_tensor(spec.lengths)
+    values, offsets = built_tensor(spec.values), plain(built_tensor(spec.offsets))
+    lengths = None if spec.lengths is None else plain(built_tensor(spec.lengths))
     together = [values, offsets] if lengths is None else [values, offsets, lengths]
     require(
         "nested tensor",
@@ -91,7 +93,8 @@ def build_jagged(spec: JaggedSpec) -> None:
         nested_tensor.nested_view_from_values_offsets_lengths
     )
     # `values` may require a gradient; what is loaded has no history.
-    made = view(values.detach(), offsets, lengths, ragged_idx=spec.axis)
+    with torch_may_refuse("nested tensor"):
+        made = view(values.detach(), offsets, lengths, ragged_idx=spec.axis)
     spec.built = made.requires_grad_() if spec.requires_grad else made
 
 

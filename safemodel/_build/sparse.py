@@ -16,8 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from safemodel._build.parts import LAYOUTS, built_tensor, require
-from safemodel.errors import ForbiddenCallError, StorageBoundsError, quote
+from safemodel._build.parts import (
+    LAYOUTS,
+    built_tensor,
+    plain,
+    require,
+    torch_may_refuse,
+)
+from safemodel.errors import StorageBoundsError
 
 if TYPE_CHECKING:
     from safemodel._graph.specs import SparseSpec
@@ -52,15 +58,13 @@ def build_sparse(spec: SparseSpec) -> None:
         ForbiddenCallError: The parts do not make a sparse tensor (rules 1 and 2).
         StorageBoundsError: An index lies outside its size.
     """
-    parts = [built_tensor(part).detach() for part in spec.parts]
-    proved = all(part.device.type != "meta" for part in parts)
-    try:
+    with torch_may_refuse(spec.layout):
+        parts = [plain(built_tensor(part).detach()) for part in spec.parts]
+        proved = all(part.device.type != "meta" for part in parts)
         if spec.layout == "sparse_coo":
             tensor = _coo(spec, *parts, proved=proved)
         else:
             tensor = _compressed(spec, *parts, proved=proved)
-    except RuntimeError as error:  # torch found what the proof did not look at
-        raise ForbiddenCallError(spec.layout, quote(error)) from error
     if spec.requires_grad and (tensor.is_floating_point() or tensor.is_complex()):
         tensor.requires_grad_()
     spec.built = tensor

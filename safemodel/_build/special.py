@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 from safemodel._build.dtypes import quietly, torch_dtype
-from safemodel._build.parts import LAYOUTS, built_tensor, require
+from safemodel._build.parts import (
+    LAYOUTS,
+    built_tensor,
+    plain,
+    require,
+    torch_may_refuse,
+)
 from safemodel._graph.specs import (
     UNBUILT,
     QuantizedSpec,
@@ -52,7 +58,7 @@ def build_quantized(spec: QuantizedSpec, storages: Storages) -> None:
     """
     view = spec.view
     untyped = storages.untyped(view.storage)
-    with quietly(), torch.no_grad():
+    with quietly(), torch.no_grad(), torch_may_refuse("quantised tensor"):
         if spec.scheme == "per_tensor_affine":
             empty = _empty_per_tensor(spec, untyped.device)
         else:
@@ -112,7 +118,7 @@ def _channel_numbers(
     if isinstance(spec.built, np.ndarray):
         exact = torch.from_numpy(spec.built)
         return exact.to(torch.float32 if scheme.endswith("_float_qparams") else dtype)
-    return built_tensor(spec)
+    return plain(built_tensor(spec))
 
 
 def build_torch_value(spec: TorchValueSpec) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from safemodel._build.dtypes import QUANTIZED, quietly, torch_dtype
+from safemodel._build.parts import torch_may_refuse
 from safemodel._build.storages import STORED, Storages, normalise_bool
 from safemodel._graph.specs import (
     UNBUILT,
@@ -209,7 +210,8 @@ def _as_bools(untyped: torch.UntypedStorage) -> torch.UntypedStorage:
 def build_tensor(spec: TensorSpec, storages: Storages) -> None:
     """Build one strided tensor on its storage."""
     if spec.dtype in QUANTIZED:  # without a scale: torch allows it, and warns
-        with quietly():
+        storages.untyped(spec.storage)
+        with quietly(), torch_may_refuse("quantised tensor"):
             spec.built = _view(spec, storages)
     else:
         finish(_view(spec, storages), spec)

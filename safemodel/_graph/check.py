@@ -26,16 +26,15 @@ from safemodel._graph.allowlist import (
 from safemodel._graph.composite_specs import (
     ExtraSpec,
     OpaqueSpec,
-    SequenceSpec,
     TensorGraph,
 )
+from safemodel._graph.opaque_calls import name_classes, opaque_record, state_of
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._graph.reconstructors.common import CheckContext, Checker, ref_name
 from safemodel._graph.specs import Spec
 from safemodel._graph.tensor_calls import check_tensor
 from safemodel._graph.walk import walk
 from safemodel._graph.weights import weight_of
-from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.keys import KeyGuard
 from safemodel._unpickle.nodes import (
     UNCHECKED,
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
     from safemodel.policy import Policy
 
 _RECONSTRUCTOR = ("copyreg", "_reconstructor")
-_NAMED_TUPLE_FIELDS = 2
 _SCRIPT = "__torch__"
 
 
@@ -276,7 +274,7 @@ class FileCheck:
         """Rule 3."""
         context = self._context
         if any(type(ref.value) is GlobalRef for ref in pickle.persistent):
-            _name_classes(pickle)
+            name_classes(pickle)
         table: dict[GlobalRef, Checker] = {}
         for ref in pickle.globals:
             if f"{ref.module}.{ref.name}" in self.policy.extra:
@@ -311,7 +309,7 @@ class FileCheck:
                 position=call.position,
                 record=context.record,
             )
-        return ExtraSpec(name, self.policy.extra[name], call.args, _state(call))
+        return ExtraSpec(name, self.policy.extra[name], call.args, state_of(call))
 
     def _opaque_call(self, call: Call, context: CheckContext) -> object:
         """Rule 4. A name that is refused is noted already; the rest are no calls."""
@@ -326,19 +324,19 @@ class FileCheck:
                 position=call.position,
                 record=context.record,
             )
-        return _opaque(call, dotted, call.args, context)
+        return opaque_record(call, dotted, call.args, context)
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
         if dotted in self.policy.extra:
-            return ExtraSpec(dotted, self.policy.extra[dotted], (), _state(call))
+            return ExtraSpec(dotted, self.policy.extra[dotted], (), state_of(call))
         if dotted not in self._opaque:
             module, _, name = dotted.rpartition(".")
             self._outside(module, name, self._context.record, call.position)
         target: Any = call.target
         made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
         args = () if made_empty else call.args
-        return _opaque(call, dotted, args, self._context)
+        return opaque_record(call, dotted, args, self._context)
 
     def _call_of_result(self, call: Call, context: CheckContext) -> object:
         """Rule 5."""
@@ -361,44 +359,6 @@ class FileCheck:
         if not name.endswith("(...)"):
             name = self._results.setdefault(name, f"{name}(...)")
         return OpaqueSpec(
-            name, (made, *call.args), call.kwargs, _state(call), call.pairs,
+            name, (made, *call.args), call.kwargs, state_of(call), call.pairs,
             call.elements,
         )  # fmt: skip
-
-
-def _name_classes(pickle: Pickle) -> None:
-    """Put a class in the place of the persistent id that came with its source code."""
-
-    def named(value: Any) -> Any:
-        known = type(value) is PersistentRef and type(value.value) is GlobalRef
-        return value.value if known else value
-
-    for call in pickle.calls:
-        if isinstance(call, TensorCall):
-            continue
-        call.target = named(call.target)
-        if any(type(arg) is PersistentRef for arg in call.args):
-            call.args = tuple(map(named, call.args))
-
-
-def _state(call: Call) -> object:
-    return None if call.state is UNCHECKED else call.state
-
-
-def _opaque(
-    call: Call, name: str, args: tuple[object, ...], context: CheckContext
-) -> object:
-    """Return the record of a call; a named tuple comes back as a tuple.
-
-    Only named tuples are made by NEWOBJ with several arguments and get nothing after.
-    """
-    if (
-        call.opcode == op.NEWOBJ
-        and len(args) >= _NAMED_TUPLE_FIELDS
-        and call.state is UNCHECKED
-        and call.pairs is None
-        and call.elements is None
-    ):
-        context.copy(args, 8 * len(args))
-        return SequenceSpec("tuple", args)
-    return OpaqueSpec(name, args, call.kwargs, _state(call), call.pairs, call.elements)

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from safemodel._graph.allowlist import ALLOWED_CALLS
+from safemodel._graph.reconstructors.torch_values import QUANTIZED
 from safemodel._graph.specs import TensorSpec
 from safemodel._unpickle import opcodes as op
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
@@ -33,8 +34,8 @@ def check_tensor(call: TensorCall, storage: StorageSpec, ctx: CheckContext) -> o
     form = call.form
     fits = form.value
     if fits is UNCHECKED:
-        # Its storages all have as many elements: the first one decides for the rest.
-        fits = form.value = _fits(form, storage.numel, ctx.limits)
+        # Its storages are all alike: the first one decides for the rest.
+        fits = form.value = _fits(form, storage, ctx.limits)
     if fits:
         spec = TensorSpec(storage, storage.dtype, form.offset, form.shape, form.stride)
         storage.views += 1
@@ -49,11 +50,12 @@ def check_tensor(call: TensorCall, storage: StorageSpec, ctx: CheckContext) -> o
     return ALLOWED_CALLS[_REBUILD].checker(whole, ctx)
 
 
-def _fits(form: TensorForm, available: int, limits: Limits) -> bool:
+def _fits(form: TensorForm, storage: StorageSpec, limits: Limits) -> bool:
     """Say whether tensors of a form are ordinary, and lie inside their storage."""
     offset, shape, stride = form.offset, form.shape, form.stride
     if (
-        len(shape) != len(stride)
+        storage.dtype in QUANTIZED
+        or len(shape) != len(stride)
         or len(shape) > limits.max_dimensions
         or form.requires_grad
         or min((offset, *stride)) < 0
@@ -61,4 +63,4 @@ def _fits(form: TensorForm, available: int, limits: Limits) -> bool:
     ):
         return False
     spans = ((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    return offset + sum(spans) < available >= prod(shape)
+    return offset + sum(spans) < storage.numel >= prod(shape)

@@ -45,6 +45,8 @@ def check_nested(call: Call, ctx: CheckContext) -> object:
     if (
         len(buffer.shape) != 1
         or len(sizes.shape) != 2
+        # torch looks at the first of no parts.
+        or (sizes.shape[0] == 0 < sizes.shape[1])
         or strides.shape != sizes.shape
         or offsets.shape != sizes.shape[:1]
         or {sizes.dtype, strides.dtype, offsets.dtype} != {"int64"}

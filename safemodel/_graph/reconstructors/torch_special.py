@@ -26,6 +26,7 @@ from safemodel._graph.reconstructors.common import (
 )
 from safemodel._graph.reconstructors.tensor_arguments import (
     dtype_of,
+    element_type,
     gradient_flag,
     has_gradient,
     no_hooks,
@@ -144,6 +145,8 @@ def _compressed(
     blocks = 2 if layout in ("sparse_bsr", "sparse_bsc") else 0
     if (
         batch < 0
+        # torch divides by the number of matrices, so there has to be one.
+        or 0 in compressed.shape[:batch]
         or len(plain.shape) != batch + 1
         or len(shape) < batch + 2
         or len(values.shape) != len(shape) - 1 + blocks
@@ -162,7 +165,8 @@ def _compressed(
 def check_quantized(call: Call, ctx: CheckContext) -> object:
     """_rebuild_qtensor(storage, offset, size, stride, parameters, grad, hooks)."""
     args = only_arguments(call, ctx, 7)
-    view = checked_view(args[0], None, (args[1], args[2], args[3]), call, ctx)
+    layout = (args[1], args[2], args[3])
+    view = checked_view(args[0], None, layout, call, ctx, quantized=True)
     if view.dtype not in QUANTIZED:
         ctx.refuse(call, f"{view.dtype} is not a quantised dtype")
     gradient_flag(args[5], "", call, ctx)
@@ -203,6 +207,12 @@ def _per_channel(
     length = view.shape[axis]
     scales = _channel_values(settings[1], length, call, ctx)
     zeros = _channel_values(settings[2], length, call, ctx)
+    floating = element_type(zeros).startswith("float")
+    if type(zeros) is ArraySpec:
+        floating = scheme.endswith("_float_qparams")
+    if floating and view.dtype == "qint32":
+        # torch has no code for it, and ends the process where that would be.
+        ctx.refuse(call, "32-bit integers with zero points that are none")
     return QuantizedSpec(view, scheme, scales, zeros, axis)
 
 
@@ -233,6 +243,8 @@ def check_meta_tensor(call: Call, ctx: CheckContext) -> object:
     """_rebuild_meta_tensor_no_storage(dtype, size, stride, requires_grad)."""
     args = only_arguments(call, ctx, 4)
     dtype = dtype_of(args[0], call, ctx)
+    if dtype in QUANTIZED:
+        ctx.refuse(call, "a quantised tensor on the meta device")
     shape = shape_of(args[1], call, ctx)
     stride = stride_of(args[2], shape, call, ctx)
     extent = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))

@@ -106,7 +106,8 @@ def check_tensor_v2(call: Call, ctx: CheckContext) -> object:
             return _tensor_v2(call, ctx)
         numel *= size
         needed += (size - 1) * step
-    if needed > storage.numel or numel > storage.numel:
+    available = storage.numel
+    if needed > available or numel > available or storage.dtype in QUANTIZED:
         return _tensor_v2(call, ctx)
     spec = TensorSpec(storage, storage.dtype, offset, shape, stride)
     storage.views += 1

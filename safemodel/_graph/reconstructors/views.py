@@ -17,6 +17,7 @@ from safemodel._graph.reconstructors.common import INDEX_END, CheckContext, inte
 from safemodel._graph.reconstructors.torch_values import (
     DTYPE_ITEMSIZE,
     PACKED,
+    QUANTIZED,
     sizes,
 )
 from safemodel._graph.specs import StorageSpec, StorageViewSpec, TensorSpec
@@ -66,6 +67,8 @@ def checked_view(
     layout: tuple[object, object, object],
     call: Call,
     ctx: CheckContext,
+    *,
+    quantized: bool = False,
 ) -> TensorSpec:
     """Return the view ``layout`` (offset, shape, stride) over a storage, proved.
 
@@ -75,6 +78,8 @@ def checked_view(
         layout: The file's offset, shape and stride.
         call: The call that asks for the view.
         ctx: The file's context.
+        quantized: Whether its integers are to be given a scale; without one, torch
+            follows a null pointer when it is printed.
 
     Raises:
         ForbiddenCallError: An argument is not of its type or range.
@@ -97,6 +102,8 @@ def checked_view(
         if start:
             ctx.refuse(call, "a slice of a storage is read as another dtype")
         end = end * base.itemsize // DTYPE_ITEMSIZE[dtype]
+    if dtype in QUANTIZED and not quantized:
+        ctx.refuse(call, "a quantised tensor without a scale")
     offset = integer(layout[0], call, ctx, "the offset", 0, INDEX_END) + start
     shape = shape_of(layout[1], call, ctx)
     stride = stride_of(layout[2], shape, call, ctx)
