@@ -7,12 +7,14 @@ import base64
 import collections
 import contextlib
 import datetime
+import decimal
 import fractions
 import io
 import json
 import pickle
 import pickletools
 import tarfile
+import uuid
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -117,6 +119,11 @@ def _objects() -> dict[str, object]:
         warnings.simplefilter("ignore")
         sparse = torch.sparse_coo_tensor([[0, 1], [1, 2]], [1.0, 2.0], (3, 3))
         csr = weight.to_sparse_csr()
+        blocks = torch.arange(16.0).reshape(4, 4)
+        compressed = [weight.to_sparse_csc(), *(
+            blocks.to_sparse_bsr((2, 2)), blocks.to_sparse_bsc((2, 2)),
+        )]  # fmt: skip
+        nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)])
         quantised = torch.quantize_per_tensor(weight, 0.5, 2, torch.qint8)
         channel = torch.quantize_per_channel(
             weight, torch.tensor([0.5, 1.0]), torch.tensor([0, 1]), 0, torch.quint8
@@ -133,6 +140,10 @@ def _objects() -> dict[str, object]:
         "kinds": [torch.ones(2).to(dtype) for dtype in dtypes],
         "sparse": [sparse, csr],
         "quantised": [quantised, channel],
+        "compressed": compressed,
+        "nested": nested,
+        # Enough of them for the shortcuts, which start at the 256th value.
+        "many": [torch.ones(2, 2) * number for number in range(60)],
         "float8": torch.ones(3).to(torch.float8_e4m3fn),
         "parameter": torch.nn.Parameter(weight),
         "storages": [weight.untyped_storage(), torch.Size([2, 3]), torch.float32],
@@ -162,6 +173,9 @@ def _plain() -> object:
             datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
             datetime.timedelta(3),
             fractions.Fraction(1, 3),
+            decimal.Decimal("1.5"),
+            uuid.UUID(int=5),
+            torch.Size([2]),
             Path("a/b"),
             argparse.Namespace(lr=0.1, name="x"),
         ],
@@ -175,6 +189,10 @@ def _plain() -> object:
         ],
     }
     data["again"] = data["tuples"]
+    data["keys"] = {
+        decimal.Decimal(1): 0, fractions.Fraction(1, 3): 1, np.int64(5): 2,
+        (np.float32(1), "a"): 3, frozenset({2}): 4, torch.Size([2]): 5, None: 6,
+    }  # fmt: skip
     return data
 
 

@@ -2,7 +2,8 @@
 
     python tests/fuzz/run.py --count 1000000 --seed 1 [--jobs 2] [--out FOLDER]
 
-Mutants are loaded in child processes, in both modes, from memory. A foreign
+Mutants are loaded in child processes, in both modes, from memory, and what comes back
+is printed and computed with. A foreign
 exception, a crash, a hang, a tripped canary, a file that only the stricter mode opens
 or that `scan` alone refuses is a failure: the mutant is saved and named. Exits 1 if
 there was one.
@@ -11,6 +12,8 @@ there was one.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import mmap
 import multiprocessing
 import resource
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +34,7 @@ if __name__ == "__main__":
 
 import torch
 
-from safemodel import safe_load
+from safemodel import Opaque, safe_load
 from safemodel.errors import SafeModelError
 from safemodel.policy import STRICT
 from safemodel.scanning import inspect_file
@@ -39,13 +43,15 @@ from tests.fuzz.corpus import Seed, build_corpus, index_of_shards, shards
 from tests.fuzz.mutate import mutant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.queues import Queue
 
 # Processor time, so that a busy machine is no hang.
 HANG_S = 10
 BATCH = 2_000
 MEMORY_BYTES = 4 << 30
+MOST_USED = 200
+LARGEST_DENSE = 1 << 20
 
 
 @dataclass
@@ -63,7 +69,7 @@ def try_one(content: bytes) -> str:
     for weights_only in (True, False):
         CANARY.trips.clear()
         try:
-            safe_load(content, weights_only=weights_only)
+            result = safe_load(content, weights_only=weights_only)
         except SafeModelError:
             opened.append(False)
         # Anything else that escapes is what this loop looks for.
@@ -74,6 +80,8 @@ def try_one(content: bytes) -> str:
             return f"weights_only={weights_only}: {''.join(where)}"
         else:
             opened.append(True)
+            with warnings.catch_warnings(action="ignore"):
+                use(result)
         if CANARY.trips:
             return f"weights_only={weights_only}: the canary was tripped"
     if opened == [True, False]:
@@ -104,6 +112,40 @@ def _try_shards(content: bytes) -> str:
         except Exception as error:  # noqa: BLE001
             return f"sharded: {''.join(traceback.format_exception(error)[-4:])}"
     return "sharded: the canary was tripped" if CANARY.trips else ""
+
+
+def use(result: object) -> None:
+    """Print what a file holds and compute with it: whatever ends the process is found.
+
+    torch raises for much that it cannot do with a tensor; that is no failure.
+    """
+    waiting, left = [result], MOST_USED
+    while waiting and left:
+        value, left = waiting.pop(), left - 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, Opaque):
+            waiting += [value.args, value.state]
+        elif isinstance(value, torch.Tensor):
+            for compute in _USES:
+                with contextlib.suppress(RuntimeError, TypeError, ValueError):
+                    compute(value)
+        if not isinstance(value, (torch.Tensor, dict, list, tuple)):
+            with contextlib.suppress(RuntimeError, TypeError, ValueError):
+                repr(value)
+
+
+def _to_dense(tensor: torch.Tensor) -> torch.Tensor | None:
+    small = tensor.is_nested or tensor.numel() < LARGEST_DENSE
+    return tensor.to_dense() if small else None
+
+
+_USES: tuple[Callable[[torch.Tensor], object], ...] = (
+    repr, torch.clone, lambda tensor: tensor + tensor, _to_dense,
+    lambda tensor: torch.save(tensor, io.BytesIO()),
+)  # fmt: skip
 
 
 def _try_scan(content: bytes, *, opened: bool) -> str:
