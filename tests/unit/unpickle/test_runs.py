@@ -126,6 +126,9 @@ def test_a_tensor_that_is_edited_is_read_the_long_way() -> None:
         (b"storage", b"storagf"),
         (b"X\x01\0\0\x000", b"X\x01\0\0\x0012"),
         (b"K\x04\x85", b"K\x04\x86"),
+        (b"K\x04\x85", b"K\x04\x87"),
+        (b"K\x04\x85", b"K\x04t"),
+        (b"K\x04\x85", b"(K\x04\x85"),
         (b"K\x04\x85" + put(302), b")"),
     ],
 )
@@ -210,3 +213,36 @@ def test_offset_and_shape_are_never_taken_for_a_stride() -> None:
     data += b"t" + next(put) + b"R" + next(put) + b"e."
 
     both(data)
+
+
+def text_entry(slot: int, raw: bytes, then: bytes) -> bytes:
+    """Return BINUNICODE, its put, and what follows."""
+    return b"X" + struct.pack("<I", len(raw)) + raw + put(slot) + then
+
+
+FILL = b"N" * 40
+"""Room behind a run: a shortcut never reads past the end."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        text_entry(300, b"a", b"K\1") + text_entry(302, b"b", b"K\2"),
+        text_entry(300, b"a", b"K\1") + text_entry(301, b"b", b"N"),
+        text_entry(300, b"a", b"J\1\0\0\x80") + b"K\1K\2",
+        text_entry(300, b"a", b"M\1\x80") + text_entry(301, b"b", b"K\2"),
+        text_entry(300, b"a", b"K\1") + b"K\1K\2",
+        text_entry(300, b"a", b"") + text_entry(301, b"b", b"K\1"),
+        text_entry(300, b"\xed\xa0\x80", b"K\1"),
+        text_entry(300, b"a" * 70_000, b"K\1"),
+    ],
+    ids=[
+        "another slot", "another value", "no text behind BININT", "BININT2",
+        "no text behind BININT1", "two texts", "a surrogate", "a long text",
+    ],
+)  # fmt: skip
+def test_a_run_of_text_ends_where_the_loop_goes_on(body: bytes) -> None:
+    """Each way out, after one entry or before the first."""
+    quick, _ = both(long_memo(b"](" + body + FILL + b"e."))
+
+    assert type(quick.root) is list

@@ -239,6 +239,19 @@ def test_long_dictionaries_and_lists_read_the_same_with_and_without(
     assert quick.root == value
 
 
+@pytest.mark.parametrize("text", ["plain", "two\nlines", "é", "\ud800"])
+def test_every_kind_of_text_is_read_from_stretches(text: str) -> None:
+    """Line feeds separate no texts, and a surrogate is left to the loop."""
+    words = [f"{text} {index}" for index in range(40_000)]
+    value = {"words": words, "numbers": dict.fromkeys(words, -1)}
+    data = pickle.dumps(value, 2)
+    assert len(data) > LONG
+
+    quick, _ = both(data)
+
+    assert quick.root == value
+
+
 def test_many_tensors_read_the_same_with_and_without(rand: Rand) -> None:
     """An optimiser's state, over a megabyte of it, and tensors of all layouts."""
     state = {
