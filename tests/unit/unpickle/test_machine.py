@@ -336,6 +336,13 @@ def test_a_slot_that_was_skipped_holds_nothing_anyone_accepts() -> None:
         walk(root, Limits(), KeyGuard(Limits()))
 
 
+def test_a_text_that_ends_inside_a_character_is_cut_short() -> None:
+    """That it is not UTF-8 is no fault of what is there."""
+    with pytest.raises(TruncatedFileError) as caught:
+        unpickle(b"X\x0a\0\0\0\xc3")
+    assert (caught.value.needed, caught.value.available) == (10, 1)
+
+
 def test_integers_are_bounded() -> None:
     """The longest that is allowed passes; one byte more does not."""
     limits = Limits(max_integer_bytes=8)
