@@ -48,6 +48,8 @@ _AFTER_REDUCE = 6
 _MARK, _TUPLE, _NEWTRUE, _NEWFALSE = 0x28, 0x74, 0x88, 0x89
 _BINGET, _LONG_BINGET, _BINPUT, _LONG_BINPUT = 0x68, 0x6A, 0x71, 0x72
 _EARNED_FIRST = 1 << 12
+# Bytes of a call that others are looked for; no tensor that torch can use takes more.
+_WIDEST = 1 << 10
 _LARGEST_STRETCH = 1 << 20
 _STRETCH_OF_EARNED = 16
 
@@ -171,7 +173,7 @@ class TensorRuns:
         self._calls.append(call)
         skipped = _SKIPPED_SLOTS[5 + (put3 != b"") + (put4 != b"")]
         self._memo += (name, *skipped, call)
-        if self._long and put1[0] == _LONG_BINPUT:
+        if self._long and put1[0] == _LONG_BINPUT and len(match[0]) <= _WIDEST:
             self._count(match, form, skipped, end)
         return match.end()
 

@@ -31,6 +31,7 @@ _WIDTHS[[_BINUNICODE, _SETITEMS, _APPENDS]] = 0
 # The longest way from a put to the end of the next text's length.
 _ENTRY_BYTES = 5 + 5 + 2 + 5
 _PUT_BYTES = 5
+_ROW_BYTES = 1 << 20
 _TEXT_HEAD = 5
 
 
@@ -213,13 +214,21 @@ def calls_like(
     found = np.flatnonzero(stretch[:room] == model[0])
     for ahead in range(1, key.start):
         found = found[stretch[found + ahead] == model[ahead]]
-    rows = np.ndarray((room, width), np.uint8, stretch, strides=(1, 1))[found]
+    whole = np.ndarray((room, width), np.uint8, stretch, strides=(1, 1))
     varying = np.zeros(width, dtype=bool)
     varying[key] = True
     for put in spelling.puts:
         varying[put + 1 : put + _PUT_BYTES] = True
-    same = ((rows == model) | varying).all(axis=1)
-    same &= (rows[:, key] - np.uint8(ord("0")) < 10).all(axis=1)
+    # What only starts like one may overlap: together such rows are many times the
+    # stretch, so some are compared at a time. What is left of them does not overlap.
+    step = _ROW_BYTES // width + 1
+    alike = [
+        ((whole[some] == model) | varying).all(axis=1)
+        for some in (found[at : at + step] for at in range(0, len(found), step))
+    ]
+    found = found[np.concatenate(alike)] if alike else found
+    rows = whole[found]
+    same = (rows[:, key] - np.uint8(ord("0")) < 10).all(axis=1)
     slots = [_slot(rows, put) for put in spelling.puts]
     for turn, slot in enumerate(slots):
         same &= slot == slots[0] + np.uint32(turn)

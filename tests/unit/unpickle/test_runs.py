@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import pickle
 import struct
+import tracemalloc
 
 import pytest
 import torch
 
 from safemodel._unpickle import tensor_runs
-from safemodel._unpickle.machine import parse
+from safemodel._unpickle.machine import parse, unpickle
 from safemodel._unpickle.nodes import Call, TensorCall
 from tests.conftest import Rand
 from tests.unit.unpickle.helpers_runs import (
@@ -246,3 +247,31 @@ def test_a_run_of_text_ends_where_the_loop_goes_on(body: bytes) -> None:
     quick, _ = both(long_memo(b"](" + body + FILL + b"e."))
 
     assert type(quick.root) is list
+
+
+def test_wide_calls_are_not_looked_for_ahead() -> None:
+    """What only starts like one overlaps: 1.4 MB of it became 5 GB of rows."""
+    names = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"X\x07\0\0\0storage",
+        b"ctorch\nFloatStorage\n", b"X\x03\0\0\0cpu",
+        b"ccollections\nOrderedDict\n",
+    )  # fmt: skip
+    data = bytearray(b"\x80\x02](")
+    for slot, name in enumerate((*names, *[b"N"] * 300)):
+        data += name + (b"q%c" % slot if slot < 256 else b"r" + struct.pack("<I", slot))
+    put = iter(b"r" + struct.pack("<I", slot) for slot in range(305, 320))
+    start = b"((h\x01h\x02X\x01\0\0\0"
+    axes = b"(" + b"K\x01" * 20_000 + b"t"
+    data += b"h\x00" + start + b"0" + next(put) + b"h\x03K\x06t" + next(put) + b"QK\x00"
+    data += axes + next(put) + axes + next(put) + b"\x89h\x04)R" + next(put)
+    data += b"t" + next(put) + b"R" + next(put)
+    filler = start * 100_000
+    data += b"X" + struct.pack("<I", len(filler)) + filler + b"e."
+    tracemalloc.start()
+    try:
+        unpickle(bytes(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 20 * len(data)
