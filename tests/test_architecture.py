@@ -53,11 +53,11 @@ SAME_LAYER = {
 }
 
 THIRD_PARTY = {"torch", "numpy", "numba", "safetensors", "cryptography", "blake3"}
-THIRD_PARTY |= {"rich", "typing_extensions"}
+THIRD_PARTY |= {"rich", "typing_extensions", "zlib_ng"}
 AT_MODULE_LEVEL = {
     0.0: {"typing_extensions"},
     2.0: {"numpy", "numba"},
-    3.0: {"torch", "numpy", "safetensors"},
+    3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""

@@ -9,16 +9,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import numpy as np
 import torch
 
+from safemodel._build.checksums import crc32
 from safemodel._build.dtypes import torch_dtype
 from safemodel.errors import StorageBoundsError
 
@@ -34,7 +32,6 @@ STORED = 0
 _CHUNK = 4 << 20
 _LARGE = 1 << 20  # from here on a storage is worth a thread's attention
 _WORKERS = min(2, os.cpu_count() or 1)
-_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 def fill(target: memoryview, record: Record, *, verify: bool, limits: Limits) -> None:
@@ -176,8 +173,6 @@ class Storages:
     def _copy(self, spec: StorageSpec) -> torch.UntypedStorage:
         size = spec.numel * spec.itemsize
         memory = torch.empty(size, dtype=torch.uint8, device="cpu")
-        if size >= _LARGE:
-            _use_huge_pages(memory)
         if spec.record is not None and size:
             values = memory.numpy()
             fill(values.data, spec.record, verify=self._verify, limits=self._limits)
@@ -222,21 +217,6 @@ class Storages:
     def is_built(self, spec: StorageSpec) -> bool:
         """Whether tensors of this storage have to share it."""
         return spec in self._built
-
-
-def _use_huge_pages(memory: torch.Tensor) -> None:
-    """Let the kernel back new memory by pages of 2 MiB, where it knows how.
-
-    Touching a gigabyte for the first time takes a quarter of a million page faults
-    otherwise. It is advice: whatever becomes of it, the memory is the same.
-    """
-    if _HUGE_PAGES is None:
-        return
-    page = mmap.PAGESIZE
-    start = -(-memory.data_ptr() // page) * page
-    length = memory.data_ptr() + memory.nbytes - start
-    advise = ctypes.CDLL(None).madvise
-    advise(ctypes.c_void_p(start), ctypes.c_size_t(max(length, 0)), _HUGE_PAGES)
 
 
 def _meta_storage(size: int) -> torch.UntypedStorage:

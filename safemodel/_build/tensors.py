@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 import torch
 
+from safemodel._build.checksums import crc32
 from safemodel._build.dtypes import QUANTIZED, quietly, torch_dtype
 from safemodel._build.parts import torch_may_refuse
 from safemodel._build.storages import STORED, Storages, normalise_bool
