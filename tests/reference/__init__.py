@@ -1,0 +1,1 @@
+"""Slow twins of the kernels, written from the definitions."""
