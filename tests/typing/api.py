@@ -32,6 +32,7 @@ from safemodel import (
     state_dict,
 )
 from safemodel.reports import FileReport, Finding
+from safemodel.scrub import Scrub, scrub_array
 
 assert_type(__version__, str)
 
@@ -119,3 +120,11 @@ def looking() -> None:
     for scanned in scan_files(["models", Path("more")], jobs=2):
         assert_type(scanned, FileReport)
         assert_type(scanned.findings, tuple[Finding, ...])
+
+
+def scrubbing() -> None:
+    """Overwrite low bits by a number, by a bound, and piece by piece."""
+    scrub = Scrub(bits="auto", method="round", max_relative_change=2**-10)
+    assert_type(scrub.bits_for("float32"), int)
+    numbers = torch.ones(4).numpy()
+    assert_type(scrub_array(numbers, "float32", Scrub(bits=12), threads=1), int)
