@@ -32,6 +32,7 @@ LAYERS = {
     "scrub": 2.5,  # over the kernels and below whatever writes tensors
     "_build": 3.0,
     "_load": 4.0,
+    "evaluation": 4.0,
     "scanning": 4.0,
     "testing": 5.0,
     "monkeypatch": 5.0,

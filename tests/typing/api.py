@@ -31,6 +31,7 @@ from safemodel import (
     scan_files,
     state_dict,
 )
+from safemodel.evaluation import PayloadRecovery, payload_recovery
 from safemodel.reports import FileReport, Finding
 from safemodel.scrub import Scrub, scrub_array
 
@@ -128,3 +129,11 @@ def scrubbing() -> None:
     assert_type(scrub.bits_for("float32"), int)
     numbers = torch.ones(4).numpy()
     assert_type(scrub_array(numbers, "float32", Scrub(bits=12), threads=1), int)
+
+
+def evaluating(before: torch.Tensor, after: torch.Tensor) -> None:
+    """Ask what is left of a payload."""
+    left = payload_recovery(before, after, b"1", bits=8, copies=3, confidence=0.999)
+    assert_type(left, PayloadRecovery)
+    assert_type(left.capacity_high, float)
+    assert_type(left.recovered, bool)
