@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from bench_load import torch_loads
+from bench_scrub import NUMBERS, check, numbers
+from bench_scrub import contenders as scrubbers
 from bench_start import commands
 from contenders import CONTENDERS, differences
 from generate import (
@@ -256,6 +258,38 @@ def measure_start(report: Report) -> None:
     report.timings("start-up", timings)
 
 
+def measure_scrub(report: Report) -> None:
+    """Scrubbing in place: against numpy, and against the speed of memory."""
+    print("scrubbing")
+    before = numbers(NUMBERS[FULL])
+    after = before.copy()
+    for name, scrub in scrubbers(after.size).items():
+        scrub(after)
+        check(name, before, after)
+        after[:] = before
+    timings = interleave(
+        {
+            name: lambda scrub=scrub: scrub(after)
+            for name, scrub in scrubbers(after.size).items()
+        },
+        ROUNDS,
+    )
+    for method in ("random", "zero", "round"):
+        name = f"scrub {method}"
+        speed = after.nbytes / timings.median(name) / 1e9
+        baseline = f"numpy {'random' if method == 'random' else 'zero'}"
+        must = 4 if method == "random" else None
+        report.row(
+            f"{name}, {speed:.1f} GB/s, vs {baseline}",
+            timings.ratio(baseline, name),
+            must=must,
+        )
+        report.row(f"{name} vs memcpy", timings.ratio("memcpy", name), aim=0.5)
+    bare = "numpy random, bare masks"
+    report.row(f"scrub random vs {bare}", timings.ratio(bare, "scrub random"))
+    report.timings("scrubbing 256 MiB of float32", timings)
+
+
 MEASURES = {
     "a": measure_a,
     "b": measure_b,
@@ -263,6 +297,7 @@ MEASURES = {
     "d": measure_d,
     "scan": measure_scan,
     "start": measure_start,
+    "scrub": measure_scrub,
 }
 
 
