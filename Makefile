@@ -17,8 +17,11 @@ UNDER ?=
 # Layers 0 and 1: what decides about a file.
 DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemodel/reports.py,safemodel/_types.py,safemodel/_value.py,safemodel/_containers/*,safemodel/_unpickle/*,safemodel/_graph/*
 
+# What tests compiled loops, directly or through what calls them.
+KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage gate bench growth lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth lint format typecheck docs-check zoo fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,6 +50,11 @@ demo: $(READY)  ## build a real checkpoint and a hostile twin, and open both saf
 test: $(READY)  ## run the test suite
 	@echo "== test: pytest"
 	$(BIN)/python $(UNDER) -m pytest
+
+kernels: $(READY)  ## run the tests of compiled loops without compiling, and with bounds checked
+	@echo "== kernels: not compiled, then with bounds checked"
+	NUMBA_DISABLE_JIT=1 $(BIN)/python $(UNDER) -m pytest $(KERNELS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest $(KERNELS)
 
 coverage: $(READY)  ## run the test suite, and measure which branches it takes
 	@$(MAKE) test UNDER='-m coverage run'
