@@ -21,7 +21,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub lint format typecheck docs-check zoo fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -72,6 +72,10 @@ bench: $(READY)  ## measure against torch, safetensors and picklescan; write ben
 growth: $(READY)  ## measure how time grows with hostile files; write benchmarks/GROWTH.md
 	@echo "== growth: benchmarks/growth.py (a few minutes)"
 	$(BIN)/python benchmarks/growth.py
+
+scrub: $(READY)  ## train two networks and measure scrubbing; write the tables of docs/scrub.md
+	@echo "== scrub: tools/scrub_accuracy.py (a few minutes)"
+	$(BIN)/python tools/scrub_accuracy.py
 
 lint: $(READY)  ## ruff check and ruff format --check
 	@echo "== lint: ruff"

@@ -22,6 +22,17 @@ def masked(data, number):
     return (int.from_bytes(data[:4], "little") ^ number).to_bytes(4, "little")
 
 
+def payload_of(size):
+    """Return random bytes of as many ones as zeros.
+
+    A defence that writes a constant is wrong as often as the payload differs from it:
+    what is measured should be the defence, not the chance that made the payload.
+    """
+    bits = np.arange(8 * size) % 2
+    seed = np.frombuffer(os.urandom(32), np.uint64)
+    return np.packbits(np.random.default_rng(seed).permutation(bits)).tobytes()
+
+
 def write(words, payload, bits, positions=None, copies=1):
     """Write a payload into the low bits of words, in place, the way it is read."""
     sent = np.tile(np.unpackbits(np.frombuffer(payload, np.uint8)), copies)
@@ -43,14 +54,14 @@ def capacity_bytes(words, bits, step=1, copies=1):
 
 def contiguous(words, bits):
     """Fill the words from the first one on; return payload, positions and copies."""
-    payload = os.urandom(capacity_bytes(words, bits))
+    payload = payload_of(capacity_bytes(words, bits))
     write(words, payload, bits)
     return payload, None, 1
 
 
 def strided(words, bits, step=5):
     """Use one word in five."""
-    payload = os.urandom(capacity_bytes(words, bits, step))
+    payload = payload_of(capacity_bytes(words, bits, step))
     positions = np.arange(0, words.size, step)
     write(words, payload, bits, positions)
     return payload, positions, 1
@@ -58,7 +69,7 @@ def strided(words, bits, step=5):
 
 def coded(words, bits, copies=5):
     """Write five copies, so that a bit may be wrong in two of them."""
-    payload = os.urandom(capacity_bytes(words, bits, copies=copies))
+    payload = payload_of(capacity_bytes(words, bits, copies=copies))
     write(words, payload, bits, copies=copies)
     return payload, None, copies
 
