@@ -4,11 +4,13 @@ A model file is parsed, checked and built; nothing it names is ever imported, lo
 up or called. Importing this package imports neither torch nor numpy nor numba.
 """
 
+from safemodel._disarm import disarm
 from safemodel._graph.modules import state_dict
 from safemodel._graph.opaque import Opaque
 from safemodel._load import safe_load
 from safemodel.errors import (
     ChecksumError,
+    DisarmError,
     ForbiddenCallError,
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
@@ -30,6 +32,7 @@ __all__ = [
     "SALVAGE",
     "STRICT",
     "ChecksumError",
+    "DisarmError",
     "ForbiddenCallError",
     "ForbiddenGlobalError",
     "ForbiddenOpcodeError",
@@ -44,6 +47,7 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedFormatError",
     "__version__",
+    "disarm",
     "inspect_file",
     "safe_load",
     "scan_files",

@@ -261,3 +261,10 @@ class UnsupportedFormatError(SafeModelError):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+
+
+class DisarmError(SafeModelError):
+    """A file that was just written does not read as it should; it was thrown away.
+
+    The disk, or a fault of safemodel: never what the input holds.
+    """

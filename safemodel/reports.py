@@ -11,6 +11,8 @@ from typing import Any
 
 from safemodel._value import Value
 
+_SHOWN_FINDINGS = 20
+_SHOWN_KINDS = 5
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
 
@@ -161,3 +163,100 @@ class FileReport(Value):
         for name in ("globals", "unreachable"):
             plain[name] = tuple(members[name])
         return cls(**plain)
+
+
+class FileDigests(Value):
+    """What identifies the bytes of a file.
+
+    Attributes:
+        size: How many there are.
+        sha256: Their SHA-256, in hexadecimal.
+        blake3: Their BLAKE3, in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+    blake3: str
+
+
+class KeptTensor(Value):
+    """One tensor of a disarmed file.
+
+    Attributes:
+        name: The path to it, joined by dots.
+        dtype: Element type.
+        shape: Length of each axis.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class DisarmReport(Value):
+    """What `disarm` has read, kept and left behind.
+
+    Attributes:
+        path: The file as it was named; "" for a buffer.
+        out: Where the new file is.
+        source: Size and digests of what was read.
+        result: Size and digests of what was written.
+        format: What the file was.
+        out_format: "safetensors", "pt" or "npz".
+        findings: What the file would have run, and what else was odd about it.
+        tensors: What was kept, in the order of the file.
+        changed: Kind of value, or dotted name of a class → how many became plain data.
+        seconds: How long it took.
+    """
+
+    path: str
+    out: str
+    source: FileDigests
+    result: FileDigests
+    format: str
+    out_format: str
+    findings: tuple[Finding, ...]
+    tensors: tuple[KeptTensor, ...]
+    changed: dict[str, int]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "schema": SCHEMA_VERSION,
+            **vars(self),
+            "source": vars(self.source),
+            "result": vars(self.result),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "tensors": [
+                {**vars(one), "shape": list(one.shape)} for one in self.tensors
+            ],
+        }
+
+    def __str__(self) -> str:
+        """Return the report for people: what was left behind first, then what is new."""
+        lines = [
+            f"{finding.severity.value:8}{finding.message}{finding.arguments}"
+            f"  [{finding.record}{_at(finding.position)}{finding.opcode}]"
+            for finding in self.findings[:_SHOWN_FINDINGS]
+        ]
+        if len(self.findings) > _SHOWN_FINDINGS:
+            lines.append(f"and {len(self.findings) - _SHOWN_FINDINGS:,} more findings")
+        if self.changed:
+            count = sum(self.changed.values())
+            kinds = ", ".join(list(self.changed)[:_SHOWN_KINDS])
+            lines.append(f"{count:,} values became plain data: {kinds}")
+        lines.append(
+            f"{len(self.tensors):,} tensors kept, {self.result.size:,} bytes written"
+        )
+        return "\n".join(lines)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON; docs/disarm.md describes every member."""
+        import json
+
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+def _at(position: int | None) -> str:
+    return " " if position is None else f"@{position} "

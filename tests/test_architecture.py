@@ -31,8 +31,10 @@ LAYERS = {
     "_kernels": 2.0,
     "scrub": 2.5,  # over the kernels and below whatever writes tensors
     "_build": 3.0,
+    "_rewrite": 3.5,  # writes what `_build` would have built, without torch
     "_load": 4.0,
     "evaluation": 4.0,
+    "_disarm": 4.0,
     "scanning": 4.0,
     "testing": 5.0,
     "monkeypatch": 5.0,
@@ -60,6 +62,7 @@ AT_MODULE_LEVEL = {
     0.0: {"typing_extensions"},
     2.0: {"numpy", "numba"},
     3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
+    3.5: {"numpy"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""
@@ -68,7 +71,8 @@ INSIDE_FUNCTIONS = {
     2.0: {"numpy", "numba"},
     2.5: {"numpy", "cryptography"},
     3.0: {"torch", "numpy", "safetensors"},
-    4.0: {"torch", "numpy"},
+    3.5: {"safetensors"},
+    4.0: {"torch", "numpy", "blake3"},
     5.0: {"torch", "numpy"},
     6.0: {"rich", "torch"},
 }

@@ -1,0 +1,84 @@
+"""``safemodel disarm``: a new file that holds only what was understood."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from safemodel._cli.help_text import HelpText
+
+if TYPE_CHECKING:
+    import argparse
+
+_EPILOG = """\
+exit codes:
+  0  the new file is there
+  1  the input is refused or malformed
+  2  it could not be read, is of a format that is not read, or the output could not
+     be written
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb's arguments."""
+    parser = verbs.add_parser(
+        "disarm",
+        help="write a new file that holds only what was understood",
+        description="Write the tensors and plain data of a file into a new one. Nothing"
+        " is run, and nothing else is handed on. Objects of unknown classes become"
+        " plain data; the output is read back before it gets its name.",
+        epilog=_EPILOG,
+        formatter_class=HelpText,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SRC", help="the file to read")
+    parser.add_argument(
+        "out", metavar="DST", help="the file to write: .pt, .safetensors or .npz"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("pt", "safetensors", "npz"),
+        help="what to write, whatever the name of DST",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse what safe_load refuses"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace DST if it is there"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", help="write the report as JSON, too"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Disarm; return the exit code."""
+    from pathlib import Path
+
+    from safemodel._cli.summary import REFUSED, UNREADABLE
+    from safemodel._cli.text import shown
+    from safemodel._disarm import disarm
+    from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
+    from safemodel.policy import SALVAGE, STRICT
+
+    try:
+        report = disarm(
+            options.source,
+            options.out,
+            format=options.format,
+            policy=STRICT if options.strict else SALVAGE,
+            overwrite=options.overwrite,
+        )
+        if options.report:
+            Path(options.report).write_text(report.to_json(indent=1) + "\n", "utf-8")
+    except (UnsupportedFormatError, DisarmError, OSError, ValueError) as error:
+        sys.stderr.write(f"safemodel: {shown(str(error))}\n")
+        return UNREADABLE
+    except SafeModelError as error:
+        sys.stderr.write(f"safemodel: refused: {shown(str(error))}\n")
+        return REFUSED
+    text = report.to_json(indent=1) if options.json else str(report)
+    sys.stdout.write(text + "\n")
+    return 0

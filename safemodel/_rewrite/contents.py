@@ -1,0 +1,239 @@
+"""Which bytes of which storages a written file holds, and how they are read.
+
+Rules:
+
+1. What no tensor reaches is not written. Tensors that lie densely in a storage keep
+   sharing it, as far as they overlap; the stretches between them are left out.
+2. A tensor that skips or repeats elements (a slice with a step, an expanded one) is
+   written out whole, by itself.
+3. A record is read from its first byte to its last, once, and its CRC-32 compared,
+   whatever part of it is written.
+4. What is written is little-endian, and a bool is 0 or 1.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+
+from safemodel._containers.records import STORED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from safemodel._graph.specs import StorageSpec, TensorSpec
+    from safemodel.limits import Limits
+
+PIECE = 4 << 20
+_SIGN_BITS = {2: 0x8000, 4: 0x8000_0000, 8: 0x8000_0000_0000_0000}
+
+
+class Content:
+    """Bytes that a written file will hold: a stretch of a storage, or a tensor's own.
+
+    Attributes:
+        dtype: Element type, by torch's name.
+        itemsize: Bytes an element.
+        numel: Elements.
+    """
+
+    __slots__ = ("dtype", "itemsize", "numel")
+
+    def __init__(self, dtype: str, itemsize: int, numel: int) -> None:
+        self.dtype = dtype
+        self.itemsize = itemsize
+        self.numel = numel
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in the written file."""
+        return self.numel * self.itemsize
+
+    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+        """Yield its bytes in order, in pieces that are valid until the next one.
+
+        Raises:
+            SafeModelError: They are not what the file describes.
+        """
+        raise NotImplementedError
+
+
+class InMemory(Content):
+    """Bytes that are there already: of an array, or of a text of bytes."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, dtype: str, itemsize: int, data: bytes | memoryview) -> None:
+        super().__init__(dtype, itemsize, memoryview(data).nbytes // itemsize)
+        self.data = data
+
+    def pieces(self, limits: Limits) -> Iterator[memoryview]:  # noqa: ARG002 - as `Content.pieces`
+        """Yield the bytes; see `Content.pieces`."""
+        whole = memoryview(self.data)
+        for start in range(0, whole.nbytes, PIECE):
+            yield whole[start : start + PIECE]
+
+
+class Stretch(Content):
+    """Elements of a storage that lie one behind the other (rule 1)."""
+
+    __slots__ = ("start", "storage")
+
+    def __init__(
+        self, storage: StorageSpec, dtype: str, itemsize: int, start: int, numel: int
+    ) -> None:
+        super().__init__(dtype, itemsize, numel)
+        self.storage = storage
+        self.start = start * itemsize
+
+    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+        """Yield the bytes of the stretch; see `Content.pieces`."""
+        at, end = 0, self.start + self.nbytes
+        for piece in storage_pieces(self.storage, limits):
+            first, last = max(self.start - at, 0), min(end - at, len(piece))
+            if first < last:
+                yield piece[first:last]
+            at += len(piece)
+
+
+class Gathered(Content):
+    """A tensor that does not lie densely in its storage, row by row (rule 2)."""
+
+    __slots__ = ("conj", "neg", "offset", "shape", "storage", "stride")
+
+    def __init__(
+        self,
+        storage: StorageSpec,
+        dtype: str,
+        itemsize: int,
+        view: tuple[int, tuple[int, ...], tuple[int, ...]],
+        *,
+        conj: bool,
+        neg: bool,
+    ) -> None:
+        self.offset, self.shape, self.stride = view
+        super().__init__(dtype, itemsize, prod(self.shape))
+        self.storage = storage
+        self.conj = conj
+        self.neg = neg
+
+    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+        """Yield the elements in row-major order; see `Content.pieces`."""
+        if not self.numel:
+            return
+        whole = np.frombuffer(_joined(self.storage, limits), dtype=np.uint8)
+        element = np.dtype(f"V{self.itemsize}")
+        view = np.ndarray(
+            self.shape,
+            element,
+            whole,
+            self.offset * self.itemsize,
+            [step * self.itemsize for step in self.stride],
+        )
+        for rows in _blocks(view, max(1, PIECE // self.itemsize)):
+            flat = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+            if self.conj or self.neg:
+                _change_signs(flat, self)
+            yield flat.data
+
+
+def row_major(
+    spec: TensorSpec, itemsize: int, content: Content | None = None
+) -> Content:
+    """Return the elements of a tensor in row-major order, as content of their own."""
+    if isinstance(content, InMemory):
+        return content
+    if not (spec.conj or spec.neg) and _is_row_major(spec):
+        numel = prod(spec.shape)
+        return Stretch(spec.storage, spec.dtype, itemsize, spec.offset, numel)
+    view = (spec.offset, spec.shape, spec.stride)
+    return Gathered(
+        spec.storage, spec.dtype, itemsize, view, conj=spec.conj, neg=spec.neg
+    )
+
+
+def _is_row_major(spec: TensorSpec) -> bool:
+    expected = 1
+    for length, step in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
+        if length != 1 and step != expected:
+            return not prod(spec.shape)
+        expected *= length
+    return True
+
+
+def storage_pieces(storage: StorageSpec, limits: Limits) -> Iterator[memoryview]:
+    """Yield the bytes of a storage as they will be written (rules 3 and 4).
+
+    Raises:
+        SafeModelError: They are not what the file describes.
+    """
+    record = storage.record
+    size = storage.numel * storage.itemsize
+    if record is None or not size:
+        return
+    if record.method != STORED or record.size != size:
+        inflated = np.frombuffer(bytearray(record.read(limits=limits)), np.uint8)
+        yield _settled(inflated[:size], storage).data
+        return
+    checksum = 0
+    buffer = np.empty(min(size, PIECE), np.uint8)
+    for start in range(0, size, PIECE):
+        part = buffer[: min(PIECE, size - start)]
+        record.source.read_into(record.offset + start, part.data)
+        checksum = crc32(part.data, checksum)
+        yield _settled(part, storage).data
+    record.check_crc32(checksum)
+
+
+def _settled(part: NDArray[np.uint8], storage: StorageSpec) -> NDArray[np.uint8]:
+    """Return bytes in the order and with the values they are to have (rule 4)."""
+    if storage.big_endian:
+        unit = storage.itemsize
+        if storage.dtype.startswith("complex"):
+            unit //= 2
+        unit = storage.swapped or unit
+        if unit > 1:
+            part[: len(part) // unit * unit].view(f"u{unit}").byteswap(inplace=True)
+    if storage.dtype == "bool" and len(part) and part.max() > 1:
+        np.minimum(part, 1, out=part)
+    return part
+
+
+def _joined(storage: StorageSpec, limits: Limits) -> bytearray:
+    """Return all bytes of a storage."""
+    joined = bytearray()
+    for piece in storage_pieces(storage, limits):
+        joined += piece
+    return joined
+
+
+def _blocks(view: NDArray[np.void], most: int) -> Iterator[NDArray[np.void]]:
+    """Yield a view in blocks of at most so many elements, in row-major order."""
+    if view.size <= most:
+        yield view
+        return
+    inner = prod(view.shape[1:])
+    if inner > most:
+        for row in view:
+            yield from _blocks(row, most)
+        return
+    step = max(1, most // inner)
+    for start in range(0, view.shape[0], step):
+        yield view[start : start + step]
+
+
+def _change_signs(flat: NDArray[np.uint8], content: Gathered) -> None:
+    """Apply the conjugate and negative bits, which are not bytes of the storage."""
+    is_complex = content.dtype.startswith("complex")
+    unit = content.itemsize // 2 if is_complex else content.itemsize
+    words = flat.view(f"u{unit}")
+    sign = words.dtype.type(_SIGN_BITS[unit])
+    if content.neg:
+        words ^= sign
+    if content.conj:
+        words[1::2] ^= sign

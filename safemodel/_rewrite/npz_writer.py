@@ -1,0 +1,93 @@
+"""An `.npz` archive: one `.npy` member a tensor.
+
+Element types numpy lacks are written as bits: bfloat16 as uint16, float8 as uint8. The
+member ``safemodel.json.npy`` says which, and holds everything that is no tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import IO, TYPE_CHECKING
+
+from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
+from safemodel._rewrite.contents import row_major
+from safemodel._rewrite.zip_writer import ZipWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safemodel._rewrite.contents import Content
+    from safemodel._rewrite.flatten import Flat
+    from safemodel.limits import Limits
+
+_DESCR = {
+    "bool": "|b1", "uint8": "|u1", "int8": "|i1", "int16": "<i2", "uint16": "<u2",
+    "int32": "<i4", "uint32": "<u4", "int64": "<i8", "uint64": "<u8",
+    "float16": "<f2", "float32": "<f4", "float64": "<f8",
+    "complex64": "<c8", "complex128": "<c16",
+    "qint8": "|i1", "quint8": "|u1", "qint32": "<i4",
+}  # fmt: skip
+_BITS = {1: "|u1", 2: "<u2", 4: "<u4"}
+_ODD = re.compile(r"[^A-Za-z0-9_.\-]")
+_MOST = 200
+_NOTES = "safemodel.json"
+
+
+def write_npz(file: IO[bytes], flat: Flat, limits: Limits) -> dict[str, int]:
+    """Write an archive; return the CRC-32 of each member.
+
+    Raises:
+        SafeModelError: The bytes of a tensor are not what the input describes.
+        OSError: Writing failed.
+    """
+    writer = ZipWriter(file)
+    members: set[str] = {_NOTES}
+    names: dict[str, str] = {}
+    views: dict[str, str] = {}
+    for name, leaf in flat.tensors.items():
+        member = _member(name, members)
+        content = row_major(leaf.spec, DTYPE_ITEMSIZE[leaf.dtype], leaf.content)
+        descr = _DESCR.get(leaf.dtype)
+        if descr is None:
+            descr = _BITS[content.itemsize]
+            views[name] = leaf.dtype
+        if member != name:
+            names[name] = member
+        header = _header(descr, leaf.spec.shape)
+        size = len(header) + content.nbytes
+        writer.add(f"{member}.npy", size, _after(header, content, limits))
+        members.add(member.lower())
+    notes = {"names": names, "same": flat.same, "data": flat.data, "views": views}
+    kept = {name: note for name, note in notes.items() if note}
+    if kept:
+        text = json.dumps(kept, allow_nan=True).encode("ascii")
+        header = _header("|u1", (len(text),))
+        writer.add(f"{_NOTES}.npy", len(header) + len(text), [header, text])
+    writer.close()
+    return writer.checksums
+
+
+def _after(header: bytes, content: Content, limits: Limits) -> Iterator[memoryview]:
+    yield memoryview(header)
+    yield from content.pieces(limits)
+
+
+def _member(name: str, taken: set[str]) -> str:
+    """Return a file name for a tensor that nobody could take for a path."""
+    plain = _ODD.sub("_", name)[:_MOST].strip(".") or "tensor"
+    unique, turn = plain, 1
+    while unique.lower() in taken:
+        turn += 1
+        unique = f"{plain}-{turn}"
+    return unique
+
+
+def _header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """Return the header of an `.npy` file of version 1.0, or 2.0 if it is long."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    width = 2 if len(text) < 65_000 else 4
+    start = 8 + width
+    text += " " * (-(start + len(text) + 1) % 64) + "\n"
+    version = b"\x01\x00" if width == 2 else b"\x02\x00"
+    return b"\x93NUMPY" + version + len(text).to_bytes(width, "little") + text.encode()

@@ -1,0 +1,113 @@
+"""A safetensors file: a JSON header, then the tensors' bytes without any gap.
+
+Element types the format lacks are written as numbers it has, and the header says so.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
+from safemodel._rewrite.contents import row_major
+
+if TYPE_CHECKING:
+    from safemodel._rewrite.contents import Content
+    from safemodel._rewrite.flatten import Flat
+    from safemodel._rewrite.leaves import TensorLeaf
+    from safemodel.limits import Limits
+
+NAMES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16",
+    "int32": "I32", "uint32": "U32", "int64": "I64", "uint64": "U64",
+    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64",
+    "float8_e8m0fnu": "F8_E8M0",
+}  # fmt: skip
+"""The format's name of each element type it has."""
+_AS_NUMBERS = {
+    "complex128": ("F64", (2,)), "complex32": ("F16", (2,)),
+    "qint8": ("I8", ()), "quint8": ("U8", ()), "qint32": ("I32", ()),
+}  # fmt: skip
+_ALIGNMENT = 8
+
+
+class Part(NamedTuple):
+    """One tensor of the file: its entry in the header, and its bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    content: Content
+
+
+def parts_of(flat: Flat) -> tuple[list[Part], dict[str, str]]:
+    """Return what is written, in the order of the file, and what was written as what.
+
+    The widest elements come first, so that each tensor is aligned.
+    """
+    parts: list[Part] = []
+    views: dict[str, str] = {}
+    for name, leaf in flat.tensors.items():
+        part = _part(name, leaf)
+        if leaf.dtype not in NAMES:
+            views[name] = leaf.dtype
+        parts.append(part)
+    parts.sort(key=lambda part: -part.content.itemsize)
+    return parts, views
+
+
+def _part(name: str, leaf: TensorLeaf) -> Part:
+    content = row_major(leaf.spec, DTYPE_ITEMSIZE[leaf.dtype], leaf.content)
+    shape = leaf.spec.shape
+    dtype = NAMES.get(leaf.dtype)
+    if dtype is None:
+        dtype, more = _AS_NUMBERS.get(leaf.dtype, ("U8", (content.itemsize,)))
+        shape = (*shape, *more)
+    return Part(name, dtype, shape, content)
+
+
+class Written(NamedTuple):
+    """What a file was written to hold.
+
+    Attributes:
+        names: Its tensors.
+        start: Where their bytes start.
+        checksum: CRC-32 of all of these bytes.
+    """
+
+    names: frozenset[str]
+    start: int
+    checksum: int
+
+
+def write_safetensors(file: IO[bytes], flat: Flat, limits: Limits) -> Written:
+    """Write a file; return what it holds.
+
+    Raises:
+        SafeModelError: The bytes of a tensor are not what the input describes.
+        OSError: Writing failed.
+    """
+    parts, views = parts_of(flat)
+    notes = {"same": flat.same, "data": flat.data, "views": views}
+    kept = {name: note for name, note in notes.items() if note}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    if kept:
+        header["__metadata__"]["safemodel"] = json.dumps(kept, allow_nan=True)
+    at = 0
+    for part in parts:
+        end = at + part.content.nbytes
+        header[part.name] = {
+            "dtype": part.dtype, "shape": list(part.shape), "data_offsets": [at, end],
+        }  # fmt: skip
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    checksum = 0
+    for part in parts:
+        for piece in part.content.pieces(limits):
+            checksum = crc32(piece, checksum)
+            file.write(piece)
+    return Written(frozenset(part.name for part in parts), len(text) + 8, checksum)

@@ -1,0 +1,142 @@
+"""A zip archive as `torch.save` lays it out, written front to back.
+
+1. Records are stored, never deflated; their bytes start at multiples of 64, so that
+   they can be mapped.
+2. Every number stands in the local header and in the directory, the same in both; zip64
+   fields only where a number needs one. No descriptors, no comment, no times.
+3. Names come from this package.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import IO, TYPE_CHECKING
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOCAL = Struct("<I5H3I2H")
+_CENTRAL = Struct("<I6H3I5H2I")
+_END = Struct("<I4H2IH")
+_END64 = Struct("<IQ2H2I4Q")
+_LOCATOR = Struct("<IIQI")
+_CRC = Struct("<I")
+_WIDE = Struct("<2H2Q")
+_CRC_AT = 14
+_ALIGNMENT = 64
+_PADDING_TAG = 0x4246
+_ZIP64_TAG = 1
+_MAX_32 = 0xFFFFFFFF
+_MAX_16 = 0xFFFF
+_SMALL = 1 << 16
+_DATE = 0x21  # 1 January 1980, the first there is
+
+
+class ZipWriter:
+    """Writes one archive to a seekable file that is empty.
+
+    Attributes:
+        records: Name, CRC-32, size and start of each record so far.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._at = 0
+        self.records: list[tuple[str, int, int, int]] = []
+
+    def add(self, name: str, size: int, pieces: Iterable[memoryview | bytes]) -> int:
+        """Write a record; return its CRC-32.
+
+        Raises:
+            OSError: Writing failed.
+            ValueError: The pieces are not as long as ``size``.
+        """
+        start = self._at
+        if size <= _SMALL:
+            # The header has its checksum at once, and the file needs no going back.
+            data = b"".join(pieces)
+            checksum = crc32(data)
+            self._write(_header(name, size, start, checksum) + data)
+            written = len(data)
+        else:
+            self._write(_header(name, size, start, 0))
+            checksum = written = 0
+            for piece in pieces:
+                checksum = crc32(piece, checksum)
+                written += len(piece)
+                self._write(piece)
+            self._file.seek(start + _CRC_AT)
+            self._file.write(_CRC.pack(checksum))
+            self._file.seek(self._at)
+        if written != size:
+            raise ValueError(f"{name}: {written} bytes, not {size}")
+        self.records.append((name, checksum, size, start))
+        return checksum
+
+    @property
+    def checksums(self) -> dict[str, int]:
+        """CRC-32 of each record, by name, in their order."""
+        return {name: checksum for name, checksum, _, _ in self.records}
+
+    def close(self) -> None:
+        """Write the directory."""
+        start = self._at
+        for record in self.records:
+            self._write(_entry(*record))
+        size, count = self._at - start, len(self.records)
+        if count >= _MAX_16 or max(size, start) >= _MAX_32:
+            end = self._at
+            self._write(
+                _END64.pack(
+                    *(0x06064B50, _END64.size - 12, 45, 45, 0, 0),
+                    *(count, count, size, start),
+                )
+            )
+            self._write(_LOCATOR.pack(0x07064B50, 0, end, 1))
+        few, narrow = min(count, _MAX_16), min(size, _MAX_32)
+        self._write(
+            _END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0)
+        )
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._at += len(data)
+
+
+def _header(name: str, size: int, start: int, checksum: int) -> bytes:
+    """Return the local header of a record, up to where its bytes start."""
+    raw = name.encode("ascii")
+    wide = size >= _MAX_32
+    sizes = min(size, _MAX_32)
+    extra = _WIDE.pack(_ZIP64_TAG, 16, size, size) if wide else b""
+    extra += _padding(start + _LOCAL.size + len(raw) + len(extra))
+    fields = (0x04034B50, 45 if wide else 20, 0, 0, 0, _DATE)
+    lengths = (len(raw), len(extra))
+    return _LOCAL.pack(*fields, checksum, sizes, sizes, *lengths) + raw + extra
+
+
+def _padding(at: int) -> bytes:
+    """Return an extra field after which an aligned offset follows."""
+    length = -(at + 4) % _ALIGNMENT
+    return Struct("<2H").pack(_PADDING_TAG, length) + bytes(length)
+
+
+def _entry(name: str, checksum: int, size: int, start: int) -> bytes:
+    """Return the directory's entry of a record."""
+    raw = name.encode("ascii")
+    wide = [size, size] if size >= _MAX_32 else []
+    if start >= _MAX_32:
+        wide.append(start)
+    extra = Struct(f"<2H{len(wide)}Q").pack(_ZIP64_TAG, 8 * len(wide), *wide)
+    extra = extra if wide else b""
+    version = 45 if wide else 20
+    narrow = min(size, _MAX_32)
+    return (
+        _CENTRAL.pack(
+            0x02014B50, version, version, 0, 0, 0, _DATE, checksum, narrow, narrow,
+            len(raw), len(extra), 0, 0, 0, 0, min(start, _MAX_32),
+        )
+        + raw
+        + extra
+    )  # fmt: skip

@@ -1,0 +1,210 @@
+"""The output appears whole or not at all, and nothing of a hostile input is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from safemodel import STRICT, ForbiddenGlobalError, SafeModelError, disarm, safe_load
+from safemodel._cli import main
+from safemodel._rewrite import output
+from safemodel._rewrite.readback import FUNCTIONS, OPCODES
+from safemodel.errors import DisarmError
+from safemodel.testing import CANARY
+from tests.unit.disarm.test_written import saved
+from tests.vectors.test_vectors import LIGHT, by_name
+
+ROOT = Path(__file__).resolve().parents[3]
+CHILD = Path(__file__).with_name("stock_child.py")
+
+
+@pytest.fixture(scope="module")
+def disarmed(tmp_path_factory):
+    """Return what became of every light vector: its file, or the class of the error."""
+    folder = tmp_path_factory.mktemp("disarmed")
+    made: dict[str, Path | type[SafeModelError]] = {}
+    for vector in LIGHT:
+        path = folder / f"{vector.name}.pt"
+        try:
+            disarm(vector.assemble(), path)
+        except SafeModelError as error:
+            made[vector.name] = type(error)
+        else:
+            made[vector.name] = path
+    assert CANARY.trips == []
+    return made
+
+
+@pytest.mark.parametrize("vector", LIGHT, ids=by_name)
+def test_a_hostile_file_is_refused_or_comes_out_as_data(disarmed, vector):
+    """Its pickle holds our opcodes and our globals, or the error is that of a load."""
+    made = disarmed[vector.name]
+    if isinstance(made, type):
+        with pytest.raises(made):
+            safe_load(vector.assemble(), weights_only=False)
+        return
+    with zipfile.ZipFile(made) as archive:
+        data = archive.read("archive/data.pkl")
+    for opcode, argument, _ in pickletools.genops(data):
+        assert opcode.name in OPCODES
+        if opcode.name == "GLOBAL":
+            assert argument in FUNCTIONS or argument.startswith("torch ")
+    assert b"safemodel.testing\ntrip\n" not in data
+
+
+def test_stock_loaders_run_nothing_of_what_was_written(disarmed, tmp_path):
+    """An audit hook sees no import, no other file and no process."""
+    paths = [str(made) for made in disarmed.values() if isinstance(made, Path)]
+    assert len(paths) > 100
+
+    done = subprocess.run(
+        [sys.executable, CHILD], input="\n".join(paths), capture_output=True, text=True,
+        check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    named = {"collections", "torch", "torch._utils", "torch.serialization"}
+    named |= {"torch.storage"}
+    for event in json.loads(done.stdout):
+        assert event.startswith("pickle.find_class "), event
+        assert event.split("'")[1] in named, event
+
+
+def test_a_strict_policy_refuses_instead(tmp_path):
+    """And leaves no output behind."""
+    hostile = b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R."
+    with pytest.raises(ForbiddenGlobalError):
+        disarm(hostile, tmp_path / "out.pt", policy=STRICT)
+    assert list(tmp_path.iterdir()) == []
+
+    report = disarm(hostile, tmp_path / "out.pt")
+    (found,) = [f for f in report.findings if f.name == "os.system"]
+    assert (found.opcode, found.position) == ("REDUCE", 24)
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert loaded == {"class": "os.system", "args": ("true",)}
+
+
+def test_a_file_that_is_there_stays_unless_told_otherwise(tmp_path):
+    """Also one that is the input itself."""
+    path = tmp_path / "model.pt"
+    path.write_bytes(saved({"w": torch.ones(3)}))
+    before = path.read_bytes()
+
+    with pytest.raises(FileExistsError):
+        disarm(path, path)
+    assert path.read_bytes() == before
+
+    disarm(path, path, overwrite=True)
+    assert torch.equal(safe_load(path)["w"], torch.ones(3))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_file_that_appears_meanwhile_stays(tmp_path):
+    """The name is taken only if it is free at that very moment."""
+    path = tmp_path / "out"
+    with output.whole_file(path, overwrite=False) as (file, commit):
+        file.write(b"ours")
+        path.write_bytes(b"theirs")
+        with pytest.raises(FileExistsError):
+            commit()
+    assert path.read_bytes() == b"theirs"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    """A record whose bytes are not those of its checksum is found while writing."""
+    data = bytearray(saved({"w": torch.arange(1000)}))
+    data[data.index((777).to_bytes(8, "little"))] ^= 1
+    (tmp_path / "out.pt").write_bytes(b"old")
+
+    with pytest.raises(SafeModelError):
+        disarm(bytes(data), tmp_path / "out.pt", overwrite=True)
+
+    assert (tmp_path / "out.pt").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """The error is the system's, and says so."""
+    target = tmp_path / "out.pt"
+    target.write_bytes(b"old")
+    program = (
+        "import resource, signal, sys, torch; from safemodel import disarm\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "disarm(sys.argv[1], sys.argv[2], overwrite=True)\n"
+    )
+    source = tmp_path / "in.pt"
+    source.write_bytes(saved({"w": torch.ones(100_000)}))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, source, target], capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    assert "OSError" in done.stderr
+    assert target.read_bytes() == b"old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.pt", "out.pt"]
+
+
+@pytest.mark.parametrize("written", [0, 1, 5_000_000, 15_000_000])
+def test_a_killed_process_leaves_the_old_file(tmp_path, written):
+    """At the first byte, in the middle, near the end."""
+    source, target = tmp_path / "in.pt", tmp_path / "out.pt"
+    source.write_bytes(saved({f"w{i}": torch.ones(1_000_000) for i in range(5)}))
+    target.write_bytes(b"old")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "safemodel", "disarm", source, target, "--overwrite"],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while child.poll() is None:
+        parts = list(tmp_path.glob(f".out.pt.*{output.SUFFIX}"))
+        if parts and parts[0].stat().st_size >= written:
+            os.kill(child.pid, signal.SIGKILL)
+            break
+    child.wait()
+
+    whole = target.read_bytes() == b"old" or len(safe_load(target)) == 5
+    assert whole
+
+
+def test_what_reads_back_otherwise_never_gets_its_name(tmp_path, monkeypatch):
+    """A disk that changes a byte is noticed."""
+    path = tmp_path / "out.pt"
+    flush = output.Commit.flush
+
+    def corrupt(commit):
+        flush(commit)
+        with commit.part.open("r+b") as file:
+            file.seek(-200_000, os.SEEK_END)
+            file.write(b"?")
+
+    monkeypatch.setattr(output.Commit, "flush", corrupt)
+    with pytest.raises(DisarmError):
+        disarm(saved({"w": torch.ones(100_000)}), path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_was_left_behind(tmp_path, capsys):
+    """Exit codes, the report as text and as JSON."""
+    source, target = tmp_path / "in.pt", str(tmp_path / "out.safetensors")
+    source.write_bytes(saved({"w": torch.ones(2, 3)}))
+
+    assert main(["disarm", str(source), target]) == 0
+    assert "1 tensors kept" in capsys.readouterr().out
+    assert main(["disarm", str(source), target]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["disarm", "--json", "--overwrite", str(source), target]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["tensors"] == [{"name": "w", "dtype": "float32", "shape": [2, 3]}]
+    source.write_bytes(b"\x80\x02cos\nsystem\n.")
+    assert main(["disarm", "--strict", str(source), str(tmp_path / "o.pt")]) == 1
+    assert main(["disarm", str(source), str(tmp_path / "o.txt")]) == 2
