@@ -234,10 +234,10 @@ class DisarmReport(Value):
         }
 
     def __str__(self) -> str:
-        """Return the report for people: what was left behind first, then what is new."""
+        """Return the report for people: what was left behind, then what is new."""
         lines = [
             f"{finding.severity.value:8}{finding.message}{finding.arguments}"
-            f"  [{finding.record}{_at(finding.position)}{finding.opcode}]"
+            f"  [{_place(finding)}]"
             for finding in self.findings[:_SHOWN_FINDINGS]
         ]
         if len(self.findings) > _SHOWN_FINDINGS:
@@ -258,5 +258,8 @@ class DisarmReport(Value):
         return json.dumps(self.to_dict(), indent=indent)
 
 
-def _at(position: int | None) -> str:
-    return " " if position is None else f"@{position} "
+def _place(finding: Finding) -> str:
+    """Return record, byte and opcode of a finding."""
+    if finding.position is None:
+        return finding.record
+    return f"{finding.record}@{finding.position} {finding.opcode}"

@@ -52,17 +52,24 @@ def check_archive(path: Path, checksums: Mapping[str, int]) -> None:
         DisarmError: They are others.
         OSError: Reading failed.
     """
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if names != list(checksums):
-            _differs("its records are others")
-        for name in names:
-            actual = 0
-            with archive.open(name) as record:
-                while piece := record.read(_STEP):
-                    actual = zlib.crc32(piece, actual)
-            if actual != checksums[name]:
-                _differs(f"the bytes of {name} are others")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if names != list(checksums):
+                _differs("its records are others")
+            for name in names:
+                if _checksum_of(archive, name) != checksums[name]:
+                    _differs(f"the bytes of {name} are others")
+    except zipfile.BadZipFile as error:
+        raise DisarmError(f"what was written reads otherwise: {error}") from error
+
+
+def _checksum_of(archive: zipfile.ZipFile, name: str) -> int:
+    actual = 0
+    with archive.open(name) as record:
+        while piece := record.read(_STEP):
+            actual = zlib.crc32(piece, actual)
+    return actual
 
 
 def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 import zipfile
@@ -16,17 +15,7 @@ from safetensors.torch import load_file
 from safemodel import safe_load
 from safemodel._disarm import disarm
 from tests.differential import values
-from tests.unit.disarm.same_bits import bits, differences
-
-
-def saved(value, **options) -> bytes:
-    """Return the bytes of a file of torch's."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save(value, file, **options)
-    return file.getvalue()
-
+from tests.unit.disarm.helpers_disarm import bits, differences, saved
 
 # What a plain file cannot say: parts under their names, or text.
 OTHERWISE = {
@@ -119,7 +108,9 @@ def test_flat_files_hold_each_tensor_once(tmp_path, suffix):
     assert notes["data"] == {"epoch": 3}
 
 
-ODD = torch.tensor([0x7FC00001, 0x7F800001, 0x80000000, 1, 0x7F800000], dtype=torch.int64)
+ODD = torch.tensor(
+    [0x7FC00001, 0x7F800001, 0x80000000, 1, 0x7F800000], dtype=torch.int64
+)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])

@@ -1,11 +1,22 @@
-"""Whether two values hold the same numbers, whatever memory they lie in."""
+"""Files of torch, and whether two values hold the same numbers, bit for bit."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def saved(value, **options) -> bytes:
+    """Return the bytes of a file of torch's."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(value, file, **options)
+    return file.getvalue()
 
 
 def differences(left: Any, right: Any, where: str = "") -> list[str]:
@@ -35,9 +46,9 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 def bits(tensor: torch.Tensor) -> bytes:
     """Return the bytes of a strided tensor, row by row, conjugated as it reads."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return bytes(plain.untyped_storage())[
-        plain.storage_offset() * plain.itemsize :
-    ][: plain.numel() * plain.itemsize]
+    return bytes(plain.untyped_storage())[plain.storage_offset() * plain.itemsize :][
+        : plain.numel() * plain.itemsize
+    ]
 
 
 def _same_tensor(left: torch.Tensor, right: torch.Tensor) -> bool:
