@@ -25,6 +25,7 @@ from safemodel.errors import (
 from safemodel.limits import Limits
 from safemodel.policy import SALVAGE, STRICT, Policy
 from safemodel.scanning import inspect_file, scan_files
+from safemodel.scrub import Scrub
 
 __version__ = "0.1.0.dev0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "Opaque",
     "Policy",
     "SafeModelError",
+    "Scrub",
     "StorageBoundsError",
     "TruncatedFileError",
     "UnsafeFileError",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safemodel._types import FileLike, StrPath
     from safemodel.limits import Limits
     from safemodel.policy import Policy
+    from safemodel.scrub import Scrub
 
 _SUFFIXES: dict[str, Form] = {
     ".safetensors": "safetensors", ".npz": "npz",
@@ -43,6 +44,7 @@ def disarm(
     *,
     format: Form | None = None,  # noqa: A002 - the word of the command line
     policy: Policy = SALVAGE,
+    scrub: Scrub | None = None,
     limits: Limits | None = None,
     overwrite: bool = False,
 ) -> DisarmReport:
@@ -54,6 +56,8 @@ def disarm(
         format: "safetensors", "pt" or "npz"; None to go by the suffix of ``out``.
         policy: Which globals are allowed. By default all others become plain data;
             `STRICT` refuses the file instead.
+        scrub: Low mantissa bits of floating-point tensors to overwrite, in which data
+            may hide; None to keep every bit.
         limits: How much the file may ask for.
         overwrite: Whether ``out`` may be there already.
 
@@ -83,7 +87,9 @@ def disarm(
             source, path=path, policy=policy, limits=limits, tensors=False,
             checksums=False,
         )  # fmt: skip
-        kept = _rewrite(source, target, form, policy, limits, overwrite=overwrite)
+        kept = _rewrite(
+            source, target, form, policy, limits, scrub, overwrite=overwrite
+        )
         read = _digests(source)
     with open_source(target) as written:
         made = _digests(written)
@@ -121,12 +127,14 @@ def _rewrite(
     form: Form,
     policy: Policy,
     limits: Limits,
+    scrub: Scrub | None,
     *,
     overwrite: bool,
 ) -> _Kept:
     """Rules 1 to 3, for one file."""
     from safemodel._build.assemble import Assembler
     from safemodel._formats.formats import read_file
+    from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.output import whole_file
@@ -142,9 +150,9 @@ def _rewrite(
         assembler = Assembler(leaves.make)
         root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
         leaves.settle()
-        tensors = _listed(flatten(root, Plain()).tensors)
+        tensors = _listed(flatten(root, Plain()).tensors, scrub)
         with whole_file(target, overwrite=overwrite) as (file, commit):
-            check = write(form, file, root, plain, limits)
+            check = write(form, file, root, plain, Reader(limits, scrub))
             commit.flush()
             check(commit.part)
             commit()
@@ -153,9 +161,16 @@ def _rewrite(
     return _Kept(tensors, dict(plain.changed))
 
 
-def _listed(tensors: dict[str, TensorLeaf]) -> tuple[KeptTensor, ...]:
+def _listed(
+    tensors: dict[str, TensorLeaf], scrub: Scrub | None
+) -> tuple[KeptTensor, ...]:
     return tuple(
-        KeptTensor(name=name, dtype=leaf.dtype, shape=leaf.shape)
+        KeptTensor(
+            name=name,
+            dtype=leaf.dtype,
+            shape=leaf.shape,
+            scrubbed_bits=0 if scrub is None else scrub.bits_for(leaf.dtype),
+        )
         for name, leaf in tensors.items()
     )
 

@@ -186,11 +186,13 @@ class KeptTensor(Value):
         name: The path to it, joined by dots.
         dtype: Element type.
         shape: Length of each axis.
+        scrubbed_bits: Low mantissa bits of each number that were overwritten.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    scrubbed_bits: int = 0
 
 
 class DisarmReport(Value):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from safemodel._cli.help_text import HelpText
 
-if TYPE_CHECKING:
-    import argparse
+_MOST_BITS = 52
 
 _EPILOG = """\
 exit codes:
@@ -41,6 +41,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="what to write, whatever the name of DST",
     )
     parser.add_argument(
+        "--scrub-bits",
+        type=_bits,
+        metavar="N",
+        help="overwrite N low mantissa bits of every weight; auto: as many as is safe",
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="refuse what safe_load refuses"
     )
     parser.add_argument(
@@ -53,6 +59,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=run)
 
 
+def _bits(text: str) -> int | Literal["auto"]:
+    """Return a number of bits, or "auto"; argparse reports anything else."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_BITS:
+        raise argparse.ArgumentTypeError(f"not a number of bits, or auto: {text!r}")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Disarm; return the exit code."""
     from pathlib import Path
@@ -62,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     from safemodel._disarm import disarm
     from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
     from safemodel.policy import SALVAGE, STRICT
+    from safemodel.scrub import Scrub
 
     try:
         report = disarm(
@@ -69,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
             options.out,
             format=options.format,
             policy=STRICT if options.strict else SALVAGE,
+            scrub=Scrub(bits=options.scrub_bits) if options.scrub_bits else None,
             overwrite=options.overwrite,
         )
         if options.report:

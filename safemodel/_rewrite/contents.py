@@ -20,6 +20,7 @@ from zlib import crc32
 import numpy as np
 
 from safemodel._containers.records import STORED
+from safemodel.scrub import scrub_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from safemodel._graph.specs import StorageSpec, TensorSpec
     from safemodel.limits import Limits
+    from safemodel.scrub import Scrub
 
 PIECE = 4 << 20
 _SIGN_BITS = {2: 0x8000, 4: 0x8000_0000, 8: 0x8000_0000_0000_0000}
@@ -140,6 +142,27 @@ class Gathered(Content):
             if self.conj or self.neg:
                 _change_signs(flat, self)
             yield flat.data
+
+
+class Reader:
+    """How the contents of one output are read: within limits, and scrubbed or not."""
+
+    def __init__(self, limits: Limits, scrub: Scrub | None = None) -> None:
+        self._limits = limits
+        self._scrub = scrub
+
+    def __call__(self, content: Content) -> Iterator[memoryview]:
+        """Yield the bytes of a content; see `Content.pieces`."""
+        scrub = self._scrub
+        if scrub is None or not scrub.bits_for(content.dtype):
+            yield from content.pieces(self._limits)
+            return
+        for piece in content.pieces(self._limits):
+            words = np.frombuffer(piece, np.uint8)
+            if not words.flags.writeable:
+                words = words.copy()
+            scrub_array(words, content.dtype, scrub)
+            yield words.data
 
 
 def row_major(

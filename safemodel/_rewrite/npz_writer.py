@@ -17,9 +17,8 @@ from safemodel._rewrite.zip_writer import ZipWriter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from safemodel._rewrite.contents import Content
+    from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
-    from safemodel.limits import Limits
 
 _DESCR = {
     "bool": "|b1", "uint8": "|u1", "int8": "|i1", "int16": "<i2", "uint16": "<u2",
@@ -34,7 +33,7 @@ _MOST = 200
 _NOTES = "safemodel.json"
 
 
-def write_npz(file: IO[bytes], flat: Flat, limits: Limits) -> dict[str, int]:
+def write_npz(file: IO[bytes], flat: Flat, read: Reader) -> dict[str, int]:
     """Write an archive; return the CRC-32 of each member.
 
     Raises:
@@ -56,7 +55,7 @@ def write_npz(file: IO[bytes], flat: Flat, limits: Limits) -> dict[str, int]:
             names[name] = member
         header = _header(descr, leaf.spec.shape)
         size = len(header) + content.nbytes
-        writer.add(f"{member}.npy", size, _after(header, content, limits))
+        writer.add(f"{member}.npy", size, _after(header, content, read))
         members.add(member.lower())
     notes = {"names": names, "same": flat.same, "data": flat.data, "views": views}
     kept = {name: note for name, note in notes.items() if note}
@@ -68,9 +67,9 @@ def write_npz(file: IO[bytes], flat: Flat, limits: Limits) -> dict[str, int]:
     return writer.checksums
 
 
-def _after(header: bytes, content: Content, limits: Limits) -> Iterator[memoryview]:
+def _after(header: bytes, content: Content, read: Reader) -> Iterator[memoryview]:
     yield memoryview(header)
-    yield from content.pieces(limits)
+    yield from read(content)
 
 
 def _member(name: str, taken: set[str]) -> str:

@@ -13,10 +13,9 @@ from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
 
 if TYPE_CHECKING:
-    from safemodel._rewrite.contents import Content
+    from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
     from safemodel._rewrite.leaves import TensorLeaf
-    from safemodel.limits import Limits
 
 NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16",
@@ -82,7 +81,7 @@ class Written(NamedTuple):
     checksum: int
 
 
-def write_safetensors(file: IO[bytes], flat: Flat, limits: Limits) -> Written:
+def write_safetensors(file: IO[bytes], flat: Flat, read: Reader) -> Written:
     """Write a file; return what it holds.
 
     Raises:
@@ -107,7 +106,7 @@ def write_safetensors(file: IO[bytes], flat: Flat, limits: Limits) -> Written:
     file.write(len(text).to_bytes(8, "little") + text)
     checksum = 0
     for part in parts:
-        for piece in part.content.pieces(limits):
+        for piece in read(part.content):
             checksum = crc32(piece, checksum)
             file.write(piece)
     return Written(frozenset(part.name for part in parts), len(text) + 8, checksum)

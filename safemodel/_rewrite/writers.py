@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.plain import Plain
-    from safemodel.limits import Limits
 
 Form: TypeAlias = Literal["safetensors", "pt", "npz"]
 Check: TypeAlias = "Callable[[Path], None]"
@@ -34,7 +34,7 @@ _CONSTANTS = frozenset(
 
 
 def write(
-    form: Form, file: IO[bytes], root: object, plain: Plain, limits: Limits
+    form: Form, file: IO[bytes], root: object, plain: Plain, read: Reader
 ) -> Check:
     """Write a value in one of the formats; return what reads the file back.
 
@@ -43,7 +43,7 @@ def write(
         OSError: Writing failed.
     """
     if form == "pt":
-        checksums = write_torch(file, root, plain, limits)
+        checksums = write_torch(file, root, plain, read)
 
         def check(path: Path) -> None:
             check_archive(path, checksums)
@@ -52,7 +52,7 @@ def write(
         return check
     flat = flatten(root, plain)
     if form == "npz":
-        members = write_npz(file, flat, limits)
+        members = write_npz(file, flat, read)
         return lambda path: check_archive(path, members)
-    written = write_safetensors(file, flat, limits)
+    written = write_safetensors(file, flat, read)
     return lambda path: check_safetensors(path, *written)

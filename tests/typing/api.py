@@ -21,11 +21,13 @@ from safemodel import (
     Opaque,
     Policy,
     SafeModelError,
+    Scrub,
     StorageBoundsError,
     TruncatedFileError,
     UnsafeFileError,
     UnsupportedFormatError,
     __version__,
+    disarm,
     inspect_file,
     safe_load,
     scan_files,
@@ -137,3 +139,11 @@ def evaluating(before: torch.Tensor, after: torch.Tensor) -> None:
     assert_type(left, PayloadRecovery)
     assert_type(left.capacity_high, float)
     assert_type(left.recovered, bool)
+
+
+def disarms() -> None:
+    """Write a new file, with and without scrubbing."""
+    report = disarm("model.pt", "out.safetensors", scrub=Scrub(bits=12), overwrite=True)
+    size: int = report.result.size
+    names: list[str] = [tensor.name for tensor in report.tensors]
+    print(size, names, report.to_json(indent=1))

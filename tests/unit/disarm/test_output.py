@@ -218,7 +218,13 @@ def test_the_command_says_what_was_left_behind(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
     assert main(["disarm", "--json", "--overwrite", str(source), target]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["tensors"] == [{"name": "w", "dtype": "float32", "shape": [2, 3]}]
+    (kept,) = report["tensors"]
+    assert (kept["name"], kept["shape"], kept["scrubbed_bits"]) == ("w", [2, 3], 0)
+    scrub = ["--scrub-bits", "auto", "--json", "--overwrite", str(source), target]
+    assert main(["disarm", *scrub]) == 0
+    assert json.loads(capsys.readouterr().out)["tensors"][0]["scrubbed_bits"] == 12
+    with pytest.raises(SystemExit):
+        main(["disarm", "--scrub-bits", "53", str(source), target])
     source.write_bytes(b"\x80\x02cos\nsystem\n.")
     assert main(["disarm", "--strict", str(source), str(tmp_path / "o.pt")]) == 1
     assert main(["disarm", str(source), str(tmp_path / "o.txt")]) == 2

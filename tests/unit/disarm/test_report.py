@@ -56,6 +56,8 @@ def test_a_report_is_json():
     members = json.loads(report((CALL,), {"set": 2}).to_json())
     assert members["schema"] == 1
     assert members["source"] == {"size": 1234, "sha256": "ab", "blake3": "cd"}
-    assert members["tensors"][1] == {"name": "w", "dtype": "float32", "shape": [2, 3]}
+    assert members["tensors"][1] == {
+        "name": "w", "dtype": "float32", "shape": [2, 3], "scrubbed_bits": 0,
+    }  # fmt: skip
     assert members["findings"][0]["severity"] == "danger"
     assert (members["changed"], members["seconds"]) == ({"set": 2}, 0.5)

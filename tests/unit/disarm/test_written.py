@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from safemodel import safe_load
+from safemodel import Scrub, safe_load
 from safemodel._disarm import disarm
 from tests.differential import values
 from tests.unit.disarm.helpers_disarm import bits, differences, saved
@@ -128,3 +128,32 @@ def test_payloads_of_nan_and_signs_of_zero_are_kept(tmp_path, suffix):
     assert {name: (bits(t), t.shape) for name, t in loaded.items()} == {
         name: (bits(t), t.shape) for name, t in value.items()
     }
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
+def test_scrubbed_weights_keep_all_but_their_low_bits(tmp_path, suffix):
+    """Floats lose twelve bits, in every layout; integers and arrays of them none."""
+    torch.manual_seed(0)
+    wide = torch.randn(2000, 300)
+    value = {
+        "wide": wide, "view": wide[:, ::2], "ints": torch.arange(9),
+        "half": torch.randn(5).half(), "array": torch.randn(40).numpy(),
+    }  # fmt: skip
+    report = disarm(saved(value), tmp_path / f"out{suffix}", scrub=Scrub())
+
+    if suffix == ".npz":
+        with np.load(tmp_path / "out.npz") as archive:
+            loaded = {name: torch.from_numpy(archive[name]) for name in value}
+    else:
+        loaded = dict(safe_load(tmp_path / f"out{suffix}"))
+    assert {kept.name: kept.scrubbed_bits for kept in report.tensors} == {
+        "wide": 12, "view": 12, "ints": 0, "half": 0, "array": 12,
+    }  # fmt: skip
+    for name in ("wide", "view", "array"):
+        before, after = torch.as_tensor(value[name]), torch.as_tensor(loaded[name])
+        changed = before.contiguous().view(torch.int32) ^ after.view(torch.int32)
+        assert changed.max() < 1 << 12
+        assert changed.min() >= 0
+        assert (changed != 0).double().mean() > 0.9
+    assert torch.equal(loaded["ints"], value["ints"])
+    assert bits(loaded["half"]) == bits(value["half"])
