@@ -35,7 +35,7 @@ from safemodel import (
 )
 from safemodel.evaluation import PayloadRecovery, payload_recovery
 from safemodel.reports import FileReport, Finding
-from safemodel.scrub import Scrub, scrub_array
+from safemodel.scrub import scrub_array
 
 assert_type(__version__, str)
 
