@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from safemodel._collector import collector_paused
 from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE
-from safemodel.reports import DisarmReport, FileDigests, KeptTensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from safemodel._types import FileLike, StrPath
     from safemodel.limits import Limits
     from safemodel.policy import Policy
+    from safemodel.reports import DisarmReport, FileDigests, KeptTensor
     from safemodel.scrub import Scrub
 
 _SUFFIXES: dict[str, Form] = {
@@ -74,8 +73,10 @@ def disarm(
     """
     from pathlib import Path
 
+    from safemodel._collector import collector_paused
     from safemodel._containers.source import open_source
     from safemodel._scan.look import look_at
+    from safemodel.reports import DisarmReport
 
     started = time.perf_counter()
     target = Path(out)
@@ -87,7 +88,7 @@ def disarm(
             source, path=path, policy=policy, limits=limits, tensors=False,
             checksums=False,
         )  # fmt: skip
-        kept = _rewrite(
+        tensors, changed = _rewrite(
             source, target, form, policy, limits, scrub, overwrite=overwrite
         )
         read = _digests(source)
@@ -101,8 +102,8 @@ def disarm(
         format=seen.format,
         out_format=form,
         findings=seen.findings,
-        tensors=kept.tensors,
-        changed=kept.changed,
+        tensors=tensors,
+        changed=changed,
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -116,11 +117,6 @@ def _form_of(target: Path) -> Form:
     return form
 
 
-class _Kept(NamedTuple):
-    tensors: tuple[KeptTensor, ...]
-    changed: dict[str, int]
-
-
 def _rewrite(
     source: Source,
     target: Path,
@@ -130,8 +126,8 @@ def _rewrite(
     scrub: Scrub | None,
     *,
     overwrite: bool,
-) -> _Kept:
-    """Rules 1 to 3, for one file."""
+) -> tuple[tuple[KeptTensor, ...], dict[str, int]]:
+    """Rules 1 to 3, for one file; return its tensors and what became plain data."""
     from safemodel._build.assemble import Assembler
     from safemodel._formats.formats import read_file
     from safemodel._rewrite.contents import Reader
@@ -158,12 +154,14 @@ def _rewrite(
             commit()
     finally:
         reading.close()
-    return _Kept(tensors, dict(plain.changed))
+    return tensors, dict(plain.changed)
 
 
 def _listed(
     tensors: dict[str, TensorLeaf], scrub: Scrub | None
 ) -> tuple[KeptTensor, ...]:
+    from safemodel.reports import KeptTensor
+
     return tuple(
         KeptTensor(
             name=name,
@@ -180,6 +178,8 @@ def _digests(source: Source) -> FileDigests:
     from hashlib import sha256
 
     from blake3 import blake3
+
+    from safemodel.reports import FileDigests
 
     wide, strong = blake3(max_threads=blake3.AUTO), sha256()
     for start in range(0, source.size, _STEP):

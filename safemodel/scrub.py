@@ -10,9 +10,8 @@ Importing this module imports neither numpy nor numba.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._value import Value
 
 if TYPE_CHECKING:
@@ -23,14 +22,32 @@ if TYPE_CHECKING:
 __all__ = ["Scrub", "scrub_array"]
 
 
-class _Layout(NamedTuple):
-    """How the words of a floating-point format are read; see `_kernels.bits`."""
+class _Layout:
+    """How the words of a floating-point format are read; see `_kernels.bits`.
 
-    itemsize: int
-    exponent_bits: int
-    mantissa_bits: int
-    mask: int = 0  # with `special`: NaN and infinities; 0: an exponent of ones
-    special: int = 0
+    Attributes:
+        itemsize: Bytes of a word.
+        exponent_bits: Of its bits, those of the exponent.
+        mantissa_bits: And those of the mantissa.
+        mask: With `special`, the words of NaN and infinities; 0: an exponent of ones.
+        special: What such a word is under the mask.
+    """
+
+    __slots__ = ("exponent_bits", "itemsize", "mantissa_bits", "mask", "special")
+
+    def __init__(
+        self,
+        itemsize: int,
+        exponent_bits: int,
+        mantissa_bits: int,
+        mask: int = 0,
+        special: int = 0,
+    ) -> None:
+        self.itemsize = itemsize
+        self.exponent_bits = exponent_bits
+        self.mantissa_bits = mantissa_bits
+        self.mask = mask
+        self.special = special
 
 
 _LAYOUTS = {
@@ -111,6 +128,8 @@ class Scrub(Value):
         """
         layout = _LAYOUTS.get(_PARTS.get(dtype, dtype))
         if layout is None:
+            from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
+
             if dtype in DTYPE_ITEMSIZE:
                 return 0
             raise ValueError(f"no dtype of torch: {dtype!r}")
