@@ -146,15 +146,15 @@ def _rewrite(
         assembler = Assembler(leaves.make)
         root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
         leaves.settle()
-        tensors = _listed(flatten(root, Plain()).tensors, scrub)
+        flat = flatten(root, plain)
         with whole_file(target, overwrite=overwrite) as (file, commit):
-            check = write(form, file, root, plain, Reader(limits, scrub))
+            check = write(form, file, root, flat, plain, Reader(limits, scrub))
             commit.flush()
             check(commit.part)
             commit()
     finally:
         reading.close()
-    return tensors, dict(plain.changed)
+    return _listed(flat.tensors, scrub), dict(plain.changed)
 
 
 def _listed(

@@ -45,6 +45,7 @@ class Plain:
         self.changed: Counter[str] = Counter()
         # The original is kept beside its stand-in: its id must not be used again.
         self._made: dict[int, tuple[object, object]] = {}
+        self._keys: dict[int, tuple[object, str]] = {}
 
     def of(self, value: Any) -> Any:
         """Return a value of one of the kinds that are written."""
@@ -65,8 +66,11 @@ class Plain:
             return self.of(key)
         if type(key) is tuple:
             return tuple(map(self.key, key))
-        self.changed[_name(key)] += 1
-        return str(key)
+        known = self._keys.get(id(key))
+        if known is None:
+            self.changed[_name(key)] += 1
+            known = self._keys[id(key)] = (key, str(key))
+        return known[1]
 
     def _made_of(self, value: Any) -> object:
         match value:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Literal, TypeAlias
 
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QSCHEMES
-from safemodel._rewrite.flatten import flatten
 from safemodel._rewrite.npz_writer import write_npz
 from safemodel._rewrite.pickle_writer import STORAGE_CLASSES
 from safemodel._rewrite.readback import (
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from safemodel._rewrite.contents import Reader
+    from safemodel._rewrite.flatten import Flat
     from safemodel._rewrite.plain import Plain
 
 Form: TypeAlias = Literal["safetensors", "pt", "npz"]
@@ -34,9 +34,22 @@ _CONSTANTS = frozenset(
 
 
 def write(
-    form: Form, file: IO[bytes], root: object, plain: Plain, read: Reader
+    form: Form,
+    file: IO[bytes],
+    root: object,
+    flat: Flat,
+    plain: Plain,
+    read: Reader,
 ) -> Check:
     """Write a value in one of the formats; return what reads the file back.
+
+    Args:
+        form: The format.
+        file: Receives it.
+        root: The value.
+        flat: The same value without its structure.
+        plain: What made it, and makes the rest of it, plain.
+        read: Gives the bytes of tensors.
 
     Raises:
         SafeModelError: The bytes of a tensor are not what the input describes.
@@ -50,7 +63,6 @@ def write(
             check_pickle(path, f"{ROOT}/data.pkl", _CONSTANTS)
 
         return check
-    flat = flatten(root, plain)
     if form == "npz":
         members = write_npz(file, flat, read)
         return lambda path: check_archive(path, members)
