@@ -8,6 +8,7 @@ from safemodel._disarm import disarm
 from safemodel._graph.modules import state_dict
 from safemodel._graph.opaque import Opaque
 from safemodel._load import safe_load
+from safemodel._version import VERSION
 from safemodel.errors import (
     ChecksumError,
     DisarmError,
@@ -27,7 +28,7 @@ from safemodel.policy import SALVAGE, STRICT, Policy
 from safemodel.scanning import inspect_file, scan_files
 from safemodel.scrub import Scrub
 
-__version__ = "0.1.0.dev0"
+__version__ = VERSION
 
 __all__ = [
     "SALVAGE",

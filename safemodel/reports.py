@@ -175,8 +175,8 @@ class FileDigests(Value):
     """
 
     size: int
-    sha256: str
-    blake3: str
+    sha256: str = ""
+    blake3: str = ""
 
 
 class KeptTensor(Value):
@@ -195,19 +195,55 @@ class KeptTensor(Value):
     scrubbed_bits: int = 0
 
 
+class KeptOpaque(Value):
+    """An object of a class outside the allowlist, kept as plain data.
+
+    Attributes:
+        path: Where it is in the result, joined by dots.
+        name: Dotted name of its class.
+    """
+
+    path: str
+    name: str
+
+
+class LeftBehind(Value):
+    """Something of the input that the output does not have.
+
+    Attributes:
+        kind: Which kind of thing; docs/disarm.md lists them.
+        name: What it was called; "" where it had no name.
+        size: How many bytes it took in the input.
+        why: Why it is not in the output, as a phrase.
+    """
+
+    kind: str
+    name: str
+    size: int
+    why: str
+
+
 class DisarmReport(Value):
     """What `disarm` has read, kept and left behind.
 
     Attributes:
-        path: The file as it was named; "" for a buffer.
-        out: Where the new file is.
-        source: Size and digests of what was read.
-        result: Size and digests of what was written.
-        format: What the file was.
-        out_format: "safetensors", "pt" or "npz".
-        findings: What the file would have run, and what else was odd about it.
+        path: The file or folder as it was named; "" for a buffer.
+        out: Where the new one is.
+        source: Size and digests of what was read; of a folder, the size alone.
+        result: Size and digests of what was written; of a folder, the size alone.
+        format: What the input was.
+        out_format: "safetensors", "pt", "npz", "zip" or "folder".
+        removed: Every call and every name that the input would have had run or
+            resolved, and ours would not.
+        anomalies: What was odd about the container: what readers may disagree about.
+        notes: Other findings.
+        left_behind: What the output does not have.
         tensors: What was kept, in the order of the file.
+        opaque: Objects kept as plain data.
         changed: Kind of value, or dotted name of a class → how many became plain data.
+        parts: Of a folder or an archive of models: a report for each file written.
+        version: Version of this package.
+        policy: What the call accepted, and which allowlist that was.
         seconds: How long it took.
     """
 
@@ -217,33 +253,44 @@ class DisarmReport(Value):
     result: FileDigests
     format: str
     out_format: str
-    findings: tuple[Finding, ...]
-    tensors: tuple[KeptTensor, ...]
+    removed: tuple[Finding, ...] = ()
+    anomalies: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    left_behind: tuple[LeftBehind, ...] = ()
+    tensors: tuple[KeptTensor, ...] = ()
+    opaque: tuple[KeptOpaque, ...] = ()
     changed: dict[str, int]
+    parts: tuple[DisarmReport, ...] = ()
+    version: str
+    policy: str
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
+        lists = ("removed", "anomalies", "notes", "parts")
         return {
             "schema": SCHEMA_VERSION,
             **vars(self),
             "source": vars(self.source),
             "result": vars(self.result),
-            "findings": [finding.to_dict() for finding in self.findings],
+            **{name: [one.to_dict() for one in vars(self)[name]] for name in lists},
+            "left_behind": [vars(one) for one in self.left_behind],
             "tensors": [
                 {**vars(one), "shape": list(one.shape)} for one in self.tensors
             ],
+            "opaque": [vars(one) for one in self.opaque],
         }
 
     def __str__(self) -> str:
         """Return the report for people: what was left behind, then what is new."""
+        findings = (*self.removed, *self.anomalies, *self.notes)
         lines = [
             f"{finding.severity.value:8}{finding.message}{finding.arguments}"
             f"  [{_place(finding)}]"
-            for finding in self.findings[:_SHOWN_FINDINGS]
+            for finding in findings[:_SHOWN_FINDINGS]
         ]
-        if len(self.findings) > _SHOWN_FINDINGS:
-            lines.append(f"and {len(self.findings) - _SHOWN_FINDINGS:,} more findings")
+        if len(findings) > _SHOWN_FINDINGS:
+            lines.append(f"and {len(findings) - _SHOWN_FINDINGS:,} more findings")
         if self.changed:
             count = sum(self.changed.values())
             kinds = ", ".join(list(self.changed)[:_SHOWN_KINDS])

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "safemodel"
 
 LAYERS = {
     "_value": -1.0,
+    "_version": -1.0,
     "errors": 0.0,
     "limits": 0.0,
     "policy": 0.0,

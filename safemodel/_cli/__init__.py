@@ -29,9 +29,9 @@ class _Version(argparse.Action):
     """Prints the version; reads it only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from safemodel import __version__
+        from safemodel._version import VERSION
 
-        sys.stdout.write(f"safemodel {__version__}\n")
+        sys.stdout.write(f"safemodel {VERSION}\n")
         parser.exit()
 
 

@@ -114,10 +114,10 @@ class SarifOutput:
 
     def close(self) -> None:
         """Write the document."""
-        from safemodel import __version__
+        from safemodel._version import VERSION
 
         rules = [_rule(code, text) for code, text in RULES.items()]
-        driver = {"name": "safemodel", "version": __version__, "rules": rules}
+        driver = {"name": "safemodel", "version": VERSION, "rules": rules}
         invocation = {
             # False only where the tool could not do its work on some file.
             "executionSuccessful": not self._notifications,

@@ -35,9 +35,12 @@ from safemodel._graph.reconstructors.common import (
     dotted,
 )
 from safemodel._graph.reconstructors.delegates import delegates
+from safemodel.errors import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from safemodel.policy import Policy
 
 
 def _ellipsis() -> object:
@@ -129,3 +132,18 @@ def describe() -> list[tuple[str, str, str]]:
         for name in ALLOWED_ARGUMENTS
     ]
     return sorted(lines)
+
+
+def policy_version(policy: Policy) -> str:
+    """Return what a policy accepts, and which allowlist that was, in one line.
+
+    >>> from safemodel.policy import STRICT
+    >>> policy_version(STRICT)[:20]
+    'refuse, allowlist of'
+    """
+    from hashlib import sha256
+
+    names = sorted(map(dotted, {*ALLOWED_CALLS, *ALLOWED_VALUES}))
+    digest = sha256("\n".join(names).encode()).hexdigest()[:12]
+    extra = "".join(f", and {quote(name)}" for name in policy.extra)
+    return f"{policy.others}, allowlist of {len(names)} names {digest}{extra}"

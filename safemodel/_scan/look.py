@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._scan.recording import RecordingReading
+    from safemodel.errors import SafeModelError
     from safemodel.limits import Limits
     from safemodel.policy import Policy
     from safemodel.reports import TensorInfo
@@ -62,29 +63,58 @@ def look_at(
         source, policy=policy, limits=limits, checksums=checksums
     )
     try:
-        look = ContainerLook(reading, error, policy, limits, source.size)
-        form = look.whole_file(source)
-        findings = look.findings
-        message = None
-        if error is not None:
-            message = one_line(str(error), MAX_MESSAGE)
-            findings = findings + findings_of_error(error, reading.parsed, findings)
-        listed, unreachable, more = _tensors(graph if tensors else None)
-        findings = findings + more
-        return FileReport(
-            path=path,
-            format=_format_name(form, reading, source),
-            size=source.size,
-            refused=error is not None,
-            error=None if error is None else type(error).__name__,
-            error_message=message,
-            findings=tuple(findings),
-            globals=tuple(look.names),
-            tensors=listed,
-            unreachable=unreachable,
-        )
+        listed = _tensors(graph if tensors else None)
+        return _report(source, reading, error, listed, path, policy, limits)
     finally:
         reading.close()
+
+
+def look_through(
+    source: Source,
+    reading: RecordingReading,
+    *,
+    path: str,
+    policy: Policy,
+    limits: Limits,
+) -> FileReport:
+    """Return the same of a file that the check has passed, without checking it again.
+
+    Raises:
+        OSError: Reading failed.
+    """
+    return _report(source, reading, None, _tensors(None), path, policy, limits)
+
+
+def _report(
+    source: Source,
+    reading: RecordingReading,
+    error: SafeModelError | None,
+    listing: tuple[tuple[TensorInfo, ...], tuple[str, ...], list[Finding]],
+    path: str,
+    policy: Policy,
+    limits: Limits,
+) -> FileReport:
+    """Look into everything, and put it together with what the check said."""
+    look = ContainerLook(reading, error, policy, limits, source.size)
+    form = look.whole_file(source)
+    findings = look.findings
+    message = None
+    if error is not None:
+        message = one_line(str(error), MAX_MESSAGE)
+        findings = findings + findings_of_error(error, reading.parsed, findings)
+    listed, unreachable, more = listing
+    return FileReport(
+        path=path,
+        format=_format_name(form, reading, source),
+        size=source.size,
+        refused=error is not None,
+        error=None if error is None else type(error).__name__,
+        error_message=message,
+        findings=tuple(findings + more),
+        globals=tuple(look.names),
+        tensors=listed,
+        unreachable=unreachable,
+    )
 
 
 def _tensors(

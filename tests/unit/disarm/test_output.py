@@ -100,7 +100,7 @@ def test_a_strict_policy_refuses_instead(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
     report = disarm(hostile, tmp_path / "out.pt")
-    (found,) = [f for f in report.findings if f.name == "os.system"]
+    (found,) = [f for f in report.removed if f.name == "os.system"]
     assert (found.opcode, found.position) == ("REDUCE", 23)
     loaded = torch.load(tmp_path / "out.pt", weights_only=True)
     assert loaded == {"class": "os.system", "args": ("true",)}

@@ -26,8 +26,8 @@ def report(findings: tuple[Finding, ...], changed: dict[str, int]) -> DisarmRepo
     kept = KeptTensor(name="w", dtype="float32", shape=(2, 3))
     return DisarmReport(
         path="in.pt", out="out.pt", source=DIGESTS, result=DIGESTS,
-        format="torch zip archive", out_format="pt", findings=findings,
-        tensors=(kept, kept), changed=changed, seconds=0.5,
+        format="torch zip archive", out_format="pt", removed=findings,
+        tensors=(kept, kept), changed=changed, version="1", policy="any", seconds=0.5,
     )  # fmt: skip
 
 
@@ -59,5 +59,5 @@ def test_a_report_is_json():
     assert members["tensors"][1] == {
         "name": "w", "dtype": "float32", "shape": [2, 3], "scrubbed_bits": 0,
     }  # fmt: skip
-    assert members["findings"][0]["severity"] == "danger"
+    assert members["removed"][0]["severity"] == "danger"
     assert (members["changed"], members["seconds"]) == ({"set": 2}, 0.5)

@@ -1,0 +1,66 @@
+"""`disarm`: read, understand, write what was understood; nothing else.
+
+`one_file` disarms a model file. What is public is here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel.limits import DEFAULT_LIMITS
+from safemodel.policy import SALVAGE
+
+if TYPE_CHECKING:
+    from safemodel._rewrite.writers import Form
+    from safemodel._types import FileLike, StrPath
+    from safemodel.limits import Limits
+    from safemodel.policy import Policy
+    from safemodel.reports import DisarmReport
+    from safemodel.scrub import Scrub
+
+
+def disarm(
+    f: FileLike,
+    out: StrPath,
+    *,
+    format: Form | None = None,  # noqa: A002 - the word of the command line
+    policy: Policy = SALVAGE,
+    scrub: Scrub | None = None,
+    limits: Limits | None = None,
+    overwrite: bool = False,
+) -> DisarmReport:
+    """Write a new file that holds only what was understood of another.
+
+    Args:
+        f: What to read: a path, bytes, or a binary file object.
+        out: Where to write.
+        format: "safetensors", "pt" or "npz"; None to go by the suffix of ``out``.
+        policy: Which globals are allowed. By default all others become plain data;
+            `STRICT` refuses the file instead.
+        scrub: Low mantissa bits of floating-point tensors to overwrite, in which data
+            may hide; None to keep every bit.
+        limits: How much the file may ask for.
+        overwrite: Whether ``out`` may be there already.
+
+    Returns:
+        What was kept, what was left behind, and what the file would have run.
+
+    Raises:
+        SafeModelError: The file is refused, malformed or of another format; ``out`` is
+            as it was.
+        DisarmError: What was written does not read back as it should.
+        FileExistsError: ``out`` is there, and ``overwrite`` is false.
+        OSError: Reading or writing failed; ``out`` is as it was.
+        ValueError: The suffix of ``out`` names no format.
+    """
+    from pathlib import Path
+
+    from safemodel._disarm.one_file import Settings, disarm_file
+
+    settings = Settings(
+        policy=policy,
+        scrub=scrub,
+        limits=DEFAULT_LIMITS if limits is None else limits,
+        overwrite=overwrite,
+    )
+    return disarm_file(f, Path(out), format, settings)

@@ -1,0 +1,209 @@
+"""One model file, disarmed.
+
+1. The file is checked as `safe_load` checks it, with globals outside the allowlist
+   opaque unless the policy refuses them. It is parsed once: what is written and what
+   the report says come from the same nodes.
+2. What the root reaches becomes plain values and tensors; what it does not reach is
+   not written.
+3. A new file is written beside the target, read back by other people's readers, and
+   only then renamed into place.
+4. No byte of the input is handed on but those of tensors, numbers and text.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from safemodel._containers.source import Source
+    from safemodel._graph.composite_specs import TensorGraph
+    from safemodel._rewrite.leaves import TensorLeaf
+    from safemodel._rewrite.writers import Form
+    from safemodel._types import FileLike
+    from safemodel.limits import Limits
+    from safemodel.policy import Policy
+    from safemodel.reports import DisarmReport, FileDigests, FileReport, KeptTensor
+    from safemodel.scrub import Scrub
+
+_SUFFIXES: dict[str, Form] = {
+    ".safetensors": "safetensors", ".npz": "npz",
+    ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
+}  # fmt: skip
+_STEP = 1 << 22
+
+
+class Settings(Value):
+    """How a call disarms each of its files.
+
+    Attributes:
+        policy: Which globals are allowed.
+        scrub: Which low bits of weights are overwritten.
+        limits: How much a file may ask for.
+        overwrite: Whether a target may be there already.
+    """
+
+    policy: Policy
+    scrub: Scrub | None
+    limits: Limits
+    overwrite: bool
+
+
+class _Result(NamedTuple):
+    """What was read of one file, and what was written."""
+
+    seen: FileReport
+    tensors: tuple[KeptTensor, ...]
+    changed: dict[str, int]
+
+
+def form_of(target: Path) -> Form:
+    """Return the format that a suffix stands for.
+
+    Raises:
+        ValueError: It stands for none.
+    """
+    form = _SUFFIXES.get(target.suffix.lower())
+    if form is None:
+        known = ", ".join(sorted(_SUFFIXES))
+        raise ValueError(f"{target.name}: give a format, or one of {known}")
+    return form
+
+
+def disarm_file(
+    f: FileLike, target: Path, form: Form | None, settings: Settings
+) -> DisarmReport:
+    """Disarm one file; see `safemodel.disarm`."""
+    from safemodel._collector import collector_paused
+    from safemodel._containers.source import open_source
+
+    started = time.perf_counter()
+    form = form or form_of(target)
+    path = os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
+    with collector_paused(), open_source(f) as source:
+        result = _rewrite(source, path, target, form, settings)
+        read = _digests(source)
+    with open_source(target) as written:
+        made = _digests(written)
+    return _report(result, path, target, form, settings, (read, made), started)
+
+
+def _report(
+    result: _Result,
+    path: str,
+    target: Path,
+    form: Form,
+    settings: Settings,
+    digests: tuple[FileDigests, FileDigests],
+    started: float,
+) -> DisarmReport:
+    from safemodel._disarm.findings import sorted_out
+    from safemodel._graph.allowlist import policy_version
+    from safemodel._version import VERSION
+    from safemodel.reports import DisarmReport
+
+    found = sorted_out(result.seen.findings)
+    return DisarmReport(
+        path=path,
+        out=str(target),
+        source=digests[0],
+        result=digests[1],
+        format=result.seen.format,
+        out_format=form,
+        removed=found.removed,
+        anomalies=found.anomalies,
+        notes=found.notes,
+        tensors=result.tensors,
+        changed=result.changed,
+        version=VERSION,
+        policy=policy_version(settings.policy),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _rewrite(
+    source: Source, path: str, target: Path, form: Form, settings: Settings
+) -> _Result:
+    """Rules 1 to 3."""
+    from safemodel._scan.look import look_through
+    from safemodel._scan.recording import check_file
+
+    policy, limits = settings.policy, settings.limits
+    reading, graph, error = check_file(
+        source, policy=policy, limits=limits, checksums=False
+    )
+    try:
+        if graph is None or error is not None:
+            reading.check.refuse(error)
+            raise error or AssertionError("a file without a graph or an error")
+        seen = look_through(source, reading, path=path, policy=policy, limits=limits)
+        reading.parsed.clear()
+        tensors, changed = _write(graph, target, form, settings)
+    finally:
+        reading.close()
+    return _Result(seen, tensors, changed)
+
+
+def _write(
+    graph: TensorGraph, target: Path, form: Form, settings: Settings
+) -> tuple[tuple[KeptTensor, ...], dict[str, int]]:
+    """Rules 2 and 3; return the tensors and what became plain data."""
+    from safemodel._build.assemble import Assembler
+    from safemodel._rewrite.contents import Reader
+    from safemodel._rewrite.flatten import flatten
+    from safemodel._rewrite.leaves import Leaves
+    from safemodel._rewrite.output import whole_file
+    from safemodel._rewrite.plain import Plain
+    from safemodel._rewrite.writers import write
+
+    limits, scrub = settings.limits, settings.scrub
+    leaves, plain = Leaves(limits), Plain()
+    assembler = Assembler(leaves.make)
+    root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
+    leaves.settle()
+    flat = flatten(root, plain)
+    with whole_file(target, overwrite=settings.overwrite) as (file, commit):
+        check = write(form, file, root, flat, plain, Reader(limits, scrub))
+        commit.flush()
+        check(commit.part)
+        commit()
+    return _listed(flat.tensors, scrub), dict(plain.changed)
+
+
+def _listed(
+    tensors: dict[str, TensorLeaf], scrub: Scrub | None
+) -> tuple[KeptTensor, ...]:
+    from safemodel.reports import KeptTensor
+
+    return tuple(
+        KeptTensor(
+            name=name,
+            dtype=leaf.dtype,
+            shape=leaf.shape,
+            scrubbed_bits=0 if scrub is None else scrub.bits_for(leaf.dtype),
+        )
+        for name, leaf in tensors.items()
+    )
+
+
+def _digests(source: Source) -> FileDigests:
+    """Return size and digests of a whole file."""
+    from hashlib import sha256
+
+    from blake3 import blake3
+
+    from safemodel.reports import FileDigests
+
+    wide, strong = blake3(max_threads=blake3.AUTO), sha256()
+    for start in range(0, source.size, _STEP):
+        piece = source.view(start, min(_STEP, source.size - start))
+        wide.update(piece)
+        strong.update(piece)
+    return FileDigests(
+        size=source.size, sha256=strong.hexdigest(), blake3=wide.hexdigest()
+    )
