@@ -72,7 +72,7 @@ INSIDE_FUNCTIONS = {
     2.0: {"numpy", "numba"},
     2.5: {"numpy", "cryptography"},
     3.0: {"torch", "numpy", "safetensors"},
-    3.5: {"safetensors"},
+    3.5: {"safetensors", "blake3"},
     4.0: {"torch", "numpy", "blake3"},
     5.0: {"torch", "numpy"},
     6.0: {"rich", "torch"},

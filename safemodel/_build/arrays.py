@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from safemodel._build.storages import fill
+from safemodel._build.record_bytes import fill
 from safemodel._graph.specs import UNBUILT
 from safemodel.errors import (
     ForbiddenCallError,
