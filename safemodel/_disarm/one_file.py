@@ -123,7 +123,7 @@ def _rewrite(
 
     policy, limits = settings.policy, settings.limits
     reading, graph, error = check_file(
-        source, policy=policy, limits=limits, checksums=False
+        source, policy=policy, limits=limits, checksums=False, spool=True
     )
     try:
         if graph is None or error is not None:
@@ -173,7 +173,9 @@ def _write(
         compare(commit.part, found)
         read = digests.result()
         commit()
-    return _Written(_listed(flat.tensors, scrub), dict(plain.changed), read, result)
+    return _Written(
+        _listed(flat.tensors, scrub), dict(leaves.changed + plain.changed), read, result
+    )
 
 
 def _listed(

@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import sys
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -71,50 +70,56 @@ def _blocks(offset: int, axes: Axes, most: int) -> Iterator[tuple[int, Axes]]:
 def _fill(block: NDArray[Any], read: Read, offset: int, axes: Axes) -> None:
     """Fill an array with elements, reading as little as is worth it (rule 2)."""
     itemsize = block.dtype.itemsize
-    steps = [step * (length > 1) for length, step in axes]
-    span = 1 + sum(
-        (length - 1) * step for (length, _), step in zip(axes, steps, strict=True)
-    )
-    widest = max(range(len(axes)), key=steps.__getitem__, default=-1)
-    parts, step = axes[widest] if axes else (1, 0)
-    worth = step * itemsize <= _READ or span * itemsize <= parts * _READ
-    if parts > 1 and not (worth and span * itemsize <= _SPAN):
-        # As many parts at once as are worth reading what lies between them.
-        room = _SPAN // itemsize - (span - (parts - 1) * step)
-        together = room // step + 1 if step * itemsize <= _READ else 1
-        _fill_parts(block, read, offset, axes, widest, max(together, 1))
+    span = _span(axes)
+    if span * itemsize <= _SPAN and _widest(axes)[1] * itemsize <= _READ:
+        raw = np.empty(span * itemsize, np.uint8)
+        read(offset * itemsize, raw)
+        _copy(block, raw, [step for _, step in axes])
         return
-    raw = np.empty(span * itemsize, np.uint8)
-    read(offset * itemsize, raw)
-    view = np.ndarray(
-        block.shape, block.dtype, raw, 0, [step * itemsize for step in steps]
-    )
-    if not steps:
+    axis, step = _widest(axes)
+    rest = axes[:axis] + axes[axis + 1 :]
+    inner = _span(rest)
+    parts = np.moveaxis(block, axis, 0)
+    if inner * itemsize > _SPAN or _widest(rest)[1] * itemsize > _READ:
+        for at in range(len(parts)):
+            # With the dots a single element, too, is a view.
+            _fill(parts[at, ...], read, offset + at * step, rest)
+        return
+    # Several parts at once: with what lies between them, if that is worth it.
+    near = step * itemsize <= _READ
+    row = step if near else inner
+    together = max((_SPAN // itemsize - inner) // row, 1)
+    for at in range(0, len(parts), together):
+        some = parts[at : at + together]
+        raw = np.empty(((len(some) - 1) * row + inner) * itemsize, np.uint8)
+        if near:
+            read((offset + at * step) * itemsize, raw)
+        else:
+            for index, piece in enumerate(raw.reshape(len(some), -1)):
+                read((offset + (at + index) * step) * itemsize, piece)
+        _copy(some, raw, [row, *(step for _, step in rest)])
+
+
+def _span(axes: Axes) -> int:
+    """Return how many elements there are from the first to the last, both included."""
+    return 1 + sum((length - 1) * step for length, step in axes)
+
+
+def _widest(axes: Axes) -> tuple[int, int]:
+    """Return the axis with the widest step, and that step; 0 where none is made."""
+    steps = [step if length > 1 else 0 for length, step in axes]
+    axis = max(range(len(axes)), key=steps.__getitem__, default=-1)
+    return axis, steps[axis] if axes else 0
+
+
+def _copy(block: NDArray[Any], raw: NDArray[np.uint8], steps: list[int]) -> None:
+    """Copy elements that lie in a buffer by these steps."""
+    itemsize = block.dtype.itemsize
+    strides = [step * itemsize for step in steps]
+    view = np.ndarray(block.shape, block.dtype, raw, 0, strides)
+    if not steps or min(steps) == steps[-1]:
         block[...] = view
         return
     # Across the grain a few columns at a time, while their lines are in the cache.
-    columns = _COLUMNS if steps[-1] > min(steps) else sys.maxsize
-    for at in range(0, block.shape[-1], columns):
-        block[..., at : at + columns] = view[..., at : at + columns]
-
-
-def _fill_parts(
-    block: NDArray[Any],
-    read: Read,
-    offset: int,
-    axes: Axes,
-    axis: int,
-    together: int,
-) -> None:
-    """Fill an array part by part along an axis, so many of them together."""
-    length, step = axes[axis]
-    moved = np.moveaxis(block, axis, 0)
-    rest = axes[:axis] + axes[axis + 1 :]
-    if together == 1:
-        for at in range(length):
-            # With the dots a single element, too, is a view.
-            _fill(moved[at, ...], read, offset + at * step, rest)
-        return
-    for at in range(0, length, together):
-        part = moved[at : at + together]
-        _fill(part, read, offset + at * step, ((len(part), step), *rest))
+    for at in range(0, block.shape[-1], _COLUMNS):
+        block[..., at : at + _COLUMNS] = view[..., at : at + _COLUMNS]
