@@ -62,5 +62,6 @@ def test_a_model_and_its_hostile_twin_come_out_alike(
         assert [one.name for one in report.removed if one.opcode] == ["os.system"]
         assert "1 call removed; 12 tensors kept bit for bit" in page.text
         assert "would call os.system('touch ran;')" in page.text
+        assert "</title><script>hidden.py" in page.text
     assert not Path("ran").exists()
     assert "os.system" in capsys.readouterr().out or not hostile

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,52 @@ def test_the_schema_asks_for_every_member_there_is():
         found = members[member]
         expected = set(found[0] if isinstance(found, list) else found)
         assert set(one["required"]) == set(one["properties"]) == expected
+
+
+def described(schema: object) -> set[str]:
+    """Return the names of all members a schema describes, at any depth."""
+    if isinstance(schema, list):
+        return set().union(*map(described, schema))
+    if not isinstance(schema, dict):
+        return set()
+    found = set(schema.get("properties", ()))
+    return found.union(*(described(value) for value in schema.values()))
+
+
+def test_the_documentation_has_every_member_and_no_other():
+    """The tables below its heading, and the schema."""
+    page = (Path(__file__).parents[3] / "docs/disarm.md").read_text(encoding="utf-8")
+    section = page.split("### JSON\n")[1].split("\n### ")[0]
+    tables = re.split(r"\n\n+", section)
+    named: set[str] = set()
+    for table in tables:
+        if table.startswith("| member"):
+            named.update(*(re.findall(r"`(\w+)`", row.split("|")[1])
+                           for row in table.splitlines()))  # fmt: skip
+        elif table.startswith("| of"):
+            named.update(*(re.findall(r"`(\w+)`", row.split("|")[2])
+                           for row in table.splitlines()))  # fmt: skip
+    assert named == described(SCHEMA)
+
+
+def test_what_the_page_is_made_from_is_shipped():
+    """Whatever in the package is not Python is declared as its data."""
+    root = Path(__file__).parents[3]
+    declared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = declared["tool"]["setuptools"]["package-data"]
+    shipped = {
+        path
+        for package, globs in patterns.items()
+        for glob in globs
+        for path in (root / package.replace(".", "/")).glob(glob)
+    }
+    others = {
+        path
+        for path in (root / "safemodel").rglob("*.*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others == shipped
+    assert {"disarm.html", "disarm-report.schema.json"} < {one.name for one in others}
 
 
 def test_numbers_of_a_tensor_are_plain_json():
