@@ -194,6 +194,7 @@ def test_scrubbing_is_told_as_it_was():
     page = Page(made_up(tensors=(kept,)).to_html())
     assert "1 tensor kept, with 12 low bits overwritten" in page.text
     assert "bit for bit" not in page.text
+    assert "What is hidden elsewhere in them is still there." in page.text
     mixed = made_up(tensors=(kept, other, KeptTensor(
         name="d", dtype="float64", shape=(), scrubbed_bits=41)))  # fmt: skip
     page = Page(mixed.to_html())
