@@ -211,7 +211,7 @@ def test_the_command_says_what_was_left_behind(tmp_path, capsys):
     source.write_bytes(saved({"w": torch.ones(2, 3)}))
 
     assert main(["disarm", str(source), target]) == 0
-    assert "1 tensors kept" in capsys.readouterr().out
+    assert "1 tensor kept bit for bit" in capsys.readouterr().out
     assert main(["disarm", str(source), target]) == 2
     assert "exists" in capsys.readouterr().err
     assert main(["disarm", "--json", "--overwrite", str(source), target]) == 0
