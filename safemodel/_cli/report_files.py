@@ -15,7 +15,7 @@ import os
 import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 
 from safemodel._report.words import shown
 from safemodel._rewrite.output import whole_file
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from types import TracebackType
 
-    from safemodel._rewrite.output import Commit
+    from safemodel._rewrite.output import Commit, Output
     from safemodel.reports import DisarmReport
 
 
@@ -38,8 +38,8 @@ class ReportFiles:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._stack = ExitStack()
-        self._json: tuple[IO[bytes], Commit] | None = None
-        self._html: tuple[IO[bytes], Commit] | None = None
+        self._json: tuple[Output, Commit] | None = None
+        self._html: tuple[Output, Commit] | None = None
 
     def __enter__(self) -> Self:
         """Open them (rules 1 and 3).
@@ -59,10 +59,12 @@ class ReportFiles:
             raise
         return self
 
-    def _opened(self, path: str | None) -> tuple[IO[bytes], Commit] | None:
+    def _opened(self, path: str | None) -> tuple[Output, Commit] | None:
         if path is None:
             return None
-        return self._stack.enter_context(whole_file(Path(path), overwrite=True))
+        return self._stack.enter_context(
+            whole_file(Path(path), overwrite=True, digests=False)
+        )
 
     def __exit__(
         self,
@@ -71,12 +73,7 @@ class ReportFiles:
         traceback: TracebackType | None,
     ) -> None:
         """Take away what did not get its name."""
-        try:
-            self._stack.__exit__(kind, error, traceback)
-        except OSError:
-            # A full disk is an error again when the file is closed.
-            if error is None:
-                raise
+        self._stack.__exit__(kind, error, traceback)
 
     def write(self, report: DisarmReport) -> None:
         """Write the reports (rule 2).
@@ -96,8 +93,9 @@ class ReportFiles:
             ) from error
 
 
-def _write(file: IO[bytes], commit: Commit, text: str) -> None:
-    file.write(text.encode())
+def _write(out: Output, commit: Commit, text: str) -> None:
+    out.write(text.encode())
+    out.finish()
     commit()
 
 
