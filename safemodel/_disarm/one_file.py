@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES: dict[str, Form] = {
     ".safetensors": "safetensors", ".npz": "npz",
-    ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
+    ".zip": "zip", ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
 }  # fmt: skip
 
 
@@ -129,13 +129,19 @@ def _rewrite(
     source: Source, path: str, target: Path, form: Form, settings: Settings
 ) -> tuple[FileReport, _Written]:
     """Rules 1 to 3."""
+    from safemodel._formats.members import Members
     from safemodel._rewrite.digests import SourceDigests
     from safemodel._scan.look import look_through
     from safemodel._scan.recording import check_file
 
     policy, limits = settings.policy, settings.limits
     reading, graph, error = check_file(
-        source, policy=policy, limits=limits, checksums=False, spool=True
+        source,
+        policy=policy,
+        limits=limits,
+        checksums=False,
+        spool=True,
+        members=Members(),
     )
     try:
         if graph is None or error is not None:
@@ -161,6 +167,7 @@ def _write(
     """Rules 2 and 3."""
     from safemodel._build.assemble import Assembler
     from safemodel._disarm.left_behind import left_behind
+    from safemodel._rewrite.bundle_writer import write_bundle
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.leaves import Leaves
@@ -170,6 +177,11 @@ def _write(
     from safemodel._rewrite.writers import write
 
     limits, scrub = settings.limits, settings.scrub
+    kinds = {} if reading.members is None else reading.members.kinds
+    if form == "zip" and "" not in kinds:
+        raise ValueError(
+            f"{target}: only an archive of several models is written as one"
+        )
     leaves, plain = Leaves(limits), Plain()
     assembler = Assembler(leaves.make)
     root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
@@ -184,7 +196,11 @@ def _write(
         ),
         StorageReader(limits, target.parent) as storages,
     ):
-        compare = write(form, out, root, flat, plain, Reader(storages, scrub))
+        reader = Reader(storages, scrub)
+        if form == "zip":
+            compare = write_bundle(out, root, kinds, target, plain, reader)
+        else:
+            compare = write(form, out, root, flat, plain, reader)
         found, result = out.finish()
         compare(commit.part, found)
         read = digests.result()

@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from safemodel._build.checksums import crc32
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
 from safemodel._rewrite.zip_writer import Entry, ZipWriter
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
+    from safemodel._rewrite.leaves import TensorLeaf
     from safemodel._rewrite.output import Output
 
 _DESCR = {
@@ -66,6 +68,24 @@ def write_npz(out: Output, flat: Flat, read: Reader) -> list[Entry]:
         writer.add(f"{_NOTES}.npy", len(header) + len(text), [header, text])
     writer.close()
     return writer.entries
+
+
+def write_npy(out: Output, leaf: TensorLeaf, read: Reader) -> int:
+    """Write the file of one array; return its CRC-32.
+
+    Raises:
+        SafeModelError: The bytes of a tensor are not what the input describes.
+        OSError: Writing failed.
+    """
+    content = row_major(leaf.spec, DTYPE_ITEMSIZE[leaf.dtype], leaf.content)
+    header = _header(_DESCR[leaf.dtype], leaf.spec.shape)
+    out.record(0, len(header) + content.nbytes)
+    checksum = 0
+    for piece in _after(header, content, read):
+        checksum = crc32(piece, checksum)
+        out.write(piece)
+        out.final()
+    return checksum
 
 
 def _after(header: bytes, content: Content, read: Reader) -> Iterator[memoryview]:

@@ -14,6 +14,8 @@ import pickletools
 import zipfile
 from typing import IO, TYPE_CHECKING, NoReturn
 
+import numpy as np
+
 from safemodel.errors import DisarmError
 
 if TYPE_CHECKING:
@@ -108,6 +110,28 @@ def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:
             _differs(f"its pickle names {argument!r} at {position}")
     if position != len(data) - 1:
         _differs("its pickle ends early")
+
+
+def check_array(
+    path: Path,
+    shape: tuple[int, ...],
+    checksum: int,
+    found: Mapping[tuple[int, int], int],
+) -> None:
+    """Compare the file of an array with what was written, by numpy.
+
+    Raises:
+        DisarmError: It holds something else.
+        OSError: Reading failed.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if 0 not in shape and shape else None)
+    except ValueError as error:
+        raise DisarmError(f"what was written reads otherwise: {error}") from error
+    if array.shape != shape:
+        _differs("its shape is another")
+    if found.get((0, path.stat().st_size)) != checksum:
+        _differs("its bytes are others")
 
 
 def check_safetensors(
