@@ -3,7 +3,7 @@
 1. None of our own parsers takes part: `zipfile`, `pickletools`, numpy, and the library
    of the safetensors format.
 2. A pickle is walked opcode by opcode; each has to be one of those the writer knows,
-   each global one of its constants.
+   each global one of its constants, and no slot of the memo is used twice.
 3. `zipfile` says where each record lies; the CRC-32 of the bytes there, read from the
    file again, is compared with its own and with what the writer was given.
 """
@@ -46,6 +46,7 @@ FUNCTIONS = frozenset(
     }
 )
 """All that it names, beside constants of torch."""
+_PUTS = frozenset({"BINPUT", "LONG_BINPUT"})
 _LOCAL_HEADER = 30
 _LENGTHS_AT = 26
 
@@ -97,15 +98,20 @@ def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:
     """Walk the pickle of an archive (rule 2).
 
     Raises:
-        DisarmError: It holds an opcode or a global that none of ours holds.
+        DisarmError: It holds an opcode or a global that none of ours holds, or another
+            slot of the memo than the next one.
         OSError: Reading failed.
     """
     with zipfile.ZipFile(path) as archive:
         data = archive.read(name)
-    position = None
+    position, slots = None, 0
     for opcode, argument, position in pickletools.genops(data):
         if opcode.name not in OPCODES:
             _differs(f"its pickle has {opcode.name} at {position}")
+        if opcode.name in _PUTS:
+            if argument != slots:
+                _differs(f"its pickle puts something in slot {argument} at {position}")
+            slots += 1
         if opcode.name == "GLOBAL" and argument not in FUNCTIONS | constants:
             _differs(f"its pickle names {argument!r} at {position}")
     if position != len(data) - 1:

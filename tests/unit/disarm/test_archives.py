@@ -345,7 +345,7 @@ def test_an_archive_that_reads_back_otherwise_never_gets_its_name(
         files.append(descriptor)
 
     monkeypatch.setattr(output.os, "fsync", corrupt)
-    with pytest.raises(DisarmError, match="bytes of (archive/data/0|p.pth) are others"):
+    with pytest.raises(DisarmError, match="bytes of .* are others"):
         disarm(bundle({"p.pth": saved({"w": torch.ones(100_000)}), "d": b"x"}),
                tmp_path / "out.zip")  # fmt: skip
     assert list(tmp_path.iterdir()) == []
