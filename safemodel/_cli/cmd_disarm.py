@@ -38,9 +38,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("source", metavar="SRC", help="the file to read")
     parser.add_argument(
-        "out",
-        metavar="DST",
-        help="the file to write: .pt, .safetensors, .npz; .zip of a .zip of models",
+        "out", metavar="DST", help="the file to write: .pt, .safetensors, .npz or .zip"
     )
     parser.add_argument(
         "--format",

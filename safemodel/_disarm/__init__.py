@@ -55,12 +55,17 @@ def disarm(
         DisarmError: What was written does not read back as it should.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
         OSError: Reading or writing failed; ``out`` is as it was.
-        ValueError: The suffix of ``out`` names no format, or that of an archive of
-            models for what is none.
+        ValueError: ``format``, or else the suffix of ``out``, names no format, or that
+            of an archive of models for what is none.
     """
     from pathlib import Path
+    from typing import get_args
 
     from safemodel._disarm.one_file import Settings, disarm_file
+    from safemodel._rewrite.writers import Form
+
+    if format is not None and format not in get_args(Form):
+        raise ValueError(f"no format: {format!r}")
 
     settings = Settings(
         policy=policy,

@@ -6,8 +6,7 @@ Rules:
 2. JSON becomes plain data, other UTF-8 text stays text, the rest stays bytes.
    Nothing in them is decoded further: a pickle inside a JSON string is a string.
 3. An archive without any model file in it is somebody else's.
-4. For a reading with `Members`, which say what of rule 2 is kept, a stored member is
-   read where it lies once its CRC-32 is compared: it may be larger than memory.
+4. A reading with `Members` keeps only what they say of rule 2.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._containers.json_text import parse_json
-from safemodel._containers.records import STORED
 from safemodel._containers.sniff import Format, sniff
 from safemodel._formats.arrays import record_source
 from safemodel._formats.members import MAX_TEXT
@@ -43,7 +41,7 @@ def read_bundle(reading: Reading, records: Mapping[str, Record], prefix: str) ->
     models = 0
     reading.check.nested()
     for name, record in records.items():
-        source = _source(reading, record)
+        source = record_source(reading, record)
         form = sniff(source)
         if form not in _PLAIN:
             value, _ = reading.read_any(reading, source, f"{prefix}{name}/")
@@ -66,18 +64,10 @@ def read_bundle(reading: Reading, records: Mapping[str, Record], prefix: str) ->
     return members
 
 
-def _source(reading: Reading, record: Record) -> Source:
-    """Rule 4."""
-    if reading.members is None or record.method != STORED:
-        return record_source(reading, record)
-    record.verify(limits=reading.limits)
-    return record.source.part(record.offset, record.size)
-
-
 def _kept(
     reading: Reading, members: Members, source: Source, name: str
 ) -> tuple[object, Format | None]:
-    """Return what is kept of a member, and what it is: None if it is left behind."""
+    """Return what is kept of a member, and what it is: None if nothing (rule 4)."""
     limits = reading.limits
     form = Format.UNKNOWN if sniff(source) is Format.UNKNOWN else Format.JSON
     most = MAX_TEXT if form is Format.UNKNOWN else limits.max_header_bytes

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from safemodel._containers.sniff import Format
 
 SERIALIZED = ":serialized:"
-_TEXT_SUFFIXES = frozenset({"", ".txt", ".md", ".rst", ".csv", ".tsv", ".log"})
+_TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".csv", ".tsv", ".log"})
+_TEXT_NAMES = frozenset(
+    {"_stable_baselines3_version", "version", "readme", "license", "licence", "notice"}
+)
+"""Without a suffix: others are programs to somebody, as Makefile and .profile."""
 _LAYOUT = {ord(character): None for character in "\t\n\r"}
 MAX_TEXT = 4 << 20
 """Bytes of the longest text that is kept."""
@@ -83,7 +87,7 @@ class Members:
             return None
         if not text.translate(_LAYOUT).isprintable():
             why = "text with characters that do not show"
-        elif _suffix(name) not in _TEXT_SUFFIXES:
+        elif not _is_text(name):
             why = "text under a name that is not one of a text"
         elif text.startswith("#!") or _resolves(data):
             why = "text that is a program or a pickle to other readers"
@@ -129,10 +133,13 @@ class Members:
         self.left.append(LeftBehind(kind="field", name=place, size=size, why=why))
 
 
-def _suffix(name: str) -> str:
-    """Return what follows the last dot of a member's file name, with the dot."""
-    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    return dot + suffix.lower() if stem else ""
+def _is_text(name: str) -> bool:
+    """Say whether a member has the name of a text that nobody runs."""
+    file = name.rpartition("/")[2].lower()
+    dot = file.rfind(".")
+    if name.startswith(".") or "/." in name:
+        return False
+    return file in _TEXT_NAMES if dot < 0 else file[dot:] in _TEXT_SUFFIXES
 
 
 def _resolves(data: bytes) -> bool:

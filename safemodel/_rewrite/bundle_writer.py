@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safemodel._containers.sniff import Format, classify_zip
 from safemodel._rewrite.flatten import flatten
 from safemodel._rewrite.leaves import TensorLeaf
+from safemodel._rewrite.names import DEVICE
 from safemodel._rewrite.npz_writer import write_npy
 from safemodel._rewrite.output import whole_file
 from safemodel._rewrite.readback import check_archive, check_array
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 _FORMS: dict[Format, Form] = {Format.SAFETENSORS: "safetensors", Format.NPZ: "npz"}
 _STEP = 4 << 20
 _MOST_CHARACTERS = 200
-_PART = re.compile(r"[A-Za-z0-9_.+=@,()\-](?:[A-Za-z0-9_.+=@,()\- ]*[\w+=@,()\-])?")
-# What Windows takes for a device, whatever follows the first dot.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+_PART = re.compile(r"[A-Za-z0-9_.+=@,()](?:[A-Za-z0-9_.+=@,()\- ]*[\w+=@,()\-])?")
 _Kinds = dict[str, Format]
 
 
@@ -104,7 +103,7 @@ def check_names(names: Mapping[str, object]) -> None:
         if (
             len(name) > _MOST_CHARACTERS
             or not all(map(_PART.fullmatch, parts))
-            or any(map(_DEVICE.fullmatch, parts))
+            or any(map(DEVICE.fullmatch, parts))
             or any(folder in known for folder in above)
         ):
             raise UnsupportedFormatError(

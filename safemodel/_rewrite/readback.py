@@ -154,11 +154,15 @@ def check_safetensors(
         DisarmError: It holds something else.
         OSError: Reading failed.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != written.names:
-            _differs("its tensors are others")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+    except SafetensorError as error:
+        raise DisarmError(f"what was written reads otherwise: {error}") from error
+    if names != written.names:
+        _differs("its tensors are others")
     if found.get((written.start, written.end)) != written.checksum:
         _differs("the bytes of its tensors are others")
 

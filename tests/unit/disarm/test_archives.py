@@ -180,7 +180,11 @@ OTHER = {
     "blob.bin": (b"\xff\xfe\0\1", "bytes of no model"),
     "run.py": (b"print()", "a name that is not one of a text"),
     "args.yml": (b"!!python/object/apply:os.system [true]", "a name that is not"),
-    "start": (b"#!/bin/sh\n", "a program"),
+    "start.txt": (b"#!/bin/sh\n", "a program"),
+    "Makefile": (b"all:\n\ttrue\n", "a name that is not one of a text"),
+    ".profile": (b"true\n", "a name that is not one of a text"),
+    ".ssh/keys.txt": (b"ssh-ed25519 key", "a name that is not one of a text"),
+    "x.pth": (b"import os\n", "a name that is not one of a text"),
     "shown.txt": ("a\u202eb".encode(), "characters that do not show"),
     "bell.txt": (b"a\x07", "characters that do not show"),
     "pickle.txt": (b"(0" + CALL, "a pickle to other readers"),
@@ -219,9 +223,17 @@ def test_plain_text_comes_through(tmp_path, text):
     assert report.left_behind == ()
 
 
+@pytest.mark.parametrize("name", ["README", "a/LICENSE", "version", "x.MD", "a.b.csv"])
+def test_texts_have_one_of_a_few_names(tmp_path, name):
+    """Those that nobody runs."""
+    given = {name: b"plain\n", "policy.pth": saved(WEIGHTS)}
+    assert list(disarmed(tmp_path, given)[0]) == list(given)
+
+
 @pytest.mark.parametrize(
     "name",
-    ["modèle.pth", "con", "x/NUL.pth", "com1.txt", "a.", "a ", " a", "a./b", "b" * 201,
+    ["modèle.pth", "-rf", "~x", "con", "x/NUL.pth",
+     "com1.txt", "a.", "a ", " a", "a./b", "b" * 201,
      "a:b", "a?b", "policy.pth/b", "Policy.pth/b", "a'b"],
 )  # fmt: skip
 def test_a_name_that_is_no_plain_path_everywhere_is_refused(tmp_path, name):
@@ -345,7 +357,7 @@ def test_an_archive_that_reads_back_otherwise_never_gets_its_name(
         files.append(descriptor)
 
     monkeypatch.setattr(output.os, "fsync", corrupt)
-    with pytest.raises(DisarmError, match="bytes of .* are others"):
+    with pytest.raises(DisarmError, match=r"bytes of .* are others"):
         disarm(bundle({"p.pth": saved({"w": torch.ones(100_000)}), "d": b"x"}),
                tmp_path / "out.zip")  # fmt: skip
     assert list(tmp_path.iterdir()) == []
