@@ -167,7 +167,7 @@ def _write(
     """Rules 2 and 3."""
     from safemodel._build.assemble import Assembler
     from safemodel._disarm.left_behind import left_behind
-    from safemodel._rewrite.bundle_writer import write_bundle
+    from safemodel._rewrite.bundle_writer import models_of, write_bundle
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.leaves import Leaves
@@ -188,7 +188,7 @@ def _write(
     leaves.settle()
     behind = left_behind(source, reading, graph, leaves.tensors)
     reading.parsed.clear()
-    flat = flatten(root, plain)
+    flat = flatten(models_of(root, kinds) if form == "zip" else root, plain)
     with (
         whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
             out,

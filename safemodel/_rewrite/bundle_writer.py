@@ -90,6 +90,12 @@ def write_bundle(
     return lambda path, found: check_archive(path, entries, found)
 
 
+def models_of(root: Any, kinds: Mapping[str, _Kinds]) -> dict[str, object]:
+    """Return the members of an archive that may hold tensors."""
+    texts = (Format.JSON, Format.UNKNOWN)
+    return {name: value for name, value in root.items() if kinds[""][name] not in texts}
+
+
 def check_names(names: Mapping[str, object]) -> None:
     """Check the names of members (rule 3).
 

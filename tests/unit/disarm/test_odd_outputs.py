@@ -40,6 +40,23 @@ def opened(path) -> tuple[dict[str, torch.Tensor], dict]:
         return tensors, strict(file.metadata().get("safemodel", "{}"))
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_parameter_is_a_tensor_under_its_name(tmp_path, suffix):
+    """In a state dict, in a module, alone, tied and sparse."""
+    tied = torch.nn.Parameter(torch.ones(2))
+    value = {"w": tied, "v": tied, "frozen": torch.nn.Parameter(torch.zeros(1), False)}
+    report = disarm(saved(value), tmp_path / f"out{suffix}")
+    assert [kept.name for kept in report.tensors] == ["w", "frozen"]
+    tensors, notes = opened(tmp_path / f"out{suffix}")
+    assert set(tensors) == {"w", "frozen"}
+    assert notes == {"same": {"v": "w"}}
+
+    report = disarm(saved(torch.nn.Linear(2, 2)), tmp_path / f"module{suffix}")
+    assert [kept.name for kept in report.tensors] == [
+        "state._parameters.weight", "state._parameters.bias",
+    ]  # fmt: skip
+
+
 ODD = [
     "__metadata__", "__metadata__~2", "safemodel", "safemodel.json", "x", "x.npy",
     "X", "con", "nul.txt", "../up", "/root", "c:drive", "back\\slash", "", "~", "a.",
