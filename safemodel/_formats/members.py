@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safemodel._unpickle import opcodes as op
 from safemodel.errors import quote
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from safemodel._containers.sniff import Format
 
 SERIALIZED = ":serialized:"
+_Path: TypeAlias = "tuple[_Path, object] | None"
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".csv", ".tsv", ".log"})
 _TEXT_NAMES = frozenset(
     {"_stable_baselines3_version", "version", "readme", "license", "licence", "notice"}
@@ -32,6 +33,7 @@ _LAYOUT = {ord(character): None for character in "\t\n\r"}
 MAX_TEXT = 4 << 20
 """Bytes of the longest text that is kept."""
 _MOST_FIELDS = 1000
+_LONGEST_PATH = 500
 _LINES = {
     **dict.fromkeys((op.INT, op.LONG, op.FLOAT, op.STRING, op.UNICODE), 1),
     **dict.fromkeys((op.PERSID, op.GET, op.PUT), 1),
@@ -59,7 +61,7 @@ class Members:
     def __init__(self) -> None:
         self.kinds: dict[str, dict[str, Format]] = {}
         self.left: list[LeftBehind] = []
-        self._unlisted = 0
+        self._fields = 0
 
     def keep_json(self, name: str, value: Any, data: bytes) -> bool:
         """Take out of a JSON value what is not handed on; say whether it is kept.
@@ -70,11 +72,13 @@ class Members:
             data: Its bytes.
         """
         try:
-            json.dumps(value, allow_nan=False)
+            text = json.dumps(value, allow_nan=False)
         except ValueError:
             self.leave(name, len(data), "JSON with a number that is out of range")
             return False
-        self._strip(name, value)
+        # However it was spelled in the file, here it is spelled in one way.
+        if f'"{SERIALIZED}"' in text:
+            self._strip(name, value)
         return True
 
     def keep_text(self, name: str, data: bytes) -> str | None:
@@ -103,7 +107,7 @@ class Members:
 
     def _strip(self, name: str, root: object) -> None:
         """Rule 1."""
-        waiting: list[tuple[object, str]] = [(root, "")]
+        waiting: list[tuple[object, _Path]] = [(root, None)]
         while waiting:
             value, path = waiting.pop()
             if type(value) is list:
@@ -116,20 +120,23 @@ class Members:
                 continue
             for key, part in reversed(pairs):
                 if type(part) in (dict, list):
-                    # Escaped one by one, and cut: a deep path is not written out.
-                    inner = f"{path}.{quote(key)}" if path else quote(key)
-                    waiting.append((part, inner[-_MOST_FIELDS:]))
+                    waiting.append((part, (path, key)))
 
-    def _field(self, name: str, path: str, value: object) -> None:
-        inside = f"[{path}]" if path else ""
-        place = f"{quote(name)}{inside}.{SERIALIZED}"
-        size = len(value) if type(value) is str else len(json.dumps(value))
-        self._unlisted += 1
-        if self._unlisted > _MOST_FIELDS:
+    def _field(self, name: str, path: _Path, value: object) -> None:
+        self._fields += 1
+        if self._fields > _MOST_FIELDS:
             return
         why = "base64 of a pickle that a loader would run"
-        if self._unlisted == _MOST_FIELDS:
+        if self._fields == _MOST_FIELDS:
             why = "base64 of pickles; this field and all after it"
+        keys: list[str] = []
+        while path is not None:
+            path, key = path
+            keys.insert(0, quote(key))
+        # A deep path is cut: its end says more than its start.
+        inside = f"[{'.'.join(keys)[-_LONGEST_PATH:]}]" if keys else ""
+        place = f"{quote(name)}{inside}.{SERIALIZED}"
+        size = len(value) if type(value) is str else len(json.dumps(value))
         self.left.append(LeftBehind(kind="field", name=place, size=size, why=why))
 
 
