@@ -21,6 +21,7 @@ from safemodel._value import Value
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from safemodel._containers.sniff import Format
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._rewrite.digests import SourceDigests
@@ -177,27 +178,18 @@ def _write(
     from safemodel._rewrite.writers import write
 
     limits, scrub = settings.limits, settings.scrub
-    kinds = {} if reading.members is None else reading.members.kinds
-    if form == "zip" and "" not in kinds:
-        raise ValueError(
-            f"{target}: only an archive of several models is written as one"
-        )
+    kinds = _kinds(reading, target, form)
     leaves, plain = Leaves(limits), Plain()
-    assembler = Assembler(leaves.make)
-    root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
+    assemble = Assembler(leaves.make).assemble
+    root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
     behind = left_behind(source, reading, graph, leaves.tensors)
     reading.parsed.clear()
-    flat = flatten(models_of(root, kinds) if form == "zip" else root, plain)
-    with (
-        whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
-            out,
-            commit,
-        ),
-        StorageReader(limits, target.parent) as storages,
-    ):
+    flat = flatten(models_of(root, kinds) if kinds else root, plain)
+    whole = whole_file(target, overwrite=settings.overwrite, digests=settings.digests)
+    with whole as (out, commit), StorageReader(limits, target.parent) as storages:
         reader = Reader(storages, scrub)
-        if form == "zip":
+        if kinds:
             compare = write_bundle(out, root, kinds, target, plain, reader)
         else:
             compare = write(form, out, root, flat, plain, reader)
@@ -213,6 +205,23 @@ def _write(
         source=read,
         result=result,
     )
+
+
+def _kinds(
+    reading: RecordingReading, target: Path, form: Form
+) -> dict[str, dict[str, Format]]:
+    """Return what the members of an archive are, if one is to be written.
+
+    Raises:
+        ValueError: One is to be written, and the input is none.
+    """
+    if form != "zip":
+        return {}
+    if reading.members is None or "" not in reading.members.kinds:
+        raise ValueError(
+            f"{target}: only an archive of several models is written as one"
+        )
+    return reading.members.kinds
 
 
 def _listed(
