@@ -179,7 +179,9 @@ def _write(
 
     limits, scrub = settings.limits, settings.scrub
     kinds = _kinds(reading, target, form)
-    leaves, plain = Leaves(limits), Plain()
+    wide = form not in ("pt", "zip")
+    leaves = Leaves(limits, wide_unsigned=wide)
+    plain = Plain(wide_unsigned=wide)
     assemble = Assembler(leaves.make).assemble
     root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
