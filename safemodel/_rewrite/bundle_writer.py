@@ -76,7 +76,8 @@ def write_bundle(
             archive.add(name, len(text), [text])
             continue
         beside = target.with_name("member")
-        with whole_file(beside, overwrite=True, digests=False) as (part, commit):
+        whole = whole_file(beside, overwrite=True, digests=False, durable=False)
+        with whole as (part, commit):
             if kind is Format.ZIP_OF_MODELS:
                 inner = f"{prefix}{name}/"
                 compare = write_bundle(part, value, kinds, target, plain, read, inner)

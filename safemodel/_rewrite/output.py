@@ -36,15 +36,22 @@ _SYNC = 64 << 20
 class Output:
     """A file that is written from its first byte to its last, but for a few patches.
 
+    Args:
+        descriptor: The file, open for reading and writing.
+        digests: Whether to take digests of it.
+        durable: Whether it has to be on the disk in the end.
+
     Attributes:
         at: How many bytes there are so far.
     """
 
-    def __init__(self, descriptor: int, *, digests: bool = True) -> None:
+    def __init__(
+        self, descriptor: int, *, digests: bool = True, durable: bool = True
+    ) -> None:
         self._descriptor = descriptor
         self._buffer = bytearray()
         self._trail = Trail(descriptor, digests=digests)
-        self._syncs = _Syncs(descriptor)
+        self._syncs = _Syncs(descriptor) if durable else None
         self.at = 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -80,7 +87,8 @@ class Output:
         """Say that all bytes so far are final."""
         if len(self._buffer) == 0:
             self._trail.final(self.at)
-            self._syncs.written(self.at)
+            if self._syncs is not None:
+                self._syncs.written(self.at)
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -99,12 +107,14 @@ class Output:
         """
         self.flush()
         self._trail.last(self.at)
-        self._syncs.finish()
+        if self._syncs is not None:
+            self._syncs.finish()
         return self._trail.finish(self.at)
 
     def stop(self) -> None:
         """End what goes on beside the writer."""
-        self._syncs.stop()
+        if self._syncs is not None:
+            self._syncs.stop()
         self._trail.stop()
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
@@ -173,7 +183,7 @@ class _Syncs:
 
 @contextmanager
 def whole_file(
-    path: Path, *, overwrite: bool, digests: bool = True
+    path: Path, *, overwrite: bool, digests: bool = True, durable: bool = True
 ) -> Iterator[tuple[Output, Commit]]:
     """Give a file to write, and what makes it appear; else it is gone afterwards.
 
@@ -192,7 +202,7 @@ def whole_file(
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
-    output = Output(descriptor, digests=digests)
+    output = Output(descriptor, digests=digests, durable=durable)
     try:
         yield output, Commit(part, path, overwrite=overwrite)
     finally:
