@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._rewrite.digests import SourceDigests
-    from safemodel._rewrite.leaves import TensorLeaf
+    from safemodel._rewrite.leaves import Leaves, TensorLeaf
+    from safemodel._rewrite.plain import Plain
     from safemodel._rewrite.writers import Form
     from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
@@ -166,25 +167,17 @@ def _write(
     digests: SourceDigests,
 ) -> _Written:
     """Rules 2 and 3."""
-    from safemodel._build.assemble import Assembler
     from safemodel._disarm.left_behind import left_behind
     from safemodel._rewrite.bundle_writer import models_of, write_bundle
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
-    from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.output import whole_file
-    from safemodel._rewrite.plain import Plain
     from safemodel._rewrite.storage_bytes import StorageReader
     from safemodel._rewrite.writers import write
 
     limits, scrub = settings.limits, settings.scrub
     kinds = _kinds(reading, target, form)
-    wide = form not in ("pt", "zip")
-    leaves = Leaves(limits, wide_unsigned=wide)
-    plain = Plain(wide_unsigned=wide)
-    assemble = Assembler(leaves.make).assemble
-    root = assemble(graph.root, graph.mutables, graph.immutables)
-    leaves.settle()
+    root, leaves, plain = _values(graph, form, limits)
     behind = left_behind(source, reading, graph, leaves.tensors)
     reading.parsed.clear()
     flat = flatten(models_of(root, kinds) if kinds else root, plain)
@@ -207,6 +200,22 @@ def _write(
         source=read,
         result=result,
     )
+
+
+def _values(
+    graph: TensorGraph, form: Form, limits: Limits
+) -> tuple[object, Leaves, Plain]:
+    """Return what is written of a graph, its leaves, and what makes it plain."""
+    from safemodel._build.assemble import Assembler
+    from safemodel._rewrite.leaves import Leaves
+    from safemodel._rewrite.plain import Plain
+
+    wide = form not in ("pt", "zip")
+    leaves = Leaves(limits, wide_unsigned=wide)
+    assemble = Assembler(leaves.make).assemble
+    root = assemble(graph.root, graph.mutables, graph.immutables)
+    leaves.settle()
+    return root, leaves, Plain(wide_unsigned=wide)
 
 
 def _kinds(

@@ -353,15 +353,16 @@ def test_an_archive_that_reads_back_otherwise_never_gets_its_name(
     tmp_path, monkeypatch, file
 ):
     """A disk that changes a byte is noticed: of a member, and of the whole."""
-    sync, files = output.os.fsync, []
+    finish, files = output.Output.finish, []
 
-    def corrupt(descriptor):
-        sync(descriptor)
+    def corrupt(out):
+        out.flush()
         if len(files) == file:
-            os.pwrite(descriptor, b"?", 200_000)
-        files.append(descriptor)
+            os.pwrite(out._descriptor, b"?", 200_000)
+        files.append(out)
+        return finish(out)
 
-    monkeypatch.setattr(output.os, "fsync", corrupt)
+    monkeypatch.setattr(output.Output, "finish", corrupt)
     with pytest.raises(DisarmError, match=r"bytes of .* are others"):
         disarm(bundle({"p.pth": saved({"w": torch.ones(100_000)}), "d": b"x"}),
                tmp_path / "out.zip")  # fmt: skip
