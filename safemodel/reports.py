@@ -283,21 +283,33 @@ class DisarmReport(Value):
 
     def __str__(self) -> str:
         """Return the report for people: what was left behind, then what is new."""
-        findings = (*self.removed, *self.anomalies, *self.notes)
+        placed = [
+            (finding, part.path if part is not self else "")
+            for part in (self, *self.parts)
+            for finding in (*part.removed, *part.anomalies, *part.notes)
+        ]
         lines = [
             f"{finding.severity.value:8}{finding.message}{finding.arguments}"
-            f"  [{_place(finding)}]"
-            for finding in findings[:_SHOWN_FINDINGS]
+            f"  [{f'{path} {_place(finding)}'.strip()}]"
+            for finding, path in placed[:_SHOWN_FINDINGS]
         ]
-        if len(findings) > _SHOWN_FINDINGS:
-            lines.append(f"and {len(findings) - _SHOWN_FINDINGS:,} more findings")
-        if self.changed:
-            count = sum(self.changed.values())
-            kinds = ", ".join(list(self.changed)[:_SHOWN_KINDS])
+        if len(placed) > _SHOWN_FINDINGS:
+            lines.append(f"and {len(placed) - _SHOWN_FINDINGS:,} more findings")
+        if self.out_format == "folder":
+            lines += _lines_of_left(self.left_behind)
+        changed = [
+            (kind, n) for p in (self, *self.parts) for kind, n in p.changed.items()
+        ]
+        if changed:
+            count = sum(number for _, number in changed)
+            kinds = ", ".join(list(dict(changed))[:_SHOWN_KINDS])
             lines.append(f"{count:,} values became plain data: {kinds}")
-        lines.append(
-            f"{len(self.tensors):,} tensors kept, {self.result.size:,} bytes written"
-        )
+        tensors = sum(len(part.tensors) for part in (self, *self.parts))
+        total = f"{tensors:,} tensors kept, {self.result.size:,} bytes written"
+        if self.out_format == "folder":
+            left = len(self.left_behind)
+            total = f"{len(self.parts):,} files written, {left:,} left behind: {total}"
+        lines.append(total)
         return "\n".join(lines)
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -305,6 +317,18 @@ class DisarmReport(Value):
         import json
 
         return json.dumps(self.to_dict(), indent=indent)
+
+
+def _lines_of_left(left: tuple[LeftBehind, ...]) -> list[str]:
+    """Return what a folder does not have, models that were refused first."""
+    ordered = sorted(left, key=lambda one: one.kind != "refused")
+    lines = [
+        f"{'refused' if one.kind == 'refused' else 'left':8}{one.name}  ({one.why})"
+        for one in ordered[:_SHOWN_FINDINGS]
+    ]
+    if len(left) > _SHOWN_FINDINGS:
+        lines.append(f"and {len(left) - _SHOWN_FINDINGS:,} more left behind")
+    return lines
 
 
 def _place(finding: Finding) -> str:

@@ -12,8 +12,8 @@ _MOST_BITS = 52
 
 _EPILOG = """\
 exit codes:
-  0  the new file is there
-  1  the input is refused or malformed
+  0  the new file or folder is there
+  1  the input is refused or malformed; of a folder, a model in it is: the rest is there
   2  it could not be read, is of a format that is not read, or the output could not
      be written
 """
@@ -31,14 +31,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=HelpText,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SRC", help="the file to read")
+    parser.add_argument("source", metavar="SRC", help="the file or folder to read")
     parser.add_argument(
-        "out", metavar="DST", help="the file to write: .pt, .safetensors or .npz"
+        "out",
+        metavar="DST",
+        help="the file to write: .pt, .safetensors or .npz; or the folder",
     )
     parser.add_argument(
         "--format",
         choices=("pt", "safetensors", "npz"),
-        help="what to write, whatever the name of DST",
+        help="what to write, whatever the name of DST or of a model in SRC",
     )
     parser.add_argument(
         "--scrub-bits",
@@ -98,4 +100,5 @@ def run(options: argparse.Namespace) -> int:
         return REFUSED
     text = report.to_json(indent=1) if options.json else str(report)
     sys.stdout.write(text + "\n")
-    return 0
+    is_whole = all(one.kind != "refused" for one in report.left_behind)
+    return 0 if is_whole else REFUSED
