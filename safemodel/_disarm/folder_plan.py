@@ -92,7 +92,7 @@ def plan_folder(folder: Path, form: Form | None, limits: Limits) -> Plan:
     walk.run()
     _check_repeats(walk.found, limits)
     tasks: list[Task] = []
-    for found in walk.found:
+    for found in sorted(walk.found):
         place, _, name = found.name.rpartition("/")
         named = naming(name, form)
         if named.kind == "left":
@@ -216,7 +216,7 @@ def _without_collisions(tasks: list[Task], walk: _Walk) -> list[Task]:
     files: dict[str, str] = {}
     folders: set[str] = set()
     kept = []
-    for task in sorted(tasks, key=lambda task: task.out != task.name):
+    for task in sorted(tasks, key=lambda task: (task.out != task.name, task.name)):
         key = folded(task.out)
         parents = {key[:at] for at, one in enumerate(key) if one == "/"}
         other = files.get(key)
@@ -228,5 +228,4 @@ def _without_collisions(tasks: list[Task], walk: _Walk) -> list[Task]:
         what = f"{printable(other)} is written there" if other else "a folder is there"
         why = f"it would become {printable(task.out)}, and {what}"
         walk.leave(task.name, task.size, why)
-    order = {task.name: at for at, task in enumerate(tasks)}
-    return sorted(kept, key=lambda task: order[task.name])
+    return sorted(kept)

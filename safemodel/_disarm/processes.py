@@ -38,9 +38,16 @@ _PROGRAM = (
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+_WORTH_A_WORKER = 64 << 20
+"""Bytes of files for which another worker pays: it takes a second to start."""
+_SMALLEST = 1 << 17
+"""What a small file counts as: each takes some time, whatever its size."""
+
+
+def worker_count(tasks: Sequence[Task]) -> int:
+    """Return how many workers to start for some tasks."""
+    work = sum(max(task.size, _SMALLEST) for task in tasks)
+    return min(len(os.sched_getaffinity(0)), len(tasks), 1 + work // _WORTH_A_WORKER)
 
 
 def do_tasks(tasks: Sequence[Task], folder: Path, settings: Settings) -> list[Answer]:
@@ -55,7 +62,7 @@ def do_tasks(tasks: Sequence[Task], folder: Path, settings: Settings) -> list[An
         return [do_task(task, folder, settings) for task in tasks]
     work = _Work(tasks, folder, settings)
     threads = [
-        Thread(target=work.feed, daemon=True) for _ in range(min(cores(), len(tasks)))
+        Thread(target=work.feed, daemon=True) for _ in range(worker_count(tasks))
     ]
     try:
         for thread in threads:
