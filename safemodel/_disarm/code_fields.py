@@ -137,7 +137,7 @@ def without_code(root: Any, file_name: str) -> tuple[Any, list[Removed], int]:
         waiting += [
             (child, (way, key))
             for key, child in pairs
-            if type(child) is dict or type(child) is list
+            if child and (type(child) is dict or type(child) is list)
         ]
     return root, removed, count
 
@@ -147,6 +147,8 @@ def _reasons(
 ) -> dict[Any, str]:
     """Return the members or entries of a container to remove, each with its reason."""
     if type(value) is list:
+        if text_rule is _never:
+            return {}
         entries = ((at, text_rule(entry)) for at, entry in enumerate(value))
         return {at: why for at, why in entries if why}
     if type(value) is not dict:
@@ -207,7 +209,7 @@ def _keras_reasons(value: dict[str, Any]) -> dict[str, str]:
 
 def _text_reason(value: Any) -> str:
     """Return why a text is removed whatever its name is; "" if it is not."""
-    if type(value) is not str:
+    if type(value) is not str or not any(mark in value for mark in "{$.-"):
         return ""
     for opening, closing in (("{%", "%}"), ("{{", "}}")):
         at = value.find(opening)

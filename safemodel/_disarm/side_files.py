@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 _STEP = 1 << 20
 _MAX_DIGITS = 400
 """Digits of a number: ``model_max_length`` is 10³⁰ in many a tokenizer_config.json."""
-_MAX_VALUES = 5_000_000
-"""Values of a JSON text, each of which takes a hundred bytes of memory; the largest
-tokenizer.json there are have two million."""
+_MAX_JSON = 48 << 20
+"""Bytes of a JSON text, which may take ten times its size of memory; the largest
+tokenizer.json there are have 33 million."""
+_MAX_VALUES = 3_000_000
+"""Values of a JSON text, each of which takes a hundred bytes of memory."""
 _MAX_INDENTED = 1 << 20
 """Bytes of a text that is written with line breaks; a larger one is for machines."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -65,21 +67,29 @@ def rewrite_json(
     if sniff(source) not in (Format.JSON, Format.SHARD_INDEX):
         raise UnsupportedFormatError("not a JSON text, as its name says")
     limits = settings.limits
-    _check_size(source, settings)
+    _check_size(source, min(_MAX_JSON, limits.max_header_bytes))
+    findings = _would_run(_look(source, settings))
     text = source.read(0, source.size)
-    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+    values = sum(map(text.count, (b",", b"[", b"{")))
+    if values > _MAX_VALUES:
         raise LimitExceededError(
-            "values of a JSON text", allowed=_MAX_VALUES, requested=text.count(b",")
+            "values of a JSON text", allowed=_MAX_VALUES, requested=values
         )
     value = parse_json(
         text, max_depth=limits.max_depth, limits=limits, max_digits=_MAX_DIGITS
     )
+    del text  # here and below: what is not needed any more may be a large part of all
     if type(value) is dict and "weight_map" in value:
         raise UnsupportedFormatError("an index of shards, but its name is not of one")
     value, removed, count = without_code(value, file_name)
-    seen = _look(source, settings)
-    findings = [*_would_run(seen), *_as_findings(removed, count)]
-    write_text(target, _json_bytes(value), settings)
+    new, indent = _json_text(value)
+    del value
+    if json.dumps(json.loads(new), indent=indent) != new:
+        raise DisarmError("the JSON text does not read back as what was parsed")
+    data = new.encode("ascii")
+    del new
+    write_text(target, data, settings)
+    findings += _as_findings(removed, count)
     return report_of(source, target, "json", settings, started, findings)
 
 
@@ -93,15 +103,14 @@ def rewrite_text(
         OSError: Reading or writing failed.
     """
     started = time.perf_counter()
-    _check_size(source, settings)
+    _check_size(source, settings.limits.max_header_bytes)
     data = b"".join(_decoded(source))
     _check_is_only_text(source, settings)
     write_text(target, data, settings)
     return report_of(source, target, "text", settings, started, [])
 
 
-def _check_size(source: Source, settings: Settings) -> None:
-    allowed = settings.limits.max_header_bytes
+def _check_size(source: Source, allowed: int) -> None:
     if source.size > allowed:
         raise LimitExceededError(
             "max_header_bytes", allowed=allowed, requested=source.size
@@ -180,18 +189,15 @@ def _as_findings(removed: list[Removed], count: int) -> list[Finding]:
     return findings
 
 
-def _json_bytes(value: Any) -> bytes:
-    """Return the text of a value (rule 1)."""
+def _json_text(value: Any) -> tuple[str, int | None]:
+    """Return the text of a value, and how its lines are indented (rule 1)."""
     try:
         text = json.dumps(value, allow_nan=False)
-        if len(text) <= _MAX_INDENTED:
-            text = json.dumps(value, allow_nan=False, indent=2)
     except ValueError as error:
         raise MalformedFileError("a number is too large for any reader") from error
-    data = f"{text}\n".encode("ascii")
-    if json.loads(data) != value:
-        raise DisarmError("the JSON text does not read back as what was parsed")
-    return data
+    if len(text) > _MAX_INDENTED:
+        return text, None
+    return json.dumps(value, indent=2), 2
 
 
 def write_text(target: Path, data: bytes, settings: Settings) -> None:

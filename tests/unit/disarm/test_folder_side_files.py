@@ -168,7 +168,7 @@ def test_a_large_json_text_stands_in_one_line(tmp_path):
     """A tokenizer of many megabytes is for machines."""
     value = {"vocab": {f"token{at}": at for at in range(60_000)}}
     data, _ = through(tmp_path, json.dumps(value), "tokenizer.json")
-    assert data.count(b"\n") == 1
+    assert data.count(b"\n") == 0
     assert json.loads(data) == value
 
 
@@ -189,7 +189,7 @@ def test_a_large_json_text_stands_in_one_line(tmp_path):
         ("\ufeff{}", "not a JSON text, as its name says"),
         ("// a\n{}", "not a JSON text, as its name says"),
         ("<html>{}</html>", "not a JSON text, as its name says"),
-        ("[" + ",".join("0" * 5_000_001) + "]", "values of a JSON text"),
+        ("[" + ",".join("0" * 3_000_001) + "]", "values of a JSON text"),
     ],
 )
 def test_what_readers_of_json_disagree_about_stays_behind(tmp_path, text, why):
