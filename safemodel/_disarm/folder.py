@@ -214,7 +214,10 @@ def _report(
         result=FileDigests(size=sum(part.result.size for part in parts)),
         format="folder",
         out_format="folder",
-        left_behind=tuple(sorted(left, key=lambda one: one.name)),
+        # What matters most comes first: some lists are cut.
+        left_behind=tuple(
+            sorted(left, key=lambda one: (one.kind != "refused", one.name))
+        ),
         changed={},
         parts=tuple(parts),
         version=VERSION,

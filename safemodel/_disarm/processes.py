@@ -98,6 +98,7 @@ def _request(folder: Path, settings: Settings) -> dict[str, Any]:
     """Return the first line for a worker."""
     scrub = settings.scrub
     return {
+        **vars(settings),
         "folder": str(folder),
         "policy": settings.policy.others,
         "limits": vars(settings.limits),
@@ -107,13 +108,12 @@ def _request(folder: Path, settings: Settings) -> dict[str, Any]:
 
 def _settings(given: dict[str, Any]) -> Settings:
     """Return the settings of that line."""
-    scrub = given["scrub"]
-    return Settings(
-        policy=Policy(others=given["policy"]),
-        scrub=None if scrub is None else Scrub(**scrub),
-        limits=Limits(**given["limits"]),
-        overwrite=False,
-    )
+    members = {name: given[name] for name in Settings.__annotations__}
+    members["policy"] = Policy(others=given["policy"])
+    members["limits"] = Limits(**given["limits"])
+    if given["scrub"] is not None:
+        members["scrub"] = Scrub(**given["scrub"])
+    return Settings(**members)
 
 
 class _Work:

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import json
-import time
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,10 +112,9 @@ def rewrite_index(
         OSError: Writing failed.
     """
     from safemodel._containers.source import open_source
-    from safemodel._disarm.side_files import report_of, write_text
+    from safemodel._disarm.side_files import write_text
     from safemodel._disarm.tasks import Answer, named
 
-    started = time.perf_counter()
     if index.error:
         return Answer(None, index.error, refused=True)
     weight_map: dict[str, str] = {}
@@ -134,8 +132,7 @@ def rewrite_index(
             weight_map[tensor] = name
             total += nbytes
     value = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    target = folder / index.task.out
-    write_text(target, (json.dumps(value, indent=2) + "\n").encode("ascii"), settings)
+    data = (json.dumps(value, indent=2) + "\n").encode("ascii")
     with open_source(index.task.path) as source:
-        report = report_of(source, target, "index", settings, started, [])
+        report = write_text(source, folder / index.task.out, [data], "json", settings)
     return Answer(named(report, index.task))

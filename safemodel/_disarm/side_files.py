@@ -63,7 +63,6 @@ def rewrite_json(
     from safemodel._containers.sniff import Format, sniff
     from safemodel._disarm.code_fields import without_code
 
-    started = time.perf_counter()
     if sniff(source) not in (Format.JSON, Format.SHARD_INDEX):
         raise UnsupportedFormatError("not a JSON text, as its name says")
     limits = settings.limits
@@ -88,9 +87,9 @@ def rewrite_json(
         raise DisarmError("the JSON text does not read back as what was parsed")
     data = new.encode("ascii")
     del new
-    write_text(target, data, settings)
+    report = write_text(source, target, [data], "json", settings)
     findings += _as_findings(removed, count)
-    return report_of(source, target, "json", settings, started, findings)
+    return DisarmReport(**{**vars(report), "removed": tuple(findings)})
 
 
 def rewrite_text(
@@ -102,12 +101,10 @@ def rewrite_text(
         SafeModelError: It is not text, is too large, or is another kind of file.
         OSError: Reading or writing failed.
     """
-    started = time.perf_counter()
     _check_size(source, settings.limits.max_header_bytes)
-    data = b"".join(_decoded(source))
+    pieces = _decoded(source)
     _check_is_only_text(source, settings)
-    write_text(target, data, settings)
-    return report_of(source, target, "text", settings, started, [])
+    return write_text(source, target, pieces, "text", settings)
 
 
 def _check_size(source: Source, allowed: int) -> None:
@@ -200,46 +197,45 @@ def _json_text(value: Any) -> tuple[str, int | None]:
     return json.dumps(value, indent=2), 2
 
 
-def write_text(target: Path, data: bytes, settings: Settings) -> None:
-    """Write a whole file, and read it back (rule 3)."""
-    from safemodel._rewrite.output import whole_file
-
-    with whole_file(target, overwrite=settings.overwrite) as (file, commit):
-        file.write(data)
-        commit.flush()
-        with commit.part.open("rb") as written:
-            checksum = 0
-            while piece := written.read(_STEP):
-                checksum = crc32(piece, checksum)
-        if checksum != crc32(data):
-            raise DisarmError(f"{quote(target.name)} does not read back as written")
-        commit()
-
-
-def report_of(
-    source: Source,
-    target: Path,
-    form: str,
-    settings: Settings,
-    started: float,
-    removed: list[Finding],
+def write_text(
+    source: Source, target: Path, pieces: list[bytes], form: str, settings: Settings
 ) -> DisarmReport:
-    """Return the report of a side file that was written."""
-    from safemodel._containers.source import open_source
-    from safemodel._disarm.one_file import _digests
+    """Write a side file, and read it back (rule 3); return what is to be said of it.
+
+    Raises:
+        DisarmError: It does not read back as it was written.
+        OSError: Reading or writing failed.
+    """
     from safemodel._graph.allowlist import policy_version
+    from safemodel._rewrite.digests import SourceDigests
+    from safemodel._rewrite.output import whole_file
     from safemodel._version import VERSION
 
-    with open_source(target) as written:
-        made = _digests(written)
+    started = time.perf_counter()
+    with (
+        SourceDigests(source, wanted=settings.digests) as digests,
+        whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
+            out,
+            commit,
+        ),
+    ):
+        checksum = 0
+        for piece in pieces:
+            out.write(piece)
+            checksum = crc32(piece, checksum)
+        out.record(0, out.at)
+        found, result = out.finish()
+        if found != {(0, out.at): checksum}:
+            raise DisarmError(f"{quote(target.name)} does not read back as written")
+        read = digests.result()
+        commit()
     return DisarmReport(
         path="",
         out=str(target),
-        source=_digests(source),
-        result=made,
+        source=read,
+        result=result,
         format="plain text" if form == "text" else "JSON text",
         out_format=form,
-        removed=tuple(removed),
         changed={},
         version=VERSION,
         policy=policy_version(settings.policy),

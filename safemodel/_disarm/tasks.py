@@ -16,15 +16,7 @@ from safemodel.errors import (
     UnsafeFileError,
     UnsupportedFormatError,
 )
-from safemodel.reports import (
-    DisarmReport,
-    FileDigests,
-    Finding,
-    KeptOpaque,
-    KeptTensor,
-    LeftBehind,
-    Severity,
-)
+from safemodel.reports import DisarmReport
 
 if TYPE_CHECKING:
     from safemodel._disarm.folder_plan import Task
@@ -121,24 +113,5 @@ def to_json(answer: Answer) -> dict[str, Any]:
 def from_json(members: dict[str, Any]) -> Answer:
     """Return the answer whose JSON form this is."""
     report = members["report"]
-    made = None if report is None else _report(report)
+    made = None if report is None else DisarmReport.from_dict(report)
     return Answer(**{**members, "report": made})
-
-
-def _report(members: dict[str, Any]) -> DisarmReport:
-    plain = {name: members[name] for name in DisarmReport.__annotations__}
-    for name in ("removed", "anomalies", "notes"):
-        plain[name] = tuple(
-            Finding(**{**found, "severity": Severity(found["severity"])})
-            for found in members[name]
-        )
-    for name in ("source", "result"):
-        plain[name] = FileDigests(**members[name])
-    plain["left_behind"] = tuple(LeftBehind(**one) for one in members["left_behind"])
-    plain["opaque"] = tuple(KeptOpaque(**one) for one in members["opaque"])
-    plain["tensors"] = tuple(
-        KeptTensor(**{**one, "shape": tuple(one["shape"])})
-        for one in members["tensors"]
-    )
-    plain["parts"] = tuple(map(_report, members["parts"]))
-    return DisarmReport(**plain)

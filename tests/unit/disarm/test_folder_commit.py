@@ -28,7 +28,11 @@ from tests.unit.disarm.helpers_folder import disarmed, fill, hub, left, written
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = Path(__file__).with_name("folder_child.py")
 SETTINGS = Settings(
-    policy=SALVAGE, scrub=Scrub(bits=3), limits=DEFAULT_LIMITS, overwrite=False
+    policy=SALVAGE,
+    scrub=Scrub(bits=3),
+    limits=DEFAULT_LIMITS,
+    overwrite=False,
+    digests=True,
 )
 
 

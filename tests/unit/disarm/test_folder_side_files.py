@@ -23,7 +23,9 @@ BIG = "1" * 400
 
 def settings(limits: Limits = DEFAULT_LIMITS) -> Settings:
     """Return what every file of a folder is disarmed with."""
-    return Settings(policy=SALVAGE, scrub=None, limits=limits, overwrite=False)
+    return Settings(
+        policy=SALVAGE, scrub=None, limits=limits, overwrite=False, digests=True
+    )
 
 
 def through(tmp_path, text: str | bytes, name: str = "config.json", **options) -> Any:
