@@ -43,6 +43,9 @@ def disarm_folder(
     started = time.perf_counter()
     real = _checked(folder, target)
     plan = plan_folder(folder, form, settings.limits)
+    for one in plan.left:
+        if one.kind == "refused" and settings.policy.others == "refuse":
+            raise MalformedFileError(one.why, record=one.name)
     with _whole_folder(real) as part:
         answers = _write_all(plan, part, settings)
         _check_is_all(part, answers)

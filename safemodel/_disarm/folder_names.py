@@ -73,10 +73,10 @@ class Naming(NamedTuple):
 
 def bad_name(name: str) -> str:
     """Return what is wrong with a name (rule 2); "" if nothing is."""
-    if not name.isprintable():
+    if not name.isprintable() or not name.strip():
         return "its name has characters that cannot be printed"
-    if any(character in '\\/:*?"<>|' for character in name) or name[-1:] in ". ":
-        return "its name is not one on every system"
+    if "\\" in name or ":" in name:
+        return "its name is a path on some systems"
     if _RESERVED.fullmatch(name):
         return "its name is a device on some systems"
     if len(name.encode()) > _MAX_NAME:
@@ -85,8 +85,14 @@ def bad_name(name: str) -> str:
 
 
 def folded(path: str) -> str:
-    """Return what two names have in common that are one file on some systems."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    """Return what two paths have in common that are one file on some systems.
+
+    >>> folded("Models./W.PT ")
+    'models/w.pt'
+    """
+    text = unicodedata.normalize("NFC", path).casefold()
+    parts = (part.rstrip(". ") for part in text.split("/"))
+    return unicodedata.normalize("NFC", "/".join(parts))
 
 
 def naming(name: str, form: Form | None) -> Naming:

@@ -127,14 +127,26 @@ class _Walk:
             except OSError as error:
                 if not place:
                     raise
-                self.leave(f"{place}/", 0, f"it cannot be read: {reason(error)}")
+                why = f"it cannot be read: {reason(error)}"
+                self.leave(f"{place}/", 0, why, lost=True)
                 continue
             below = [self._entry(entry, place) for entry in entries]
             waiting += [folder for folder in reversed(below) if folder]
 
-    def leave(self, name: str, size: int, why: str) -> None:
-        """Note what is left behind."""
+    def leave(self, name: str, size: int, why: str, *, lost: bool = False) -> None:
+        """Note what is left behind.
+
+        Args:
+            name: Its path within the folder, with a slash behind a folder.
+            size: Its bytes.
+            why: Why it is.
+            lost: Whether it would have been looked at, so that weights may be missing.
+        """
         kind = "folder" if name.endswith("/") else "file"
+        if lost and (
+            kind == "folder" or naming(name.rpartition("/")[2], None).kind == "model"
+        ):
+            kind = "refused"
         self.left.append(
             LeftBehind(kind=kind, name=printable(name), size=size, why=why)
         )
@@ -153,11 +165,11 @@ class _Walk:
         if entry.name.startswith("."):
             self.leave(shown, 0, "hidden")
         elif why := bad_name(entry.name):
-            self.leave(shown, 0, why)
+            self.leave(shown, 0, why, lost=True)
         elif is_folder:
             if name.count("/") + 1 < self._limits.max_depth:
                 return name
-            self.leave(shown, 0, "too many folders within each other")
+            self.leave(shown, 0, "too many folders within each other", lost=True)
         else:
             self._file(entry, name)
         return ""
@@ -168,13 +180,15 @@ class _Walk:
         if entry.is_symlink():
             path = os.path.realpath(path)
             if not self._may_follow(path):
-                self.leave(name, 0, "a link that leads out of the folder")
+                # It may lead to a folder of models as well as to one of them.
+                shown = f"{name}/" if Path(path).is_dir() else name
+                self.leave(shown, 0, "a link that leads out of the folder", lost=True)
                 return
         try:
             # Of the path: what `scandir` knows of a file may be old, and has no inode.
             status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - one call a file
         except OSError as error:
-            self.leave(name, 0, f"it cannot be read: {reason(error)}")
+            self.leave(name, 0, f"it cannot be read: {reason(error)}", lost=True)
             return
         if not stat.S_ISREG(status.st_mode):
             what = "a link to a folder" if stat.S_ISDIR(status.st_mode) else ""

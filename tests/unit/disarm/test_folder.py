@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import safemodel
 from safemodel import (
     SALVAGE,
     STRICT,
@@ -21,6 +23,7 @@ from safemodel import (
     safe_load,
 )
 from safemodel._cli import main
+from safemodel.reports import DisarmReport
 from tests.unit.disarm.helpers_disarm import differences, saved
 from tests.unit.disarm.helpers_folder import (
     CONFIG,
@@ -34,6 +37,7 @@ from tests.unit.disarm.helpers_folder import (
     written,
 )
 
+SCHEMA = Path(safemodel.__file__).parent / "_report" / "disarm-report.schema.json"
 HOSTILE = b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R."
 BROKEN = saved({"w": torch.ones(9)})[:-30]
 
@@ -84,7 +88,9 @@ def test_the_report_of_a_folder_has_one_for_each_file(tmp_path):
     tensors = [tensor.name for part in report.parts for tensor in part.tensors]
     assert sorted(tensors) == sorted([*SHARDS[0], *SHARDS[1]])
     members = json.loads(report.to_json())
-    assert [part["path"] for part in members["parts"]] == written(tmp_path / "in")
+    jsonschema.validate(members, json.loads(SCHEMA.read_text()))
+    assert DisarmReport.from_dict(members) == report
+    assert "pytorch_model.bin.index.json" in report.to_html()
     said = str(report).splitlines()
     assert "files        7" in said
     assert said[-1] == "No call and no name to remove; 4 tensors kept bit for bit."
@@ -308,3 +314,29 @@ def test_more_files_than_the_limit_are_refused_before_any_is_opened(tmp_path):
         disarm(tmp_path / "in", tmp_path / "b", limits=Limits(max_records=4))
     assert (caught.value.limit, caught.value.requested) == ("max_records", 5)
     assert not Path(tmp_path / "b").exists()
+
+
+def test_what_cannot_be_looked_at_may_be_a_model(tmp_path, capsys):
+    """So the command ends with 1, and a strict policy refuses."""
+    source = fill(tmp_path / "in", {"a.pt": saved([1])})
+    (source / "weights").symlink_to("/usr")
+    assert main(["disarm", str(source), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().out
+    assert "  refused weights/: a link that leads out of the folder, " in said
+
+    with pytest.raises(MalformedFileError, match="leads out") as caught:
+        disarm(source, tmp_path / "strict", policy=STRICT)
+    assert caught.value.record == "weights/"
+    assert not (tmp_path / "strict").exists()
+
+
+def test_real_files_come_out_as_they_do_one_by_one(zoo, tmp_path):
+    """The whole zoo at once: no model that is read is refused."""
+    report = disarm(zoo / "files", tmp_path / "out")
+    assert [one.name for one in report.left_behind if one.kind == "refused"] == []
+    assert len(report.parts) > 100
+    for part in report.parts[::20]:
+        disarm(zoo / "files" / part.path, tmp_path / "one.pt", overwrite=True)
+        if part.out_format == "pt":
+            one = (tmp_path / "one.pt").read_bytes()
+            assert (tmp_path / "out" / part.out).read_bytes() == one
