@@ -26,10 +26,18 @@ if TYPE_CHECKING:
     from safemodel._rewrite.digests import SourceDigests
     from safemodel._rewrite.leaves import TensorLeaf
     from safemodel._rewrite.writers import Form
+    from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
     from safemodel.limits import Limits
     from safemodel.policy import Policy
-    from safemodel.reports import DisarmReport, FileDigests, FileReport, KeptTensor
+    from safemodel.reports import (
+        DisarmReport,
+        FileDigests,
+        FileReport,
+        KeptOpaque,
+        KeptTensor,
+        LeftBehind,
+    )
     from safemodel.scrub import Scrub
 
 _SUFFIXES: dict[str, Form] = {
@@ -60,6 +68,8 @@ class _Written(NamedTuple):
     """What a new file holds, and what identifies both files."""
 
     tensors: tuple[KeptTensor, ...]
+    opaque: tuple[KeptOpaque, ...]
+    left_behind: tuple[LeftBehind, ...]
     changed: dict[str, int]
     source: FileDigests
     result: FileDigests
@@ -105,7 +115,9 @@ def disarm_file(
         removed=found.removed,
         anomalies=found.anomalies,
         notes=found.notes,
+        left_behind=written.left_behind,
         tensors=written.tensors,
+        opaque=written.opaque,
         changed=written.changed,
         version=VERSION,
         policy=policy_version(settings.policy),
@@ -130,15 +142,16 @@ def _rewrite(
             reading.check.refuse(error)
             raise error or AssertionError("neither a graph nor an error")
         seen = look_through(source, reading, path=path, policy=policy, limits=limits)
-        reading.parsed.clear()
         with SourceDigests(source, wanted=settings.digests) as digests:
-            written = _write(graph, target, form, settings, digests)
+            written = _write(source, reading, graph, target, form, settings, digests)
         return seen, written
     finally:
         reading.close()
 
 
 def _write(
+    source: Source,
+    reading: RecordingReading,
     graph: TensorGraph,
     target: Path,
     form: Form,
@@ -147,6 +160,7 @@ def _write(
 ) -> _Written:
     """Rules 2 and 3."""
     from safemodel._build.assemble import Assembler
+    from safemodel._disarm.left_behind import left_behind
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.leaves import Leaves
@@ -160,6 +174,8 @@ def _write(
     assembler = Assembler(leaves.make)
     root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
+    behind = left_behind(source, reading, graph, leaves.tensors)
+    reading.parsed.clear()
     flat = flatten(root, plain)
     with (
         whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
@@ -174,7 +190,12 @@ def _write(
         read = digests.result()
         commit()
     return _Written(
-        _listed(flat.tensors, scrub), dict(leaves.changed + plain.changed), read, result
+        tensors=_listed(flat.tensors, scrub),
+        opaque=tuple(flat.opaques),
+        left_behind=behind,
+        changed=dict(leaves.changed + plain.changed),
+        source=read,
+        result=result,
     )
 
 

@@ -90,6 +90,11 @@ class Stretch(Content):
         self.storage = storage
         self.start = start * itemsize
 
+    @property
+    def distinct_bytes(self) -> int:
+        """Bytes of the storage that it takes in."""
+        return self.nbytes
+
     def pieces(self, storages: StorageReader) -> Iterator[memoryview]:
         """Yield the bytes of the stretch; see `Content.pieces`."""
         yield from storages.pieces(self.storage, self.start, self.start + self.nbytes)
@@ -115,6 +120,12 @@ class Gathered(Content):
         self.storage = storage
         self.conj = conj
         self.neg = neg
+
+    @property
+    def distinct_bytes(self) -> int:
+        """Bytes of the storage that it takes in, if no two of its elements are one."""
+        axes = zip(self.shape, self.stride, strict=True)
+        return prod(n for n, step in axes if step or not n) * self.itemsize
 
     def pieces(self, storages: StorageReader) -> Iterator[memoryview]:
         """Yield the elements in row-major order; see `Content.pieces`."""

@@ -68,6 +68,11 @@ class ZipWriter:
     def add(self, name: str, size: int, pieces: Iterable[memoryview | bytes]) -> int:
         """Write a record; return its CRC-32.
 
+        Args:
+            name: Its name.
+            size: Its bytes.
+            pieces: They, in order; each is used before the next one is asked for.
+
         Raises:
             OSError: Writing failed.
             ValueError: The pieces are not as long as ``size``.
@@ -76,7 +81,9 @@ class ZipWriter:
         start = out.at
         if size <= _SMALL:
             # The header has its checksum at once, and the file needs no patch.
-            held = b"".join(pieces)
+            held = bytearray()
+            for piece in pieces:
+                held += piece  # at once: the next piece may be in the same memory
             checksum = crc32(held)
             header = _header(name, size, start, checksum)
             out.write(header + held)
