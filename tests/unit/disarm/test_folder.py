@@ -93,7 +93,9 @@ def test_the_report_of_a_folder_has_one_for_each_file(tmp_path):
     assert "pytorch_model.bin.index.json" in report.to_html()
     said = str(report).splitlines()
     assert "files        7" in said
-    assert said[-1] == "No call and no name to remove; 4 tensors kept bit for bit."
+    assert said[-1].startswith(
+        "No call and no name to remove; 4 tensors kept bit for bit; "
+    )
 
 
 def test_another_format_gets_the_names_that_loaders_look_for(tmp_path):
