@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from safemodel._scan.recording import RecordingReading
 
 _MOST = 1000
-_NOTES = frozenset({"version", "byteorder", ".format_version", ".storage_alignment"})
-"""Records of torch of a few bytes, which are written anew or not needed."""
-_LONGEST_NOTE = 16
+_NOTES = frozenset(
+    {"version", "byteorder", ".format_version", ".storage_alignment",
+     ".data/serialization_id"}
+)  # fmt: skip
+"""Short records that torch adds to each archive; written anew, or not needed."""
+_LONGEST_NOTE = 64
 _ONE_BY_ONE = frozenset({Format.TORCH_ZIP, Format.TORCHSCRIPT})
 
 
