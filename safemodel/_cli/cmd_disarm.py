@@ -54,7 +54,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--strict", action="store_true", help="refuse what safe_load refuses"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace DST if it is there"
+        "--overwrite",
+        action="store_true",
+        help="replace DST if it is there; never a folder",
     )
     _add_reports(parser)
     parser.set_defaults(run=run)

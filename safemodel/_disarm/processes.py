@@ -20,7 +20,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from safemodel._disarm.folder_plan import Task
 from safemodel._disarm.one_file import Settings
-from safemodel._disarm.tasks import DIED, Answer, do_task, from_json, to_json
+from safemodel._disarm.tasks import (
+    DIED,
+    Answer,
+    do_task,
+    from_json,
+    may_be_model,
+    to_json,
+)
 from safemodel.errors import DisarmError
 from safemodel.limits import Limits
 from safemodel.policy import Policy
@@ -154,7 +161,7 @@ class _Work:
                 if answer is None:
                     self._end(process)
                     process = None
-                    answer = Answer(None, DIED, self._tasks[at].kind == "model")
+                    answer = Answer(None, DIED, may_be_model(self._tasks[at]))
                 self._done.put((at, answer))
         # Whatever it is, the thread that waits has to raise it.
         except BaseException as failure:  # noqa: BLE001

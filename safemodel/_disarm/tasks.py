@@ -48,6 +48,11 @@ class Answer(NamedTuple):
     tensors: dict[str, int] | None = None
 
 
+def may_be_model(task: Task) -> bool:
+    """Tell whether weights are missing where a file could not be looked at."""
+    return task.kind in ("model", "other")
+
+
 def do_task(task: Task, folder: Path, settings: Settings) -> Answer:
     """Disarm one file into a folder; return what became of it.
 
@@ -71,9 +76,9 @@ def do_task(task: Task, folder: Path, settings: Settings) -> Answer:
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
-        return Answer(None, f"it cannot be read: {error.strerror}", is_model)
+        return Answer(None, f"it cannot be read: {error.strerror}", may_be_model(task))
     except MemoryError:
-        return Answer(None, DIED, is_model)
+        return Answer(None, DIED, may_be_model(task))
     return Answer(named(report, task), tensors=tensors)
 
 
@@ -100,7 +105,11 @@ def _disarmed(
     with open_source(task.path) as source:
         if sniff(source) in (Format.SHARD_INDEX, Format.JSON):
             raise UnsupportedFormatError("a JSON text, but its name is not of one")
-    report = disarm_file(task.path, target, task.form, settings)
+    try:
+        report = disarm_file(task.path, target, task.form, settings)
+    except ValueError as error:
+        # No writer takes it: an archive, say, of something else than models.
+        raise UnsupportedFormatError(str(error)) from error
     return report, tensors_of(target, settings.limits) if task.is_shard else None
 
 

@@ -200,8 +200,8 @@ def test_an_error_of_the_disk_in_a_worker_is_raised_here(tmp_path):
 
 
 def test_a_file_that_goes_away_meanwhile_is_left_behind(tmp_path):
-    """A model is refused then: the folder lacks weights."""
-    for kind, refused in (("text", False), ("model", True), ("other", False)):
+    """What may be a model is refused then: the folder may lack weights."""
+    for kind, refused in (("text", False), ("model", True), ("other", True)):
         task = Task("a.x", str(tmp_path / "gone"), 0, kind, "a.x", "pt")
         answer = do_task(task, tmp_path, SETTINGS)
         why = "it cannot be read: No such file or directory"
