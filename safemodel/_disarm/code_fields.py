@@ -71,8 +71,8 @@ COMPONENT_LIBRARIES = frozenset(
 
 _PIPELINES = ("model_index.json", "modular_model_index.json")
 _PIPELINE = "diffusers imports the module it names"
-_TOKENS = ("tokenizer.json", "vocab.json")
-"""Texts in these are tokens, among which anything may be."""
+_TOKENS = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Texts in these, and names of numbers, are tokens: any of them may be one."""
 
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _WORD = re.compile(r"[A-Za-z0-9_-]*")
@@ -155,6 +155,8 @@ def _reasons(
         return {}
     found = {}
     for key, member in value.items():
+        if type(member) is int and text_rule is _never:
+            continue
         why = _member_reason(key, member) or text_rule(member)
         if not why and is_pipeline and _is_foreign(member):
             why = _PIPELINE

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safemodel._disarm.folder_names import SUFFIXES
 from safemodel.errors import DisarmError, MalformedFileError
 from safemodel.reports import DisarmReport, FileDigests, LeftBehind
 
@@ -41,6 +42,8 @@ def disarm_folder(
     from safemodel._disarm.folder_plan import plan_folder
 
     started = time.perf_counter()
+    if form is not None and form not in SUFFIXES:
+        raise ValueError(f"no format for the models of a folder: {form!r}")
     real = _checked(folder, target)
     plan = plan_folder(folder, form, settings.limits)
     for one in plan.left:

@@ -30,7 +30,8 @@ _MODELS: dict[str, Form] = {
     ".pickle": "pt", ".th": "pt", ".chkpt": "pt", ".ptl": "pt", ".jit": "pt",
     ".tar": "pt", ".joblib": "pt",
 }  # fmt: skip
-_SUFFIX_OF = {"safetensors": ".safetensors", "npz": ".npz", "pt": ".bin"}
+SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "pt": ".bin"}
+"""Format that all models of a folder may get → what their names end in then."""
 _TEXTS = (".txt", ".md", ".rst", ".csv", ".tsv", ".vocab", ".bpe")
 _TEXT_NAMES = frozenset(
     "license licence notice readme copying authors changelog version citation".split()
@@ -143,4 +144,4 @@ def _model_naming(name: str, stem: str, suffix: str, form: Form | None) -> Namin
         stem = re.sub(r"\Apytorch_model(?=[.-]|\Z)", "model", stem)
     elif form == "pt" and own == "safetensors":
         stem = re.sub(r"\Amodel(?=[.-]|\Z)", "pytorch_model", stem)
-    return Naming(kind, stem + _SUFFIX_OF[form], form)
+    return Naming(kind, stem + SUFFIXES[form], form)

@@ -209,7 +209,8 @@ def _blobs_of(folder: Path) -> str:
     """Return the folder of blobs beside a snapshot in a hub's cache, "" for others."""
     if folder.parent.name != "snapshots":
         return ""
-    return os.path.realpath(folder.parent.parent / "blobs")
+    # As it stands: if it is a link itself, what it leads to is out of reach.
+    return str(folder.parent.parent / "blobs")
 
 
 def _check_repeats(found: list[_Found], limits: Limits) -> None:

@@ -67,6 +67,8 @@ def do_task(task: Task, folder: Path, settings: Settings) -> Answer:
     except DisarmError:
         raise
     except UnsupportedFormatError as error:
+        # An archive may hold anything, and most of them hold no model.
+        is_model = is_model and not task.name.lower().endswith(".zip")
         return Answer(None, one_line(error.what), is_model)
     except SafeModelError as error:
         is_refused = is_model or (

@@ -357,10 +357,18 @@ def test_digests_can_be_left_out_of_every_file(tmp_path):
 
 
 def test_a_file_that_no_writer_takes_is_left_behind(tmp_path):
-    """As an archive of something else than models will be."""
-    path = fill(tmp_path / "in", {"a.zip": saved([1])}) / "a.zip"
-    task = Task("a.zip", str(path), path.stat().st_size, "model", "a.none", None)
-    answer = do_task(task, tmp_path, SETTINGS)
-    assert answer.report is None
-    assert answer.refused
-    assert "give a format" in answer.why
+    """Of an archive nobody knows that it should hold a model."""
+    data = saved([1])
+    for name, refused in (("a.none", True), ("a.zip", False)):
+        path = fill(tmp_path / "in", {name: data}) / name
+        task = Task(name, str(path), len(data), "model", "a.none", None)
+        answer = do_task(task, tmp_path, SETTINGS)
+        assert (answer.report, answer.refused) == (None, refused)
+        assert "give a format" in answer.why
+
+
+def test_a_format_for_all_models_is_one_they_can_have(tmp_path):
+    """Anything else is the caller's mistake."""
+    with pytest.raises(ValueError, match="no format"):
+        disarmed(tmp_path, {"a.pt": saved([1])}, format="zipped")
+    assert not (tmp_path / "out").exists()

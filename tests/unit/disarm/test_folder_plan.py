@@ -77,6 +77,13 @@ def test_a_snapshot_of_a_cache_reaches_its_own_blobs_only(tmp_path):
     assert list(outs(made)) == ["b.txt", "config.txt", "deep/vocab.txt"]
     assert sorted(reasons(made)) == ["nested.txt", "other.txt"]
 
+    (model / "blobs").rename(tmp_path / "secrets")
+    (model / "blobs").symlink_to(tmp_path / "secrets")
+    assert list(outs(plan(snapshot))) == ["b.txt"]
+
+    (model / "blobs").unlink()
+    (tmp_path / "secrets").rename(model / "blobs")
+    assert "config.txt" in outs(plan(snapshot))
     moved = tmp_path / "models--a--b" / "copies" / "rev"
     moved.parent.mkdir()
     snapshot.rename(moved)
