@@ -91,7 +91,8 @@ CODE: list[tuple[str, Any, Any]] = [
     ("model.json", {"class_name": "system", "module": "os", "config": {}},
      {"class_name": "system", "config": {}}),
     ("model.json", {"class_name": "x", "module": "kerasx.y"}, {"class_name": "x"}),
-    ("tokenizer.json", {"auto_map": {}, "model": {"vocab": {"auto_map": 3}, "auto_map": "x"}},
+    ("tokenizer.json",
+     {"auto_map": {}, "model": {"vocab": {"auto_map": 3}, "auto_map": "x"}},
      {"model": {"vocab": {"auto_map": 3}}}),
 ]  # fmt: skip
 
