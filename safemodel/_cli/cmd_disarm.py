@@ -37,11 +37,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the file or folder to read")
-    names = "the file to write: .pt, .safetensors or .npz; or the folder"
+    names = "the file to write: .pt, .safetensors, .npz or .zip; or the folder"
     parser.add_argument("out", metavar="DST", help=names)
     parser.add_argument(
         "--format",
-        choices=("pt", "safetensors", "npz"),
+        choices=("pt", "safetensors", "npz", "zip"),
         help="what to write, whatever the name of DST or of a model in SRC",
     )
     parser.add_argument(

@@ -38,8 +38,8 @@ def disarm(
         f: What to read: a path, bytes, or a binary file object; or the path of a
             folder in the layout of a model hub, of which a new folder is written.
         out: Where to write. A folder must not be there yet, or be empty.
-        format: "safetensors", "pt" or "npz"; None to go by the suffix of ``out``, or
-            by that of each file of a folder.
+        format: "safetensors", "pt", "npz", or "zip" for an archive of models; None to
+            go by the suffix of ``out``, or by that of each file of a folder.
         policy: Which globals are allowed. By default all others become plain data;
             `STRICT` refuses the file instead, and a folder with such a file.
         scrub: Low mantissa bits of floating-point tensors to overwrite, in which data
@@ -58,12 +58,18 @@ def disarm(
         DisarmError: What was written does not read back as it should.
         FileExistsError: ``out`` is there, and ``overwrite`` is false or it is a folder.
         OSError: Reading or writing failed; ``out`` is as it was.
-        ValueError: The suffix of ``out`` names no format; or one of two folders lies
-            within the other.
+        ValueError: ``format``, or else the suffix of ``out``, names no format, or that
+            of an archive of models for what is none; or one of two folders lies within
+            the other.
     """
     from pathlib import Path
+    from typing import get_args
 
     from safemodel._disarm.one_file import Settings, disarm_file
+    from safemodel._rewrite.writers import Form
+
+    if format is not None and format not in get_args(Form):
+        raise ValueError(f"no format: {format!r}")
 
     settings = Settings(
         policy=policy,

@@ -128,13 +128,9 @@ def naming(name: str, form: Form | None) -> Naming:
 
 def _model_naming(name: str, stem: str, suffix: str, form: Form | None) -> Naming:
     """Return the same of what may be a model."""
-    from safemodel._disarm.one_file import _SUFFIXES
-
     if suffix == ".zip":
-        # An archive of models, in a format of its own, where there is a writer for it.
-        if ".zip" not in _SUFFIXES:
-            return Naming("left", "", why="an archive of several files")
-        return Naming("model", name, _SUFFIXES[".zip"])
+        # An archive of models is a format of its own; no other one has its names.
+        return Naming("model", name, "zip")
     own = _MODELS.get(suffix)
     kind: Kind = "other" if own is None else "model"
     if form is None or own == form:

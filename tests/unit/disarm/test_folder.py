@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import jsonschema
@@ -372,3 +374,25 @@ def test_a_format_for_all_models_is_one_they_can_have(tmp_path):
     with pytest.raises(ValueError, match="no format"):
         disarmed(tmp_path, {"a.pt": saved([1])}, format="zipped")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_models_stays_one(tmp_path):
+    """Whatever format the other models get; one of other things is left behind."""
+    for name, members in (
+        ("agent.zip", {"policy.pth": saved({"w": torch.ones(2)}), "data": b"{}"}),
+        ("other.zip", {"a.png": b"\x89PNG\r\n\x1a\n"}),
+    ):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / "in" / name, "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+
+    report = disarm(tmp_path / "in", tmp_path / "out", format="safetensors")
+    assert [(part.out, part.out_format) for part in report.parts] == [
+        ("agent.zip", "zip")
+    ]
+    (other,) = report.left_behind
+    assert (other.name, other.kind) == ("other.zip", "file")
+    with zipfile.ZipFile(tmp_path / "out" / "agent.zip") as archive:
+        loaded = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
+    assert differences(loaded, {"w": torch.ones(2)}) == []
