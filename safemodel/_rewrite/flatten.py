@@ -45,6 +45,10 @@ def flatten(root: object, plain: Plain) -> Flat:
             if value.scheme is not None:
                 waiting.append((f"{name}.scheme", value.scheme, inside))
             continue
+        if kind is CallLeaf and value.name == "_rebuild_parameter":
+            # In a file without gradients a parameter is its tensor, under its name.
+            waiting.append((name, value.args[0], inside))
+            continue
         children = _children(name, value, plain)
         if children is None:
             scalar = f"torch.{value.name}" if kind is GlobalLeaf else value

@@ -108,6 +108,21 @@ def test_flat_files_hold_each_tensor_once(tmp_path, suffix):
     assert notes["data"] == {"epoch": 3}
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_parameter_keeps_its_name(tmp_path, suffix):
+    """In a file without gradients it is its tensor, not a part of something."""
+    value = {"w": torch.nn.Parameter(torch.ones(2)), "b": torch.zeros(3)}
+    report = disarm(saved(value), tmp_path / f"out{suffix}")
+    assert [kept.name for kept in report.tensors] == ["w", "b"]
+    if suffix == ".npz":
+        with np.load(tmp_path / "out.npz") as archive:
+            assert archive.files == ["w", "b"]
+    else:
+        assert safe_open(tmp_path / "out.safetensors", "pt").metadata() == {
+            "format": "pt"
+        }
+
+
 ODD = torch.tensor(
     [0x7FC00001, 0x7F800001, 0x80000000, 1, 0x7F800000], dtype=torch.int64
 )
