@@ -22,7 +22,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -106,6 +106,10 @@ typecheck: $(READY)  ## mypy --strict on the package and on tests/typing
 docs-check: $(READY)  ## run every example and command shown in README and docs
 	@echo "== docs-check: tests/test_docs.py"
 	$(BIN)/python -m pytest tests/test_docs.py
+
+kill: $(READY)  ## kill a disarm of 1 GB at 50 random moments, and look at what it leaves
+	@echo "== kill: tools/kill_disarm.py (about three minutes, 3 GB of disk)"
+	$(BIN)/python tools/kill_disarm.py
 
 zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/zoo
 	@echo "== zoo: tools/compatibility.py"

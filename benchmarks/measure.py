@@ -45,6 +45,7 @@ def interleave(
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     check: Callable[[str, Any], None] | None = None,
+    prepare: Callable[[], None] = gc.collect,
 ) -> Timings:
     """Time every contender once a round; the first of a round changes each time.
 
@@ -52,13 +53,14 @@ def interleave(
         contenders: Name to what is timed.
         rounds: Rounds that count; one more comes before them, to warm up.
         check: Called with each result of the warm-up round, outside the clock.
+        prepare: Called before each of them, outside the clock.
     """
     timings = Timings({name: [] for name in contenders})
     names = list(contenders)
     for number in range(-1, rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            gc.collect()
+            prepare()
             start = time.perf_counter()
             result = contenders[name]()
             elapsed_s = time.perf_counter() - start
@@ -127,6 +129,24 @@ print(status("VmHWM") - before)
 def peak_bytes(name: str, path: Path, tiny: Path) -> int:
     """Return how far a load raises the resident memory of a fresh process."""
     program = _MEMORY.format(here=str(HERE), name=name, path=str(path), tiny=str(tiny))
+    return int(run([sys.executable, "-c", program]))
+
+
+# As above, of something that takes an input and an output; nothing ran before it.
+_WRITING = """
+import pathlib, sys
+sys.path.insert(0, {here!r})
+from bench_disarm import CONTENDERS
+write = CONTENDERS[{name!r}]
+write(pathlib.Path({path!r}), pathlib.Path({out!r}))
+text = pathlib.Path("/proc/self/status").read_text()
+print(int(text.split("VmHWM:")[1].split()[0]) * 1024)
+"""
+
+
+def writing_peak_bytes(name: str, path: Path, out: Path) -> int:
+    """Return the largest resident memory of a fresh process that writes a file."""
+    program = _WRITING.format(here=str(HERE), name=name, path=str(path), out=str(out))
     return int(run([sys.executable, "-c", program]))
 
 

@@ -10,6 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from bench_disarm import CONTENDERS as WRITERS
+from bench_disarm import same, settle, suffix_of
 from bench_load import torch_loads
 from bench_scrub import NUMBERS, check, numbers
 from bench_scrub import contenders as scrubbers
@@ -36,6 +38,7 @@ from measure import (
     peak_bytes,
     run,
     warm_cache,
+    writing_peak_bytes,
 )
 from picklescan.scanner import scan_directory_path
 from tables import Report
@@ -290,6 +293,44 @@ def measure_scrub(report: Report) -> None:
     report.timings("scrubbing 256 MiB of float32", timings)
 
 
+def measure_disarm(report: Report) -> None:
+    """A new file of 1 GB: against copying it, and against loading and saving."""
+    print("disarm: 200 tensors, 1 GB", flush=True)
+    source, _ = shape_a(FOLDER, FULL)
+    warm_cache([source])
+    outs = {name: FOLDER / f"out{suffix_of(name)}" for name in WRITERS}
+
+    def check(name: str, _: Any) -> None:
+        if not same(source, outs[name]):
+            raise AssertionError(f"{name}: other tensors")
+
+    timings = interleave(
+        {
+            name: lambda write=write, out=outs[name]: write(source, out)
+            for name, write in WRITERS.items()
+        },
+        ROUNDS,
+        check,
+        lambda: settle(outs.values()),
+    )
+    settle(outs.values())
+    for suffix in (".pt", ".safetensors"):
+        for end in ("", ", no digests"):
+            name = f"disarm to {suffix}{end}"
+            times = 1 / timings.ratio("cp and fsync", name)
+            report.row(f"{name}, time", times, "of cp and fsync", must=1.6, aim=1.1)
+    for end in ("", ", no digests"):
+        name = f"disarm to .safetensors{end}"
+        for peer in ("load and save_file", "load, save_file and fsync"):
+            ratio = timings.ratio(peer, name)
+            report.row(f"{name}, vs {peer}", ratio, must=1, aim=2)
+    for name in ("disarm to .pt", "disarm to .safetensors"):
+        peak = writing_peak_bytes(name, source, outs[name]) / MIB
+        report.row(f"{name}, peak memory", peak, "MiB", must=512)
+    settle(outs.values())
+    report.timings("disarm, 1 GB", timings)
+
+
 MEASURES = {
     "a": measure_a,
     "b": measure_b,
@@ -298,6 +339,7 @@ MEASURES = {
     "scan": measure_scan,
     "start": measure_start,
     "scrub": measure_scrub,
+    "disarm": measure_disarm,
 }
 
 

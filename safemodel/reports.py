@@ -11,8 +11,6 @@ from typing import Any
 
 from safemodel._value import Value
 
-_SHOWN_FINDINGS = 20
-_SHOWN_KINDS = 5
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
 
@@ -60,6 +58,15 @@ class Finding(Value):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {**vars(self), "severity": self.severity.value}
+
+    @classmethod
+    def from_dict(cls, members: dict[str, Any]) -> Finding:
+        """Return the finding whose JSON form this is.
+
+        Raises:
+            ValueError: There is no such severity.
+        """
+        return cls(**{**members, "severity": Severity(members["severity"])})
 
 
 class TensorInfo(Value):
@@ -152,10 +159,7 @@ class FileReport(Value):
         if members.get("schema") != SCHEMA_VERSION:
             raise ValueError(f"not a report of schema {SCHEMA_VERSION}")
         plain = {name: members[name] for name in cls.__annotations__}
-        plain["findings"] = tuple(
-            Finding(**{**found, "severity": Severity(found["severity"])})
-            for found in members["findings"]
-        )
+        plain["findings"] = tuple(map(Finding.from_dict, members["findings"]))
         plain["tensors"] = tuple(
             TensorInfo(**{**info, "shape": tuple(info["shape"])})
             for info in members["tensors"]
@@ -282,23 +286,10 @@ class DisarmReport(Value):
         }
 
     def __str__(self) -> str:
-        """Return the report for people: what was left behind, then what is new."""
-        findings = (*self.removed, *self.anomalies, *self.notes)
-        lines = [
-            f"{finding.severity.value:8}{finding.message}{finding.arguments}"
-            f"  [{_place(finding)}]"
-            for finding in findings[:_SHOWN_FINDINGS]
-        ]
-        if len(findings) > _SHOWN_FINDINGS:
-            lines.append(f"and {len(findings) - _SHOWN_FINDINGS:,} more findings")
-        if self.changed:
-            count = sum(self.changed.values())
-            kinds = ", ".join(list(self.changed)[:_SHOWN_KINDS])
-            lines.append(f"{count:,} values became plain data: {kinds}")
-        lines.append(
-            f"{len(self.tensors):,} tensors kept, {self.result.size:,} bytes written"
-        )
-        return "\n".join(lines)
+        """Return the report for people: what was read, written and removed."""
+        from safemodel._report.text import report_lines
+
+        return "\n".join(line for _, line in report_lines(self))
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the report as JSON; docs/disarm.md describes every member."""
@@ -306,9 +297,36 @@ class DisarmReport(Value):
 
         return json.dumps(self.to_dict(), indent=indent)
 
+    def to_html(self) -> str:
+        """Return the report as one page that needs nothing else and runs nothing.
 
-def _place(finding: Finding) -> str:
-    """Return record, byte and opcode of a finding."""
-    if finding.position is None:
-        return finding.record
-    return f"{finding.record}@{finding.position} {finding.opcode}"
+        Long lists are cut, and say so: the JSON form has all.
+        """
+        from safemodel._report.html import page
+
+        return page(self)
+
+    @classmethod
+    def from_dict(cls, members: dict[str, Any]) -> DisarmReport:
+        """Return the report whose JSON form this is.
+
+        Raises:
+            ValueError: It is of another version of the schema.
+        """
+        if members.get("schema") != SCHEMA_VERSION:
+            raise ValueError(f"not a report of schema {SCHEMA_VERSION}")
+        plain = {name: members[name] for name in cls.__annotations__}
+        for name in ("source", "result"):
+            plain[name] = FileDigests(**members[name])
+        for name in ("removed", "anomalies", "notes"):
+            plain[name] = tuple(map(Finding.from_dict, members[name]))
+        plain["left_behind"] = tuple(
+            LeftBehind(**one) for one in members["left_behind"]
+        )
+        plain["tensors"] = tuple(
+            KeptTensor(**{**one, "shape": tuple(one["shape"])})
+            for one in members["tensors"]
+        )
+        plain["opaque"] = tuple(KeptOpaque(**one) for one in members["opaque"])
+        plain["parts"] = tuple(map(cls.from_dict, members["parts"]))
+        return cls(**plain)

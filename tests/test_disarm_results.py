@@ -237,7 +237,11 @@ def test_a_changed_flat_file_does_not_survive(tmp_path, suffix):
     """Another bit, another name, other data."""
     import torch
 
-    value = {"a": {"b": torch.arange(6.0)}, "c": torch.ones(2).bfloat16(), "n": 3}
+    shared = [torch.zeros(1)]
+    value = {
+        "a": {"b": torch.arange(6.0)}, "c": torch.ones(2).bfloat16(), "n": 3,
+        "e": {}, "o": [torch.zeros(1)], "p": shared, "q": shared,
+    }  # fmt: skip
     out = tmp_path / f"out{suffix}"
     safemodel.disarm(saved(value), out)
     compare_flat(out, value, Expected())
@@ -246,6 +250,7 @@ def test_a_changed_flat_file_does_not_survive(tmp_path, suffix):
         "c: other dtype or shape": value | {"c": torch.ones(2).half()},
         "b: other dtype or shape": value | {"a": {"b": torch.arange(6.0).view(2, 3)}},
         "other names": value | {"d": torch.ones(1)},
+        "another container": value | {"q": value["o"]},
         "other data": value | {"n": 4},
     }.items():
         with pytest.raises(DifferenceError, match=what):

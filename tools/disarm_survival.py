@@ -274,33 +274,48 @@ def shared_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> int:
     return count
 
 
-def flat(root: object, expected: Expected) -> tuple[dict[str, torch.Tensor], dict]:  # type: ignore[type-arg]
-    """Return tensors and scalars of a value by their paths."""
-    tensors: dict[str, torch.Tensor] = {}
-    data: dict[str, Any] = {}
-    waiting: list[tuple[str, Any]] = [("", root)]
-    while waiting:
-        name, value = waiting.pop()
-        value = expected.of(value)
-        if isinstance(value, torch.Tensor):
-            tensors[_free(name or "tensor", tensors)] = value
-        elif isinstance(value, dict):
-            inside = [(_join(name, _key(key)), item) for key, item in value.items()]
-            waiting += reversed(inside)
-        elif isinstance(value, (list, tuple)):
-            inside = [(_join(name, at), item) for at, item in enumerate(value)]
-            waiting += reversed(inside)
-        else:
-            data[_free(name, data)] = value
-    return tensors, data
+class Flat:
+    """A value by the paths to what is in it; a container stands once.
+
+    Attributes:
+        tensors: Name → tensor.
+        data: Name → scalar, or an empty container.
+        again: Name → the name of the container that it is.
+    """
+
+    def __init__(self, root: object, expected: Expected) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.data: dict[str, Any] = {}
+        self.again: dict[str, str] = {}
+        self._taken: set[str] = set()
+        met: dict[int, tuple[str, object]] = {}
+        waiting: list[tuple[str, Any]] = [("", root)]
+        while waiting:
+            path, value = waiting.pop()
+            value = expected.of(value)
+            if isinstance(value, torch.Tensor):
+                self.tensors[self._free(path or "tensor")] = value
+            elif not isinstance(value, (dict, list, tuple)) or not value:
+                self.data[self._free(path)] = value
+            elif id(value) in met:
+                self.again[self._free(path)] = met[id(value)][0]
+            else:
+                met[id(value)] = (path, value)
+                waiting += reversed(_members(path, value))
+
+    def _free(self, name: str) -> str:
+        turn, unique = 1, name
+        while unique in self._taken:
+            turn += 1
+            unique = f"{name}~{turn}"
+        self._taken.add(unique)
+        return unique
 
 
-def _free(name: str, taken: dict[str, Any]) -> str:
-    turn, unique = 1, name
-    while unique in taken:
-        turn += 1
-        unique = f"{name}~{turn}"
-    return unique
+def _members(path: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(_join(path, _key(key)), item) for key, item in value.items()]
+    return [(_join(path, at), item) for at, item in enumerate(value)]
 
 
 def _join(name: str, key: object) -> str:
@@ -331,12 +346,14 @@ def compare_flat(path: Path, root: object, expected: Expected) -> None:
     Raises:
         DifferenceError: It holds something else.
     """
-    tensors, data = flat(root, expected)
+    flat = Flat(root, expected)
     written, notes = read_flat(path)
     same, views = notes.get("same", {}), notes.get("views", {})
-    if set(tensors) != set(written) | set(same):
+    if {*flat.tensors, *flat.again} != {*written, *same}:
         raise DifferenceError("other names")
-    for name, tensor in tensors.items():
+    if any(same[name] != first for name, first in flat.again.items()):
+        raise DifferenceError("another container")
+    for name, tensor in flat.tensors.items():
         stored = same.get(name, name)
         found = written[stored]
         if stored in views:
@@ -346,7 +363,7 @@ def compare_flat(path: Path, root: object, expected: Expected) -> None:
             raise DifferenceError(f"{name}: other dtype or shape")
         if bits(found) != bits(tensor):
             raise DifferenceError(f"{name}: other bits")
-    if repr(json.loads(json.dumps(data))) != repr(notes.get("data", {})):
+    if repr(json.loads(json.dumps(flat.data))) != repr(notes.get("data", {})):
         raise DifferenceError("other data")
 
 

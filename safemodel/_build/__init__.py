@@ -1,5 +1,5 @@
-"""Checked specs → tensors, arrays and containers: the only place that makes them."""
+"""Checked specs → tensors, arrays and containers: the only place that makes them.
 
-from safemodel._build.objects import build
-
-__all__ = ["build"]
+`objects.build` is the way in. Nothing is imported here: what needs no torch
+(`arrays`, `assemble`, `record_bytes`) can be used without.
+"""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from safemodel._build.storages import fill
+from safemodel._build.record_bytes import fill
 from safemodel._graph.specs import UNBUILT
 from safemodel.errors import (
     ForbiddenCallError,
@@ -87,10 +87,10 @@ def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
     order: Any = "F" if spec.fortran else "C"
     data = spec.data
     if isinstance(data, (bytes, bytearray, memoryview)):
-        _check_size(spec, memoryview(data).nbytes, dtype)
+        check_size(spec, memoryview(data).nbytes, dtype.itemsize)
         array = _from_bytes(data, dtype, spec.shape, order)
     else:
-        _check_size(spec, data.size, dtype)
+        check_size(spec, data.size, dtype.itemsize)
         array = np.empty(spec.shape, dtype=dtype, order=order)
         if array.nbytes:
             flat = array.reshape(-1, order=order).view(np.uint8)
@@ -99,9 +99,13 @@ def build_array(spec: ArraySpec, *, verify: bool, limits: Limits) -> None:
     spec.built = array
 
 
-def _check_size(spec: ArraySpec, available: int, dtype: np.dtype[Any]) -> None:
-    """Compare the bytes there are with those the shape needs, before allocating."""
-    needed = math.prod(spec.shape) * dtype.itemsize
+def check_size(spec: ArraySpec, available: int, itemsize: int) -> None:
+    """Compare the bytes there are with those the shape needs, before allocating.
+
+    Raises:
+        StorageBoundsError: They differ.
+    """
+    needed = math.prod(spec.shape) * itemsize
     if needed != available:
         raise StorageBoundsError("array", needed=needed, available=available)
 

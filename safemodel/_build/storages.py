@@ -4,7 +4,6 @@
    be resized, pinned and outlive the file.
 2. Mapping gives tensors over a private map of the file. What cannot be mapped as it
    is (deflated, misaligned, big-endian, bool bytes above 1) is copied instead.
-3. A CRC-32 is taken over chunks that were just read, while they are in the cache.
 """
 
 from __future__ import annotations
@@ -13,72 +12,21 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from safemodel._build.checksums import crc32
 from safemodel._build.dtypes import torch_dtype
-from safemodel.errors import StorageBoundsError
+from safemodel._build.record_bytes import STORED, fill, normalise_bool, swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from safemodel._build.devices import Placement
-    from safemodel._containers.source import Record
     from safemodel._graph.specs import Spec, StorageSpec
     from safemodel.limits import Limits
 
-STORED = 0
-_CHUNK = 4 << 20
 _LARGE = 1 << 20  # from here on a storage is worth a thread's attention
 _WORKERS = min(2, os.cpu_count() or 1)
-
-
-def fill(target: memoryview, record: Record, *, verify: bool, limits: Limits) -> None:
-    """Copy the first bytes of a record into memory, checking all of the record.
-
-    Raises:
-        ChecksumError: The bytes are not those the archive describes.
-        StorageBoundsError: The record is shorter than the target.
-        TruncatedFileError: The file is shorter than the record.
-        LimitExceededError: A deflated record inflates beyond the limits.
-    """
-    size = target.nbytes
-    if size > record.size:
-        raise StorageBoundsError(
-            "storage", needed=size, available=record.size, record=record.name
-        )
-    if record.method != STORED or size < record.size:
-        target[:] = record.read(limits=limits, verify=verify)[:size]
-        return
-    source, offset = record.source, record.offset
-    if not verify or record.crc32 is None:
-        source.read_into(offset, target)
-        return
-    checksum = 0
-    for start in range(0, size, _CHUNK):  # rule 3
-        part = target[start : start + _CHUNK]
-        source.read_into(offset + start, part)
-        checksum = crc32(part, checksum)
-    record.check_crc32(checksum)
-
-
-def normalise_bool(values: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
-    """Turn bytes above 1 into 1: torch's kernels assume that a bool is 0 or 1."""
-    if values.size and values.max() > 1:
-        np.minimum(values, 1, out=values)
-
-
-def _swap(
-    values: np.ndarray[tuple[int], np.dtype[np.uint8]], spec: StorageSpec
-) -> None:
-    """Reverse the bytes of each element; of each component, where it is complex."""
-    unit = spec.itemsize // 2 if spec.dtype.startswith("complex") else spec.itemsize
-    unit = spec.swapped or unit
-    if unit > 1:
-        # Untyped bytes need not be whole numbers at their end.
-        whole = values[: len(values) // unit * unit]
-        whole.view(f"u{unit}").byteswap(inplace=True)
 
 
 class Storages:
@@ -177,7 +125,7 @@ class Storages:
             values = memory.numpy()
             fill(values.data, spec.record, verify=self._verify, limits=self._limits)
             if spec.big_endian:
-                _swap(values, spec)
+                swap(values, spec)
             if spec.dtype == "bool":
                 normalise_bool(values)
         return memory.untyped_storage()

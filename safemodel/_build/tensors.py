@@ -17,7 +17,7 @@ import torch
 from safemodel._build.checksums import crc32
 from safemodel._build.dtypes import QUANTIZED, quietly, torch_dtype
 from safemodel._build.parts import torch_may_refuse
-from safemodel._build.storages import STORED, Storages, normalise_bool
+from safemodel._build.record_bytes import STORED, normalise_bool
 from safemodel._graph.specs import (
     UNBUILT,
     MetaTensorSpec,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from safemodel._build.devices import Placement
+    from safemodel._build.storages import Storages
 
 # Its stub only knows the form with `out=`.
 _unbind_copy: Callable[..., Any] = torch.unbind_copy

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from safemodel._cli.help_text import HelpText
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from safemodel.reports import DisarmReport
 
 _MOST_BITS = 52
 
@@ -14,8 +19,8 @@ _EPILOG = """\
 exit codes:
   0  the new file is there
   1  the input is refused or malformed
-  2  it could not be read, is of a format that is not read, or the output could not
-     be written
+  2  it could not be read, is of a format that is not read, or the output or a report
+     could not be written
 """
 
 
@@ -52,11 +57,24 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--overwrite", action="store_true", help="replace DST if it is there"
     )
+    _add_reports(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    """Declare what is written and printed beside the new file."""
     parser.add_argument(
         "--report", metavar="FILE", help="write the report as JSON, too"
     )
+    parser.add_argument(
+        "--html", metavar="FILE", help="write the report as a page of HTML, too"
+    )
+    parser.add_argument(
+        "--no-digests",
+        action="store_true",
+        help="leave out SHA-256 and BLAKE3 of both files, which take half the time",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=run)
 
 
 def _bits(text: str) -> int | Literal["auto"]:
@@ -70,32 +88,57 @@ def _bits(text: str) -> int | Literal["auto"]:
 
 def run(options: argparse.Namespace) -> int:
     """Disarm; return the exit code."""
-    from pathlib import Path
-
+    from safemodel._cli.report_files import ReportFiles
     from safemodel._cli.summary import REFUSED, UNREADABLE
-    from safemodel._cli.text import shown
-    from safemodel._disarm import disarm
+    from safemodel._report.words import shown
     from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
-    from safemodel.policy import SALVAGE, STRICT
-    from safemodel.scrub import Scrub
 
     try:
-        report = disarm(
-            options.source,
-            options.out,
-            format=options.format,
-            policy=STRICT if options.strict else SALVAGE,
-            scrub=Scrub(bits=options.scrub_bits) if options.scrub_bits else None,
-            overwrite=options.overwrite,
-        )
-        if options.report:
-            Path(options.report).write_text(report.to_json(indent=1) + "\n", "utf-8")
+        with ReportFiles(options) as files:
+            report = _disarmed(options)
+            files.write(report)
     except (UnsupportedFormatError, DisarmError, OSError, ValueError) as error:
         sys.stderr.write(f"safemodel: {shown(str(error))}\n")
         return UNREADABLE
     except SafeModelError as error:
         sys.stderr.write(f"safemodel: refused: {shown(str(error))}\n")
         return REFUSED
-    text = report.to_json(indent=1) if options.json else str(report)
-    sys.stdout.write(text + "\n")
+    _show(report, as_json=options.json)
     return 0
+
+
+def _disarmed(options: argparse.Namespace) -> DisarmReport:
+    """Disarm, with a sign of life on a terminal; return the report."""
+    from contextlib import nullcontext
+
+    from safemodel._disarm import disarm
+    from safemodel.policy import SALVAGE, STRICT
+    from safemodel.scrub import Scrub
+
+    waiting: AbstractContextManager[None] = nullcontext()
+    if sys.stderr.isatty():
+        from safemodel._cli.tables import waiting_shown
+
+        waiting = waiting_shown("disarming")
+    with waiting:
+        return disarm(
+            options.source,
+            options.out,
+            format=options.format,
+            policy=STRICT if options.strict else SALVAGE,
+            scrub=Scrub(bits=options.scrub_bits) if options.scrub_bits else None,
+            overwrite=options.overwrite,
+            digests=not options.no_digests,
+        )
+
+
+def _show(report: DisarmReport, *, as_json: bool) -> None:
+    """Print a report; in colour on a terminal."""
+    if as_json:
+        sys.stdout.write(report.to_json(indent=1) + "\n")
+    elif sys.stdout.isatty():
+        from safemodel._cli.tables import print_disarmed
+
+        print_disarmed(report)
+    else:
+        sys.stdout.write(f"{report}\n")

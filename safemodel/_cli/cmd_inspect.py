@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Inspect; return the exit code."""
     from safemodel._cli.inspect_text import inspect_lines
     from safemodel._cli.summary import CLEAN, REFUSED
-    from safemodel._cli.text import shown
+    from safemodel._report.words import shown
     from safemodel.reports import Status
     from safemodel.scanning import inspect_file
 

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safemodel._cli.text import finding_line, shown, worth_showing
+from safemodel._cli.text import worth_showing
+from safemodel._report.words import count_text, finding_line, shown, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safemodel.reports import FileReport, TensorInfo
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _WIDEST = 60
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes for people.
-
-    >>> size_text(1023), size_text(1024), size_text(3 << 30)
-    ('1,023 bytes', '1.0 KiB', '3.0 GiB')
-    """
-    value, unit = float(count), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    return f"{value:,.1f} {_UNITS[unit]}" if unit else f"{count:,} bytes"
-
-
-def count_text(count: int, noun: str) -> str:
-    """Return a number and what it counts.
-
-    >>> count_text(1, "tensor"), count_text(2000, "tensor")
-    ('1 tensor', '2,000 tensors')
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def inspect_lines(report: FileReport) -> Iterator[str]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote as quote_uri
 
 from safemodel._cli.summary import is_other
-from safemodel._cli.text import place, shown, what
+from safemodel._report.words import place, shown, what
 from safemodel.reports import Severity, Status
 
 if TYPE_CHECKING:

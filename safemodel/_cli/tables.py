@@ -5,21 +5,34 @@ Text of a file reaches `rich` as `Text`, never as markup.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from threading import Timer
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from safemodel._cli.summary import Tally, is_other
-from safemodel._cli.text import place, shown, what, worth_showing
+from safemodel._cli.text import worth_showing
+from safemodel._report.text import report_lines
+from safemodel._report.words import place, shown, what
 from safemodel.reports import Severity, Status
 
 if TYPE_CHECKING:
-    from safemodel.reports import FileReport, Finding
+    from collections.abc import Iterator
+
+    from safemodel.reports import DisarmReport, FileReport, Finding
 
 _COLOURS = {
     Severity.INFO: "dim",
@@ -39,6 +52,12 @@ _PATIENCE_S = 0.5
 _NEXT = """\
   Nothing was run. `safemodel inspect FILE` shows what a file holds. Unless it is
   broken, safe_load(FILE, weights_only=False) opens it, and runs nothing either."""
+_LINES = {
+    **{severity.value: colour for severity, colour in _COLOURS.items()},
+    "verdict": "bold",
+    "quiet": "dim",
+}
+_INDENTS = {"label": 13, "quiet": 13, "info": 10, "warning": 10, "danger": 10, "": 4}
 _RANK = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -165,3 +184,35 @@ class ProgressBar:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+
+
+@contextmanager
+def waiting_shown(doing: str) -> Iterator[None]:
+    """Show on standard error that something takes long, and how long it has taken."""
+    bar = Progress(
+        SpinnerColumn(),
+        "{task.description}",
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar.add_task(doing, total=None)
+    timer = Timer(_PATIENCE_S, bar.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
+
+
+def print_disarmed(report: DisarmReport) -> None:
+    """Print what became of a file; long lines go on below their own text."""
+    console = Console(highlight=False)
+    for kind, line in report_lines(report):
+        indent = _INDENTS.get(kind, 0)
+        body = Text(line[indent:], style=_LINES.get(kind, ""))
+        for at, piece in enumerate(body.wrap(console, console.width - indent)):
+            head = line[:indent] if not at else " " * indent
+            console.print(Text.assemble((head, "bold"), piece))

@@ -5,50 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from safemodel._cli.summary import Tally, is_other
+from safemodel._report.words import finding_line, shown
 from safemodel.reports import FileReport, Finding, Severity, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_FINDINGS = 20
-
-
-def shown(text: str) -> str:
-    r"""Return text with everything escaped that a terminal might act on.
-
-    >>> shown("a\x1b[31mb\u202e")
-    'a\\x1b[31mb\\u202e'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1]
-        for character in text
-    )
-
-
-def place(finding: Finding) -> str:
-    """Return where a finding is: record and byte."""
-    if finding.position is None:
-        return finding.record
-    return f"{finding.record}@{finding.position}"
-
-
-def what(finding: Finding, limit: int = 0) -> str:
-    """Return what a finding says, the arguments behind the name they belong to.
-
-    Args:
-        finding: The finding.
-        limit: Characters of arguments to show; 0 for all there are.
-    """
-    arguments, name = finding.arguments, finding.name
-    if not arguments:
-        return finding.message
-    if limit and len(arguments) > limit:
-        arguments = arguments[: limit - 3] + "..."
-    if name and name in finding.message:
-        return finding.message.replace(name, name + arguments, 1)
-    return f"{finding.message}: {arguments}"
 
 
 def verdict(report: FileReport) -> str:
@@ -106,10 +69,3 @@ def lines(report: FileReport, verbose: bool) -> Iterable[str]:
     yield from map(finding_line, findings)
     if more:
         yield f"  ... {more:,} more findings; --verbose prints them"
-
-
-def finding_line(finding: Finding) -> str:
-    """Return a finding and, in brackets, where it is."""
-    where = f"{place(finding)} {finding.opcode}".strip()
-    at = f"  [{where}]" if where else ""
-    return f"  {finding.severity.value:<8}{shown(what(finding) + at)}"

@@ -22,6 +22,8 @@ from safemodel.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from safemodel._containers.source import Source
     from safemodel.limits import Limits
 
@@ -41,6 +43,7 @@ _METHOD_NAMES = {
     99: "AES encryption",
 }
 _STEP = 1 << 18
+_MOST_INFLATED = 1 << 22
 
 
 def method_name(method: int) -> str:
@@ -155,37 +158,55 @@ class Record:
                 requested=round(self.size / max(self.stored_size, 1), 1),
             )
 
-    def _inflate(self, limits: Limits) -> bytes:
-        """Return the inflated bytes, exactly as many as declared."""
+    def inflated(self, *, limits: Limits) -> Iterator[bytes]:
+        """Yield the record of a deflated span piece by piece, in bounded memory.
+
+        Raises:
+            ChecksumError: The CRC-32 differs; known only at the end.
+            LimitExceededError: It inflates further than ``limits`` allows.
+            MalformedFileError: It does not inflate to its declared size.
+            TruncatedFileError: The span is not all there.
+        """
         self.check_inflation(limits)
-        pieces: list[bytes] = []
+        checksum = 0
         try:
-            whole = self._inflate_into(pieces)
+            for piece in self._pieces():
+                checksum = zlib.crc32(piece, checksum)
+                yield piece
         except zlib.error as error:
             raise MalformedFileError(
                 "the deflate stream is broken", record=self.name
             ) from error
-        if not whole:
-            raise MalformedFileError(
-                f"does not inflate to exactly {self.size:,} bytes", record=self.name
-            )
-        return b"".join(pieces)
+        self.check_crc32(checksum)
 
-    def _inflate_into(self, pieces: list[bytes]) -> bool:
-        """Inflate step by step; tell whether both sizes came out exactly."""
+    def _inflate(self, limits: Limits) -> bytes:
+        """Return the inflated bytes, exactly as many as declared."""
+        self.check_inflation(limits)
+        try:
+            return b"".join(self._pieces())
+        except zlib.error as error:
+            raise MalformedFileError(
+                "the deflate stream is broken", record=self.name
+            ) from error
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Inflate step by step; both sizes have to come out exactly."""
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         left, done = self.size, 0
         while done < self.stored_size and left >= 0 and not inflater.eof:
             step = min(_STEP, self.stored_size - done)
             packed = self.source.view(self.offset + done, step)
-            # One byte more than declared is asked for, so that it would be seen.
-            piece = inflater.decompress(packed, left + 1)
-            pieces.append(piece)
-            left -= len(piece)
             done += step
-        return (
-            inflater.eof
-            and not left
-            and not inflater.unused_data
-            and done == self.stored_size
-        )
+            most, piece = 0, b""
+            # A full piece may not have been all of it, even if no input is left.
+            while len(piece) == most and left >= 0:
+                # One byte more than declared is asked for, so that it would be seen.
+                most = min(left + 1, _MOST_INFLATED)
+                piece = inflater.decompress(packed, most)
+                left -= len(piece)
+                packed = memoryview(inflater.unconsumed_tail)
+                yield piece
+        if not inflater.eof or left or inflater.unused_data or done != self.stored_size:
+            raise MalformedFileError(
+                f"does not inflate to exactly {self.size:,} bytes", record=self.name
+            )

@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
+    from safemodel._rewrite.digests import SourceDigests
     from safemodel._rewrite.leaves import TensorLeaf
     from safemodel._rewrite.writers import Form
+    from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
     from safemodel.limits import Limits
     from safemodel.policy import Policy
-    from safemodel.reports import DisarmReport, FileDigests, FileReport, KeptTensor
+    from safemodel.reports import (
+        DisarmReport,
+        FileDigests,
+        FileReport,
+        KeptOpaque,
+        KeptTensor,
+        LeftBehind,
+    )
     from safemodel.scrub import Scrub
 
 _SUFFIXES: dict[str, Form] = {
     ".safetensors": "safetensors", ".npz": "npz",
     ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
 }  # fmt: skip
-_STEP = 1 << 22
 
 
 class Settings(Value):
@@ -46,20 +54,25 @@ class Settings(Value):
         scrub: Which low bits of weights are overwritten.
         limits: How much a file may ask for.
         overwrite: Whether a target may be there already.
+        digests: Whether SHA-256 and BLAKE3 are taken.
     """
 
     policy: Policy
     scrub: Scrub | None
     limits: Limits
     overwrite: bool
+    digests: bool
 
 
-class _Result(NamedTuple):
-    """What was read of one file, and what was written."""
+class _Written(NamedTuple):
+    """What a new file holds, and what identifies both files."""
 
-    seen: FileReport
     tensors: tuple[KeptTensor, ...]
+    opaque: tuple[KeptOpaque, ...]
+    left_behind: tuple[LeftBehind, ...]
     changed: dict[str, int]
+    source: FileDigests
+    result: FileDigests
 
 
 def form_of(target: Path) -> Form:
@@ -81,45 +94,31 @@ def disarm_file(
     """Disarm one file; see `safemodel.disarm`."""
     from safemodel._collector import collector_paused
     from safemodel._containers.source import open_source
-
-    started = time.perf_counter()
-    form = form or form_of(target)
-    path = os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
-    with collector_paused(), open_source(f) as source:
-        result = _rewrite(source, path, target, form, settings)
-        read = _digests(source)
-    with open_source(target) as written:
-        made = _digests(written)
-    return _report(result, path, target, form, settings, (read, made), started)
-
-
-def _report(
-    result: _Result,
-    path: str,
-    target: Path,
-    form: Form,
-    settings: Settings,
-    digests: tuple[FileDigests, FileDigests],
-    started: float,
-) -> DisarmReport:
     from safemodel._disarm.findings import sorted_out
     from safemodel._graph.allowlist import policy_version
     from safemodel._version import VERSION
     from safemodel.reports import DisarmReport
 
-    found = sorted_out(result.seen.findings)
+    started = time.perf_counter()
+    form = form or form_of(target)
+    path = os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
+    with collector_paused(), open_source(f) as source:
+        seen, written = _rewrite(source, path, target, form, settings)
+    found = sorted_out(seen.findings)
     return DisarmReport(
         path=path,
         out=str(target),
-        source=digests[0],
-        result=digests[1],
-        format=result.seen.format,
+        source=written.source,
+        result=written.result,
+        format=seen.format,
         out_format=form,
         removed=found.removed,
         anomalies=found.anomalies,
         notes=found.notes,
-        tensors=result.tensors,
-        changed=result.changed,
+        left_behind=written.left_behind,
+        tensors=written.tensors,
+        opaque=written.opaque,
+        changed=written.changed,
         version=VERSION,
         policy=policy_version(settings.policy),
         seconds=round(time.perf_counter() - started, 3),
@@ -128,37 +127,46 @@ def _report(
 
 def _rewrite(
     source: Source, path: str, target: Path, form: Form, settings: Settings
-) -> _Result:
+) -> tuple[FileReport, _Written]:
     """Rules 1 to 3."""
+    from safemodel._rewrite.digests import SourceDigests
     from safemodel._scan.look import look_through
     from safemodel._scan.recording import check_file
 
     policy, limits = settings.policy, settings.limits
     reading, graph, error = check_file(
-        source, policy=policy, limits=limits, checksums=False
+        source, policy=policy, limits=limits, checksums=False, spool=True
     )
     try:
         if graph is None or error is not None:
             reading.check.refuse(error)
-            raise error or AssertionError("a file without a graph or an error")
+            raise error or AssertionError("neither a graph nor an error")
         seen = look_through(source, reading, path=path, policy=policy, limits=limits)
-        reading.parsed.clear()
-        tensors, changed = _write(graph, target, form, settings)
+        with SourceDigests(source, wanted=settings.digests) as digests:
+            written = _write(source, reading, graph, target, form, settings, digests)
+        return seen, written
     finally:
         reading.close()
-    return _Result(seen, tensors, changed)
 
 
 def _write(
-    graph: TensorGraph, target: Path, form: Form, settings: Settings
-) -> tuple[tuple[KeptTensor, ...], dict[str, int]]:
-    """Rules 2 and 3; return the tensors and what became plain data."""
+    source: Source,
+    reading: RecordingReading,
+    graph: TensorGraph,
+    target: Path,
+    form: Form,
+    settings: Settings,
+    digests: SourceDigests,
+) -> _Written:
+    """Rules 2 and 3."""
     from safemodel._build.assemble import Assembler
+    from safemodel._disarm.left_behind import left_behind
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.output import whole_file
     from safemodel._rewrite.plain import Plain
+    from safemodel._rewrite.storage_bytes import StorageReader
     from safemodel._rewrite.writers import write
 
     limits, scrub = settings.limits, settings.scrub
@@ -166,13 +174,29 @@ def _write(
     assembler = Assembler(leaves.make)
     root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
+    behind = left_behind(source, reading, graph, leaves.tensors)
+    reading.parsed.clear()
     flat = flatten(root, plain)
-    with whole_file(target, overwrite=settings.overwrite) as (file, commit):
-        check = write(form, file, root, flat, plain, Reader(limits, scrub))
-        commit.flush()
-        check(commit.part)
+    with (
+        whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
+            out,
+            commit,
+        ),
+        StorageReader(limits, target.parent) as storages,
+    ):
+        compare = write(form, out, root, flat, plain, Reader(storages, scrub))
+        found, result = out.finish()
+        compare(commit.part, found)
+        read = digests.result()
         commit()
-    return _listed(flat.tensors, scrub), dict(plain.changed)
+    return _Written(
+        tensors=_listed(flat.tensors, scrub),
+        opaque=tuple(flat.opaques),
+        left_behind=behind,
+        changed=dict(leaves.changed + plain.changed),
+        source=read,
+        result=result,
+    )
 
 
 def _listed(
@@ -188,22 +212,4 @@ def _listed(
             scrubbed_bits=0 if scrub is None else scrub.bits_for(leaf.dtype),
         )
         for name, leaf in tensors.items()
-    )
-
-
-def _digests(source: Source) -> FileDigests:
-    """Return size and digests of a whole file."""
-    from hashlib import sha256
-
-    from blake3 import blake3
-
-    from safemodel.reports import FileDigests
-
-    wide, strong = blake3(max_threads=blake3.AUTO), sha256()
-    for start in range(0, source.size, _STEP):
-        piece = source.view(start, min(_STEP, source.size - start))
-        wide.update(piece)
-        strong.update(piece)
-    return FileDigests(
-        size=source.size, sha256=strong.hexdigest(), blake3=wide.hexdigest()
     )

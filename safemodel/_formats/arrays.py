@@ -83,4 +83,10 @@ def record_source(reading: Reading, record: Record) -> Source:
     """Return a record as a source: a span of the file, or its inflated bytes."""
     if record.method == STORED and (record.crc32 is None or not reading.verify):
         return record.source.part(record.offset, record.size)
-    return open_source(reading.read_record(record))
+    if not reading.spools_record(record):
+        return open_source(reading.read_record(record))
+    reading.check.add_record(record)
+    if record.method == STORED:
+        record.verify(limits=reading.limits)
+        return record.source.part(record.offset, record.size)
+    return reading.spooled(record)

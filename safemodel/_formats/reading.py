@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _FIRST_CHUNK = 1 << 20
 _CHUNK_GROWTH = 4
+_SMALL_RECORD = 16 << 20
 
 
 class Reading:
@@ -42,7 +43,10 @@ class Reading:
         encoding: Of Python 2 strings.
         errors: How that encoding answers what it cannot decode.
         verify: Compare the CRC-32 of pickles and headers.
+        spool: Whether large records are kept out of memory, inflated ones in temporary
+            files: for those who read them piece by piece.
         sources: Shards opened on the way.
+        spools: Temporary files opened on the way.
         archives: Zip archives read on the way, by prefix; `scan` looks at the rest
             of their records.
         forms: What those archives are.
@@ -58,6 +62,7 @@ class Reading:
         encoding: str = "utf-8",
         errors: str = "strict",
         verify: bool = True,
+        spool: bool = False,
     ) -> None:
         self.check = check
         self.limits = limits
@@ -65,20 +70,43 @@ class Reading:
         self.encoding = encoding
         self.errors = errors
         self.verify = verify
+        self.spool = spool
         self.sources: list[Source] = []
+        self.spools: list[Source] = []
         self.archives: dict[str, ZipArchive] = {}
         self.forms: dict[str, Format] = {}
         self.consumed = 0
 
     def close(self) -> None:
         """Close what was opened on the way."""
-        for source in self.sources:
+        for source in (*self.sources, *self.spools):
             source.close()
 
     def read_record(self, record: Record) -> bytes:
         """Return a whole record; what all of them inflate to is bounded."""
         self.check.add_record(record)
         return record.read(limits=self.limits, verify=self.verify)
+
+    def spools_record(self, record: Record) -> bool:
+        """Say whether a record is to be kept out of memory."""
+        return self.spool and record.size > _SMALL_RECORD
+
+    def spooled(self, record: Record) -> Source:
+        """Inflate a record into a temporary file.
+
+        Raises:
+            SafeModelError: As `Record.inflated`.
+            OSError: It cannot be written.
+        """
+        from tempfile import TemporaryFile
+
+        with TemporaryFile() as file:
+            for piece in record.inflated(limits=self.limits):
+                file.write(piece)
+            file.seek(0)
+            source = open_source(file)  # with a descriptor of its own
+        self.spools.append(source)
+        return source
 
     def parse(self, data: bytes, start: int, record: str) -> Pickle:
         """Parse a pickle with this call's settings."""

@@ -6,20 +6,18 @@ Rules:
    sharing it, as far as they overlap; the stretches between them are left out.
 2. A tensor that skips or repeats elements (a slice with a step, an expanded one) is
    written out whole, by itself.
-3. A record is read from its first byte to its last, once, and its CRC-32 compared,
-   whatever part of it is written.
-4. What is written is little-endian, and a bool is 0 or 1.
+3. How storages are read, and what is checked of them: see `storage_bytes`.
 """
 
 from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import numpy as np
 
-from safemodel._containers.records import STORED
+from safemodel._rewrite.gather import gathered
+from safemodel._rewrite.storage_bytes import PIECE
 from safemodel.scrub import scrub_array
 
 if TYPE_CHECKING:
@@ -28,10 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from safemodel._graph.specs import StorageSpec, TensorSpec
-    from safemodel.limits import Limits
+    from safemodel._rewrite.storage_bytes import StorageReader
     from safemodel.scrub import Scrub
 
-PIECE = 4 << 20
 _SIGN_BITS = {2: 0x8000, 4: 0x8000_0000, 8: 0x8000_0000_0000_0000}
 
 
@@ -56,7 +53,7 @@ class Content:
         """Bytes it takes in the written file."""
         return self.numel * self.itemsize
 
-    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+    def pieces(self, storages: StorageReader) -> Iterator[memoryview]:
         """Yield its bytes in order, in pieces that are valid until the next one.
 
         Raises:
@@ -74,7 +71,7 @@ class InMemory(Content):
         super().__init__(dtype, itemsize, memoryview(data).nbytes // itemsize)
         self.data = data
 
-    def pieces(self, limits: Limits) -> Iterator[memoryview]:  # noqa: ARG002 - as `Content.pieces`
+    def pieces(self, storages: StorageReader) -> Iterator[memoryview]:  # noqa: ARG002 - as `Content.pieces`
         """Yield the bytes; see `Content.pieces`."""
         whole = memoryview(self.data)
         for start in range(0, whole.nbytes, PIECE):
@@ -93,14 +90,14 @@ class Stretch(Content):
         self.storage = storage
         self.start = start * itemsize
 
-    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+    @property
+    def distinct_bytes(self) -> int:
+        """Bytes of the storage that it takes in."""
+        return self.nbytes
+
+    def pieces(self, storages: StorageReader) -> Iterator[memoryview]:
         """Yield the bytes of the stretch; see `Content.pieces`."""
-        at, end = 0, self.start + self.nbytes
-        for piece in storage_pieces(self.storage, limits):
-            first, last = max(self.start - at, 0), min(end - at, len(piece))
-            if first < last:
-                yield piece[first:last]
-            at += len(piece)
+        yield from storages.pieces(self.storage, self.start, self.start + self.nbytes)
 
 
 class Gathered(Content):
@@ -124,40 +121,39 @@ class Gathered(Content):
         self.conj = conj
         self.neg = neg
 
-    def pieces(self, limits: Limits) -> Iterator[memoryview]:
+    @property
+    def distinct_bytes(self) -> int:
+        """Bytes of the storage that it takes in, if no two of its elements are one."""
+        axes = zip(self.shape, self.stride, strict=True)
+        return prod(n for n, step in axes if step or not n) * self.itemsize
+
+    def pieces(self, storages: StorageReader) -> Iterator[memoryview]:
         """Yield the elements in row-major order; see `Content.pieces`."""
-        if not self.numel:
-            return
-        whole = np.frombuffer(_joined(self.storage, limits), dtype=np.uint8)
-        element = np.dtype(f"V{self.itemsize}")
-        view = np.ndarray(
-            self.shape,
-            element,
-            whole,
-            self.offset * self.itemsize,
-            [step * self.itemsize for step in self.stride],
-        )
-        for rows in _blocks(view, max(1, PIECE // self.itemsize)):
-            flat = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+
+        def read(at: int, target: NDArray[np.uint8]) -> None:
+            storages.read(self.storage, at, target)
+
+        axes = tuple(zip(self.shape, self.stride, strict=True))
+        for flat in gathered(read, self.itemsize, self.offset, axes):
             if self.conj or self.neg:
                 _change_signs(flat, self)
             yield flat.data
 
 
 class Reader:
-    """How the contents of one output are read: within limits, and scrubbed or not."""
+    """How the contents of one output are read: scrubbed or not."""
 
-    def __init__(self, limits: Limits, scrub: Scrub | None = None) -> None:
-        self._limits = limits
+    def __init__(self, storages: StorageReader, scrub: Scrub | None = None) -> None:
+        self._storages = storages
         self._scrub = scrub
 
     def __call__(self, content: Content) -> Iterator[memoryview]:
         """Yield the bytes of a content; see `Content.pieces`."""
         scrub = self._scrub
         if scrub is None or not scrub.bits_for(content.dtype):
-            yield from content.pieces(self._limits)
+            yield from content.pieces(self._storages)
             return
-        for piece in content.pieces(self._limits):
+        for piece in content.pieces(self._storages):
             words = np.frombuffer(piece, np.uint8)
             if not words.flags.writeable:
                 words = words.copy()
@@ -187,67 +183,6 @@ def _is_row_major(spec: TensorSpec) -> bool:
             return not prod(spec.shape)
         expected *= length
     return True
-
-
-def storage_pieces(storage: StorageSpec, limits: Limits) -> Iterator[memoryview]:
-    """Yield the bytes of a storage as they will be written (rules 3 and 4).
-
-    Raises:
-        SafeModelError: They are not what the file describes.
-    """
-    record = storage.record
-    size = storage.numel * storage.itemsize
-    if record is None or not size:
-        return
-    if record.method != STORED or record.size != size:
-        inflated = np.frombuffer(bytearray(record.read(limits=limits)), np.uint8)
-        yield _settled(inflated[:size], storage).data
-        return
-    checksum = 0
-    buffer = np.empty(min(size, PIECE), np.uint8)
-    for start in range(0, size, PIECE):
-        part = buffer[: min(PIECE, size - start)]
-        record.source.read_into(record.offset + start, part.data)
-        checksum = crc32(part.data, checksum)
-        yield _settled(part, storage).data
-    record.check_crc32(checksum)
-
-
-def _settled(part: NDArray[np.uint8], storage: StorageSpec) -> NDArray[np.uint8]:
-    """Return bytes in the order and with the values they are to have (rule 4)."""
-    if storage.big_endian:
-        unit = storage.itemsize
-        if storage.dtype.startswith("complex"):
-            unit //= 2
-        unit = storage.swapped or unit
-        if unit > 1:
-            part[: len(part) // unit * unit].view(f"u{unit}").byteswap(inplace=True)
-    if storage.dtype == "bool" and len(part) and part.max() > 1:
-        np.minimum(part, 1, out=part)
-    return part
-
-
-def _joined(storage: StorageSpec, limits: Limits) -> bytearray:
-    """Return all bytes of a storage."""
-    joined = bytearray()
-    for piece in storage_pieces(storage, limits):
-        joined += piece
-    return joined
-
-
-def _blocks(view: NDArray[np.void], most: int) -> Iterator[NDArray[np.void]]:
-    """Yield a view in blocks of at most so many elements, in row-major order."""
-    if view.size <= most:
-        yield view
-        return
-    inner = prod(view.shape[1:])
-    if inner > most:
-        for row in view:
-            yield from _blocks(row, most)
-        return
-    step = max(1, most // inner)
-    for start in range(0, view.shape[0], step):
-        yield view[start : start + step]
 
 
 def _change_signs(flat: NDArray[np.uint8], content: Gathered) -> None:

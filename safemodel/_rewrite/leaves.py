@@ -7,11 +7,16 @@ each tensor lies.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from safemodel._build.arrays import build_array, build_scalar, numpy_dtype
+from safemodel._build.arrays import (
+    build_array,
+    build_scalar,
+    check_size,
+    numpy_dtype,
+)
 from safemodel._graph.array_specs import ArraySpec, NumpyDTypeSpec, ScalarSpec
 from safemodel._graph.specs import (
     UNBUILT,
@@ -32,6 +37,15 @@ from safemodel.errors import ForbiddenCallError
 
 if TYPE_CHECKING:
     from safemodel.limits import Limits
+
+
+NUMBERS = {
+    "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
+    "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
+    "f2": "float16", "f4": "float32", "f8": "float64",
+    "c8": "complex64", "c16": "complex128",
+}  # fmt: skip
+"""Element types of numpy that tensors have, too: without the byte order."""
 
 
 class TensorLeaf:
@@ -104,11 +118,13 @@ class Leaves:
 
     Attributes:
         tensors: Every strided tensor, parts of others included, in order.
+        changed: Kind of value → how many of them became tensors here.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.tensors: list[TensorLeaf] = []
+        self.changed: Counter[str] = Counter()
 
     def make(self, spec: Spec) -> object:
         """Return what stands for a leaf; remembered in the spec itself.
@@ -126,8 +142,7 @@ class Leaves:
             case ParameterSpec():
                 return self._parameter(spec)
             case ArraySpec():
-                build_array(spec, verify=True, limits=self._limits)
-                return spec.built
+                return self._array(spec)
             case ScalarSpec():
                 build_scalar(spec)
                 built: Any = spec.built
@@ -146,6 +161,24 @@ class Leaves:
                 return self._tensor(part)
             case _:
                 return self._special(spec)
+
+    def _array(self, spec: ArraySpec) -> object:
+        """Return an array; the tensor it becomes at once, if its bytes are a record."""
+        data, dtype = spec.data, spec.dtype
+        name = NUMBERS.get(dtype.descr[1:]) if dtype.fields is None else None
+        if isinstance(data, (bytes, bytearray, memoryview)) or name is None:
+            build_array(spec, verify=True, limits=self._limits)
+            return spec.built
+        check_size(spec, data.size, dtype.itemsize)
+        storage = StorageSpec(
+            "", name, dtype.itemsize, prod(spec.shape), data,
+            big_endian=dtype.descr[0] == ">",
+        )  # fmt: skip
+        shape = spec.shape[::-1] if spec.fortran else spec.shape
+        stride = contiguous(shape)
+        stride = stride[::-1] if spec.fortran else stride
+        self.changed["ndarray"] += 1
+        return self._tensor(TensorSpec(storage, name, 0, spec.shape, stride))
 
     def _special(self, spec: Spec) -> object:
         match spec:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
-from safemodel._rewrite.zip_writer import ZipWriter
+from safemodel._rewrite.zip_writer import Entry, ZipWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
+    from safemodel._rewrite.output import Output
 
 _DESCR = {
     "bool": "|b1", "uint8": "|u1", "int8": "|i1", "int16": "<i2", "uint16": "<u2",
@@ -33,14 +34,14 @@ _MOST = 200
 _NOTES = "safemodel.json"
 
 
-def write_npz(file: IO[bytes], flat: Flat, read: Reader) -> dict[str, int]:
-    """Write an archive; return the CRC-32 of each member.
+def write_npz(out: Output, flat: Flat, read: Reader) -> list[Entry]:
+    """Write an archive; return its members.
 
     Raises:
         SafeModelError: The bytes of a tensor are not what the input describes.
         OSError: Writing failed.
     """
-    writer = ZipWriter(file)
+    writer = ZipWriter(out)
     members: set[str] = {_NOTES}
     names: dict[str, str] = {}
     views: dict[str, str] = {}
@@ -64,7 +65,7 @@ def write_npz(file: IO[bytes], flat: Flat, read: Reader) -> dict[str, int]:
         header = _header("|u1", (len(text),))
         writer.add(f"{_NOTES}.npy", len(header) + len(text), [header, text])
     writer.close()
-    return writer.checksums
+    return writer.entries
 
 
 def _after(header: bytes, content: Content, read: Reader) -> Iterator[memoryview]:

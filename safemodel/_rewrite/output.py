@@ -6,6 +6,7 @@
    meanwhile.
 4. An error leaves nothing behind. A process that is killed may leave the temporary
    file, which begins with a dot and ends in ``.safemodel-part``.
+5. What is written is read back meanwhile (`trail`), and sent to the disk meanwhile.
 """
 
 from __future__ import annotations
@@ -13,18 +14,166 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from threading import Condition, Thread
+from typing import TYPE_CHECKING
+
+from safemodel._rewrite.trail import Trail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from safemodel.reports import FileDigests
+
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
+_SMALL = 1 << 16  # below that, writes are put together
+_BUFFER = 1 << 20
+_SYNC = 64 << 20
+
+
+class Output:
+    """A file that is written from its first byte to its last, but for a few patches.
+
+    Attributes:
+        at: How many bytes there are so far.
+    """
+
+    def __init__(self, descriptor: int, *, digests: bool = True) -> None:
+        self._descriptor = descriptor
+        self._buffer = bytearray()
+        self._trail = Trail(descriptor, digests=digests)
+        self._syncs = _Syncs(descriptor)
+        self.at = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next bytes.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        self.at += len(data)
+        if len(data) < _SMALL:
+            self._buffer += data
+            if len(self._buffer) >= _BUFFER:
+                self.flush()
+            return
+        self.flush()
+        self._write(data)
+
+    def patch(self, at: int, data: bytes) -> None:
+        """Replace bytes that were written, and were not said to be final.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        self.flush()
+        if os.pwrite(self._descriptor, data, at) != len(data):
+            raise OSError(5, "not all bytes could be written")
+
+    def record(self, start: int, end: int) -> None:
+        """Say where the bytes of a record lie; some of them may be written later."""
+        self._trail.record(start, end)
+
+    def final(self) -> None:
+        """Say that all bytes so far are final."""
+        if len(self._buffer) == 0:
+            self._trail.final(self.at)
+            self._syncs.written(self.at)
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        if self._buffer:
+            self._write(self._buffer)
+            self._buffer = bytearray()
+
+    def finish(self) -> tuple[dict[tuple[int, int], int], FileDigests]:
+        """Put all bytes on the disk (rule 2), and read back the rest of them.
+
+        Returns:
+            CRC-32 of each record by where it lies; size and digests of the file.
+
+        Raises:
+            OSError: Writing or reading failed.
+        """
+        self.flush()
+        self._trail.last(self.at)
+        self._syncs.finish()
+        return self._trail.finish(self.at)
+
+    def stop(self) -> None:
+        """End what goes on beside the writer."""
+        self._syncs.stop()
+        self._trail.stop()
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+
+class _Syncs:
+    """Sends a large file to the disk while it is still being written."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._done = 0
+        self._goal = 0
+        self._ended = False
+        self._more = Condition()
+        self._thread: Thread | None = None
+        self._error: OSError | None = None
+
+    def written(self, end: int) -> None:
+        """Say how far the file goes."""
+        if end - self._goal < _SYNC:
+            return
+        with self._more:
+            self._goal = end
+            self._more.notify()
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="safemodel-sync", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._more:
+                    while self._done >= self._goal and not self._ended:
+                        self._more.wait()
+                    if self._ended:
+                        return
+                    goal = self._goal
+                os.fdatasync(self._descriptor)
+                self._done = goal
+        except OSError as error:
+            # The system may say it only once: to this thread, not to the last call.
+            self._error = error
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._more:
+            self._ended = True
+            self._more.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: It cannot be put there.
+        """
+        self.stop()
+        if self._error is not None:
+            raise self._error
+        os.fsync(self._descriptor)
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[tuple[IO[bytes], Commit]]:
+def whole_file(
+    path: Path, *, overwrite: bool, digests: bool = True
+) -> Iterator[tuple[Output, Commit]]:
     """Give a file to write, and what makes it appear; else it is gone afterwards.
 
     Raises:
@@ -36,20 +185,19 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[tuple[IO[bytes], Comm
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{SUFFIX}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(part, flags, _MODE)
+    output = Output(descriptor, digests=digests)
     try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file, Commit(file, part, path, overwrite=overwrite)
+        yield output, Commit(part, path, overwrite=overwrite)
     finally:
+        output.stop()
+        os.close(descriptor)
         part.unlink(missing_ok=True)
 
 
 class Commit:
-    """Makes one written file appear under its name."""
+    """Makes one written file appear under its name, once its bytes are on the disk."""
 
-    def __init__(
-        self, file: IO[bytes], part: Path, path: Path, *, overwrite: bool
-    ) -> None:
-        self._file = file
+    def __init__(self, part: Path, path: Path, *, overwrite: bool) -> None:
         self._part = part
         self._path = path
         self._overwrite = overwrite
@@ -59,14 +207,8 @@ class Commit:
         """Where the bytes are until then."""
         return self._part
 
-    def flush(self) -> None:
-        """Put all bytes on the disk (rule 2)."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
     def __call__(self) -> None:
         """Rename the file into place (rules 2 and 3)."""
-        self.flush()
         if self._overwrite:
             self._part.replace(self._path)
         else:

@@ -130,7 +130,9 @@ class PickleWriter:
         else:
             self._out += b"}"
         self._put(id(value), value)
-        yield from self._items(value.items())
+        yield from self._items(
+            zip(self._plain.keys(value), value.values(), strict=True)
+        )
         metadata = getattr(value, "_metadata", None)
         if metadata is not None:
             yield {"_metadata": metadata}
@@ -141,7 +143,7 @@ class PickleWriter:
         for key, item in items:
             if not open_items:
                 self._out += b"("
-            yield self._plain.key(key)
+            yield key
             yield item
             open_items += 1
             if open_items == _BATCH:

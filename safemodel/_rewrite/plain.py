@@ -18,20 +18,21 @@ import numpy as np
 from safemodel._graph.opaque import Opaque
 from safemodel._graph.specs import StorageSpec, TensorSpec
 from safemodel._rewrite.contents import InMemory
-from safemodel._rewrite.leaves import CallLeaf, GlobalLeaf, TensorLeaf, contiguous
+from safemodel._rewrite.leaves import (
+    NUMBERS,
+    CallLeaf,
+    GlobalLeaf,
+    TensorLeaf,
+    contiguous,
+)
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
+_TEXT = frozenset({str})
 _WRITTEN = _SCALARS | {
     dict, OrderedDict, list, tuple, TensorLeaf, CallLeaf, GlobalLeaf,
 }  # fmt: skip
 _MOST_BITS = 255 * 8 - 1
 """Of an integer that LONG1 can hold."""
-_NUMBERS = {
-    "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
-    "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
-    "f2": "float16", "f4": "float32", "f8": "float64",
-    "c8": "complex64", "c16": "complex128",
-}  # fmt: skip
 
 
 class Plain:
@@ -45,31 +46,43 @@ class Plain:
         self.changed: Counter[str] = Counter()
         # The original is kept beside its stand-in: its id must not be used again.
         self._made: dict[int, tuple[object, object]] = {}
-        self._keys: dict[int, tuple[object, str]] = {}
+        self._texts: dict[int, tuple[object, str]] = {}
 
     def of(self, value: Any) -> Any:
         """Return a value of one of the kinds that are written."""
         kind = type(value)
         if kind in _WRITTEN:
-            if kind is int and value.bit_length() > _MOST_BITS:
-                return hex(value)
-            return value
+            return value if kind is not int or _is_written(value) else hex(value)
         known = self._made.get(id(value))
         if known is None:
             self.changed[_name(value)] += 1
             known = self._made[id(value)] = (value, self._made_of(value))
         return known[1]
 
-    def key(self, key: Any) -> Any:
-        """Return what a key of a dictionary is written as."""
-        if type(key) in _SCALARS:
-            return self.of(key)
+    def keys(self, mapping: dict[Any, Any]) -> list[Any]:
+        """Return what the keys of a dictionary are written as, no two of them equal."""
+        keys = list(mapping)
+        if _TEXT.issuperset(map(type, keys)):
+            return keys
+        taken = {key for key in keys if _is_written(key)}
+        turns: dict[str, int] = {}
+        for at, key in enumerate(keys):
+            if not _is_written(key):
+                keys[at] = _untaken(self._key(key), taken, turns)
+                taken.add(keys[at])
+        return keys
+
+    def _key(self, key: Any) -> Any:
+        if _is_written(key):
+            return key
         if type(key) is tuple:
-            return tuple(map(self.key, key))
-        known = self._keys.get(id(key))
+            return tuple(map(self._key, key))
+        if type(key) is int:
+            return hex(key)
+        known = self._texts.get(id(key))
         if known is None:
             self.changed[_name(key)] += 1
-            known = self._keys[id(key)] = (key, str(key))
+            known = self._texts[id(key)] = (key, str(key))
         return known[1]
 
     def _made_of(self, value: Any) -> object:
@@ -93,6 +106,23 @@ class Plain:
             case range() | slice():
                 return repr(value)
         return str(value)
+
+
+def _is_written(value: Any) -> bool:
+    """Say whether a scalar is written as it is."""
+    kind = type(value)
+    return kind in _SCALARS and (kind is not int or value.bit_length() <= _MOST_BITS)
+
+
+def _untaken(key: Any, taken: set[Any], turns: dict[str, int]) -> Any:
+    """Return a key, or a numbered text of it if an equal one is there already."""
+    if key not in taken:
+        return key
+    text = unique = str(key)
+    while unique in taken:
+        turns[text] = turns.get(text, 1) + 1
+        unique = f"{text}~{turns[text]}"
+    return unique
 
 
 def _name(value: object) -> str:
@@ -123,14 +153,14 @@ def _array(array: np.ndarray[Any, np.dtype[Any]]) -> object:
         return {name: array[name] for name in dtype.names}
     if dtype.kind in "mM":
         return {"dtype": dtype.str, "values": array.view("i8")}
-    if dtype.kind == "V" or dtype.str[1:] not in _NUMBERS:
+    if dtype.kind == "V" or dtype.str[1:] not in NUMBERS:
         return {"dtype": dtype.str, "bytes": array.tobytes()}
     return _tensor(array)
 
 
 def _tensor(array: np.ndarray[Any, np.dtype[Any]]) -> TensorLeaf:
     little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    name, size = _NUMBERS[little.dtype.str[1:]], little.dtype.itemsize
+    name, size = NUMBERS[little.dtype.str[1:]], little.dtype.itemsize
     storage = StorageSpec("", name, size, little.size, None)
     spec = TensorSpec(storage, name, 0, little.shape, contiguous(little.shape))
     flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)

@@ -4,22 +4,24 @@
    of the safetensors format.
 2. A pickle is walked opcode by opcode; each has to be one of those the writer knows,
    each global one of its constants.
-3. Every byte that was written is read from the file again, and compared by CRC-32 with
-   what the writer was given.
+3. `zipfile` says where each record lies; the CRC-32 of the bytes there, read from the
+   file again, is compared with its own and with what the writer was given.
 """
 
 from __future__ import annotations
 
 import pickletools
 import zipfile
-import zlib
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from safemodel.errors import DisarmError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from safemodel._rewrite.safetensors_writer import Written
+    from safemodel._rewrite.zip_writer import Entry
 
 OPCODES = frozenset(
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT"
@@ -42,34 +44,51 @@ FUNCTIONS = frozenset(
     }
 )
 """All that it names, beside constants of torch."""
-_STEP = 1 << 22
+_LOCAL_HEADER = 30
+_LENGTHS_AT = 26
 
 
-def check_archive(path: Path, checksums: Mapping[str, int]) -> None:
+def check_archive(
+    path: Path, entries: Sequence[Entry], found: Mapping[tuple[int, int], int]
+) -> None:
     """Compare the records of a zip archive with those that were written.
+
+    Args:
+        path: The archive.
+        entries: What was written.
+        found: CRC-32 of what was read back, by where it lies.
 
     Raises:
         DisarmError: They are others.
         OSError: Reading failed.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if names != list(checksums):
+        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+            listed = archive.infolist()
+            if [info.filename for info in listed] != [entry.name for entry in entries]:
                 _differs("its records are others")
-            for name in names:
-                if _checksum_of(archive, name) != checksums[name]:
-                    _differs(f"the bytes of {name} are others")
+            for info, entry in zip(listed, entries, strict=True):
+                start = _start(raw, info)
+                actual = found.get((start, start + info.file_size))
+                if info.compress_type != zipfile.ZIP_STORED:
+                    _differs(f"{entry.name} is compressed")
+                if not actual == info.CRC == entry.checksum:
+                    _differs(f"the bytes of {entry.name} are others")
     except zipfile.BadZipFile as error:
         raise DisarmError(f"what was written reads otherwise: {error}") from error
 
 
-def _checksum_of(archive: zipfile.ZipFile, name: str) -> int:
-    actual = 0
-    with archive.open(name) as record:
-        while piece := record.read(_STEP):
-            actual = zlib.crc32(piece, actual)
-    return actual
+def _start(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Return where the bytes of a record start: behind its own header."""
+    raw.seek(info.header_offset + _LENGTHS_AT)
+    lengths = raw.read(4)
+    name, extra = lengths[:2], lengths[2:]
+    return (
+        info.header_offset
+        + _LOCAL_HEADER
+        + int.from_bytes(name, "little")
+        + int.from_bytes(extra, "little")
+    )
 
 
 def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:
@@ -92,15 +111,14 @@ def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:
 
 
 def check_safetensors(
-    path: Path, names: frozenset[str], start: int, checksum: int
+    path: Path, written: Written, found: Mapping[tuple[int, int], int]
 ) -> None:
     """Compare a safetensors file with what was written, by the format's library.
 
     Args:
         path: The file.
-        names: Its tensors.
-        start: Where their bytes start.
-        checksum: CRC-32 of all of these bytes.
+        written: What it is to hold.
+        found: CRC-32 of what was read back, by where it lies.
 
     Raises:
         DisarmError: It holds something else.
@@ -109,14 +127,9 @@ def check_safetensors(
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != names:
+        if set(file.keys()) != written.names:
             _differs("its tensors are others")
-    actual = 0
-    with path.open("rb") as raw:
-        raw.seek(start)
-        while piece := raw.read(_STEP):
-            actual = zlib.crc32(piece, actual)
-    if actual != checksum:
+    if found.get((written.start, written.end)) != written.checksum:
         _differs("the bytes of its tensors are others")
 
 

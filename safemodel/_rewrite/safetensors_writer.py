@@ -6,9 +6,9 @@ Element types the format lacks are written as numbers it has, and the header say
 from __future__ import annotations
 
 import json
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safemodel._build.checksums import crc32
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
     from safemodel._rewrite.leaves import TensorLeaf
+    from safemodel._rewrite.output import Output
 
 NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16",
@@ -73,15 +74,17 @@ class Written(NamedTuple):
     Attributes:
         names: Its tensors.
         start: Where their bytes start.
+        end: Where they end.
         checksum: CRC-32 of all of these bytes.
     """
 
     names: frozenset[str]
     start: int
+    end: int
     checksum: int
 
 
-def write_safetensors(file: IO[bytes], flat: Flat, read: Reader) -> Written:
+def write_safetensors(out: Output, flat: Flat, read: Reader) -> Written:
     """Write a file; return what it holds.
 
     Raises:
@@ -103,10 +106,13 @@ def write_safetensors(file: IO[bytes], flat: Flat, read: Reader) -> Written:
         at = end
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)
-    file.write(len(text).to_bytes(8, "little") + text)
+    out.write(len(text).to_bytes(8, "little") + text)
+    start = out.at
+    out.record(start, start + at)
     checksum = 0
     for part in parts:
         for piece in read(part.content):
             checksum = crc32(piece, checksum)
-            file.write(piece)
-    return Written(frozenset(part.name for part in parts), len(text) + 8, checksum)
+            out.write(piece)
+        out.final()
+    return Written(frozenset(part.name for part in parts), start, start + at, checksum)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QSCHEMES
 from safemodel._rewrite.npz_writer import write_npz
@@ -19,52 +19,52 @@ from safemodel._rewrite.safetensors_writer import write_safetensors
 from safemodel._rewrite.torch_writer import ROOT, write_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import Flat
+    from safemodel._rewrite.output import Output
     from safemodel._rewrite.plain import Plain
 
 Form: TypeAlias = Literal["safetensors", "pt", "npz"]
-Check: TypeAlias = "Callable[[Path], None]"
+Check: TypeAlias = "Callable[[Path, Mapping[tuple[int, int], int]], None]"
 _CONSTANTS = frozenset(
     f"torch {name}" for name in (*DTYPE_ITEMSIZE, *QSCHEMES, *STORAGE_CLASSES.values())
 )
 
 
 def write(
-    form: Form,
-    file: IO[bytes],
-    root: object,
-    flat: Flat,
-    plain: Plain,
-    read: Reader,
+    form: Form, out: Output, root: object, flat: Flat, plain: Plain, read: Reader
 ) -> Check:
-    """Write a value in one of the formats; return what reads the file back.
+    """Write a value in one of the formats; return what compares the file with it.
 
     Args:
         form: The format.
-        file: Receives it.
+        out: Receives it.
         root: The value.
         flat: The same value without its structure.
         plain: What made it, and makes the rest of it, plain.
         read: Gives the bytes of tensors.
+
+    Returns:
+        A function of the file's path and of the CRC-32 of each record as it was read
+        back, by where it lies.
 
     Raises:
         SafeModelError: The bytes of a tensor are not what the input describes.
         OSError: Writing failed.
     """
     if form == "pt":
-        checksums = write_torch(file, root, plain, read)
+        records = write_torch(out, root, plain, read)
 
-        def check(path: Path) -> None:
-            check_archive(path, checksums)
+        def check(path: Path, found: Mapping[tuple[int, int], int]) -> None:
+            check_archive(path, records, found)
             check_pickle(path, f"{ROOT}/data.pkl", _CONSTANTS)
 
         return check
     if form == "npz":
-        members = write_npz(file, flat, read)
-        return lambda path: check_archive(path, members)
-    written = write_safetensors(file, flat, read)
-    return lambda path: check_safetensors(path, *written)
+        members = write_npz(out, flat, read)
+        return lambda path, found: check_archive(path, members, found)
+    written = write_safetensors(out, flat, read)
+    return lambda path, found: check_safetensors(path, written, found)

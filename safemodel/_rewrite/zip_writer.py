@@ -10,11 +10,14 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import IO, TYPE_CHECKING
-from zlib import crc32
+from typing import TYPE_CHECKING, NamedTuple
+
+from safemodel._build.checksums import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from safemodel._rewrite.output import Output
 
 _LOCAL = Struct("<I5H3I2H")
 _CENTRAL = Struct("<I6H3I5H2I")
@@ -33,75 +36,93 @@ _SMALL = 1 << 16
 _DATE = 0x21  # 1 January 1980, the first there is
 
 
-class ZipWriter:
-    """Writes one archive to a seekable file that is empty.
+class Entry(NamedTuple):
+    """A record as it was written.
 
     Attributes:
-        records: Name, CRC-32, size and start of each record so far.
+        name: Its name.
+        checksum: CRC-32 of its bytes.
+        size: How many there are.
+        start: First byte of its header, in the archive.
+        data: First byte of its own.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._at = 0
-        self.records: list[tuple[str, int, int, int]] = []
+    name: str
+    checksum: int
+    size: int
+    start: int
+    data: int
+
+
+class ZipWriter:
+    """Writes one archive.
+
+    Attributes:
+        entries: Each record so far.
+    """
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self.entries: list[Entry] = []
 
     def add(self, name: str, size: int, pieces: Iterable[memoryview | bytes]) -> int:
         """Write a record; return its CRC-32.
+
+        Args:
+            name: Its name.
+            size: Its bytes.
+            pieces: They, in order; each is used before the next one is asked for.
 
         Raises:
             OSError: Writing failed.
             ValueError: The pieces are not as long as ``size``.
         """
-        start = self._at
+        out = self._out
+        start = out.at
         if size <= _SMALL:
-            # The header has its checksum at once, and the file needs no going back.
-            data = b"".join(pieces)
-            checksum = crc32(data)
-            self._write(_header(name, size, start, checksum) + data)
-            written = len(data)
+            # The header has its checksum at once, and the file needs no patch.
+            held = bytearray()
+            for piece in pieces:
+                held += piece  # at once: the next piece may be in the same memory
+            checksum = crc32(held)
+            header = _header(name, size, start, checksum)
+            out.write(header + held)
+            written = len(held)
         else:
-            self._write(_header(name, size, start, 0))
+            header = _header(name, size, start, 0)
+            out.write(header)
             checksum = written = 0
             for piece in pieces:
                 checksum = crc32(piece, checksum)
                 written += len(piece)
-                self._write(piece)
-            self._file.seek(start + _CRC_AT)
-            self._file.write(_CRC.pack(checksum))
-            self._file.seek(self._at)
+                out.write(piece)
+            out.patch(start + _CRC_AT, _CRC.pack(checksum))
         if written != size:
             raise ValueError(f"{name}: {written} bytes, not {size}")
-        self.records.append((name, checksum, size, start))
+        data = start + len(header)
+        out.record(data, data + size)
+        out.final()
+        self.entries.append(Entry(name, checksum, size, start, data))
         return checksum
-
-    @property
-    def checksums(self) -> dict[str, int]:
-        """CRC-32 of each record, by name, in their order."""
-        return {name: checksum for name, checksum, _, _ in self.records}
 
     def close(self) -> None:
         """Write the directory."""
-        start = self._at
-        for record in self.records:
-            self._write(_entry(*record))
-        size, count = self._at - start, len(self.records)
+        write = self._out.write
+        start = self._out.at
+        for entry in self.entries:
+            write(_entry(entry))
+        end = self._out.at
+        size, count = end - start, len(self.entries)
         if count >= _MAX_16 or max(size, start) >= _MAX_32:
-            end = self._at
-            self._write(
+            write(
                 _END64.pack(
                     *(0x06064B50, _END64.size - 12, 45, 45, 0, 0),
                     *(count, count, size, start),
                 )
             )
-            self._write(_LOCATOR.pack(0x07064B50, 0, end, 1))
+            write(_LOCATOR.pack(0x07064B50, 0, end, 1))
         few, narrow = min(count, _MAX_16), min(size, _MAX_32)
-        self._write(
-            _END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0)
-        )
-
-    def _write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._at += len(data)
+        write(_END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0))
 
 
 def _header(name: str, size: int, start: int, checksum: int) -> bytes:
@@ -122,8 +143,9 @@ def _padding(at: int) -> bytes:
     return Struct("<2H").pack(_PADDING_TAG, length) + bytes(length)
 
 
-def _entry(name: str, checksum: int, size: int, start: int) -> bytes:
+def _entry(entry: Entry) -> bytes:
     """Return the directory's entry of a record."""
+    name, checksum, size, start, _ = entry
     raw = name.encode("ascii")
     wide = [size, size] if size >= _MAX_32 else []
     if start >= _MAX_32:

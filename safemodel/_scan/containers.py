@@ -184,6 +184,8 @@ class ContainerLook(PickleLook):
                 return record.source.part(record.offset, record.stored_size)
             if not self._spend(record.size):
                 return None
+            if self._reading.spools_record(record):
+                return self._reading.spooled(record)
             return open_source(record.read(limits=self._limits, verify=False))
         except SafeModelError as error:
             self._note("not-scanned", one_line(str(error)), full)

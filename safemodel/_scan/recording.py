@@ -89,14 +89,22 @@ class RecordingReading(Reading):
 
 
 def check_file(
-    source: Source, *, policy: Policy, limits: Limits, checksums: bool
+    source: Source,
+    *,
+    policy: Policy,
+    limits: Limits,
+    checksums: bool,
+    spool: bool = False,
 ) -> tuple[RecordingReading, TensorGraph | None, SafeModelError | None]:
     """Check a file as `safe_load` does; return what was parsed and how it ended.
 
     The caller closes the reading.
     """
     reading = RecordingReading(
-        check=FileCheck(policy, limits, source.size), limits=limits, read_any=read_any
+        check=FileCheck(policy, limits, source.size),
+        limits=limits,
+        read_any=read_any,
+        spool=spool,
     )
     reading.parsed = []
     try:

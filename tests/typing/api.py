@@ -34,7 +34,7 @@ from safemodel import (
     state_dict,
 )
 from safemodel.evaluation import PayloadRecovery, payload_recovery
-from safemodel.reports import FileReport, Finding
+from safemodel.reports import DisarmReport, FileReport, Finding
 from safemodel.scrub import scrub_array
 
 assert_type(__version__, str)
@@ -146,4 +146,6 @@ def disarms() -> None:
     report = disarm("model.pt", "out.safetensors", scrub=Scrub(bits=12), overwrite=True)
     size: int = report.result.size
     names: list[str] = [tensor.name for tensor in report.tensors]
-    print(size, names, report.to_json(indent=1))
+    page: str = report.to_html()
+    again: DisarmReport = DisarmReport.from_dict(report.to_dict())
+    print(size, names, report.to_json(indent=1), page, again)

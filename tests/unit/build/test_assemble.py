@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from safemodel._build import build
+from safemodel._build.objects import build
 from safemodel._containers.source import Record, open_source
 from safemodel._graph.array_specs import ArraySpec, NumpyDTypeSpec, ScalarSpec
 from safemodel._graph.composite_specs import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,11 +13,9 @@ import pytest
 
 from safemodel._cli import main
 from safemodel._cli.interrupts import interrupts_count
+from tests.unit.cli.helpers_terminal import COMMAND, ROOT, in_terminal
 from tests.unit.containers.helpers_containers import torch_zip
 from tests.unit.scan.helpers_scan import CHECKPOINT, EMPTY, EVIL, named, pickled
-
-ROOT = str(Path(__file__).resolve().parents[3])
-COMMAND = [sys.executable, "-m", "safemodel"]
 
 
 @pytest.fixture
@@ -151,32 +148,6 @@ def test_hostile_names_reach_no_terminal(tmp_path, capsys):
     assert all(line.isprintable() for line in out.splitlines())
     assert "a\\x1b[2J\\u202eb\\n[red].pt" in out
     assert "pkg.\\x1b[31mname" in out
-
-
-def in_terminal(arguments: list[str], cwd: str) -> tuple[str, int]:
-    """Run the command in a pseudo-terminal; return what appeared and the exit code."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdout=follower,
-        stderr=follower,
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": ROOT},
-    )
-    os.close(follower)
-    seen = bytearray()
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        seen += chunk
-    os.close(leader)
-    return seen.decode(), process.wait()
 
 
 def test_a_terminal_gets_a_table_in_colour(folder):

@@ -143,3 +143,28 @@ def test_a_record_with_another_checksum_fails_its_verification(method):
     with pytest.raises(ChecksumError) as caught:
         record.verify(limits=DEFAULT_LIMITS)
     assert (caught.value.expected, caught.value.actual) == (right ^ 1, right)
+
+
+@pytest.mark.parametrize("size", [0, 1, (4 << 20) - 1, 4 << 20, (8 << 20) + 7])
+def test_a_large_record_inflates_piece_by_piece(size):
+    """Also where the last piece is full: what follows may still hold an end."""
+    data = (b"weights!" * (size // 8 + 1))[:size]
+    record = deflated(data)
+    limits = Limits(max_inflation=10_000)
+    pieces = list(record.inflated(limits=limits))
+    assert b"".join(pieces) == data == record.read(limits=limits)
+    assert max(map(len, pieces)) <= 4 << 20
+
+
+def test_pieces_are_checked_like_a_whole_record():
+    """Its ratio before the first, its size and checksum with the last, and itself."""
+    with pytest.raises(LimitExceededError):
+        next(deflated().inflated(limits=Limits(max_inflation=1, min_inflated_bytes=1)))
+    wrong = deflated(crc32=zlib.crc32(TEXT) ^ 1).inflated(limits=DEFAULT_LIMITS)
+    with pytest.raises(ChecksumError):
+        list(wrong)
+    with pytest.raises(MalformedFileError, match="exactly"):
+        list(deflated(size=len(TEXT) - 1).inflated(limits=DEFAULT_LIMITS))
+    broken = Record("r", open_source(b"\xff" * 10), 0, 10, None, 8, 10)
+    with pytest.raises(MalformedFileError, match="broken"):
+        list(broken.inflated(limits=DEFAULT_LIMITS))

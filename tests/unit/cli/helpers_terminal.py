@@ -1,0 +1,42 @@
+"""The command in a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[3])
+COMMAND = [sys.executable, "-m", "safemodel"]
+
+
+def in_terminal(
+    arguments: list[str], cwd: str, *, columns: int = 100, colour: bool = True
+) -> tuple[str, int]:
+    """Run the command in a pseudo-terminal; return what appeared and the exit code."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    if not colour:
+        environment["NO_COLOR"] = "1"
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=follower,
+        stderr=follower,
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": ROOT},
+    )
+    os.close(follower)
+    seen = bytearray()
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(leader)
+    return seen.decode(), process.wait()
