@@ -16,6 +16,7 @@ import collections
 import datetime
 import itertools
 import json
+import math
 import types
 import warnings
 from collections import OrderedDict
@@ -33,6 +34,7 @@ from tools.compatibility import _BUNDLE, _LOADS, _TORCHSCRIPT, ask_torch, torch_
 if TYPE_CHECKING:
     from pathlib import Path
 
+_PICKLED = ":serialized:"
 SUFFIXES = (".pt", ".safetensors", ".npz")
 
 
@@ -81,7 +83,23 @@ def reference(path: Path, container: str) -> tuple[object, str]:
     if container != _BUNDLE:
         return found[""], "torch"
     # The members torch reads are torch's; the rest of the archive is not its business.
-    return {name: found.get(name, item) for name, item in ours.items()}, "torch"  # type: ignore[attr-defined]
+    whole = {name: found.get(name, item) for name, item in ours.items()}  # type: ignore[attr-defined]
+    return whole | {"data": _without_pickles(whole.get("data"))}, "torch"
+
+
+def _without_pickles(data: object) -> object:
+    """Return the JSON of Stable-Baselines3 without its pickles in base64.
+
+    They are for a loader to run; `disarm` removes them, and its report lists them.
+    """
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: {name: part for name, part in item.items() if name != _PICKLED}
+        if isinstance(item, dict)
+        else item
+        for key, item in data.items()
+    }
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -296,7 +314,9 @@ class Flat:
             if isinstance(value, torch.Tensor):
                 self.tensors[self._free(path or "tensor")] = value
             elif not isinstance(value, (dict, list, tuple)) or not value:
-                self.data[self._free(path)] = value
+                # JSON has no infinities.
+                odd = isinstance(value, float) and not math.isfinite(value)
+                self.data[self._free(path)] = str(value) if odd else value
             elif id(value) in met:
                 self.again[self._free(path)] = met[id(value)][0]
             else:

@@ -36,6 +36,9 @@ whether tensors that overlapped in memory still do. All other values have to be 
 too. What a plain file cannot hold is compared with what [Disarm](disarm.md) says it
 becomes.
 
+The archives of Stable-Baselines3 are compared without the pickles in base64 that their
+JSON holds: `disarm` removes these on purpose, and lists them.
+
 {table}
 
 {failures}

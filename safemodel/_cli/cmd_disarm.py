@@ -38,11 +38,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("source", metavar="SRC", help="the file to read")
     parser.add_argument(
-        "out", metavar="DST", help="the file to write: .pt, .safetensors or .npz"
+        "out", metavar="DST", help="the file to write: .pt, .safetensors, .npz or .zip"
     )
     parser.add_argument(
         "--format",
-        choices=("pt", "safetensors", "npz"),
+        choices=("pt", "safetensors", "npz", "zip"),
         help="what to write, whatever the name of DST",
     )
     parser.add_argument(

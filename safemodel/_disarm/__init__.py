@@ -35,7 +35,8 @@ def disarm(
     Args:
         f: What to read: a path, bytes, or a binary file object.
         out: Where to write.
-        format: "safetensors", "pt" or "npz"; None to go by the suffix of ``out``.
+        format: "safetensors", "pt", "npz", or "zip" for an archive of models; None to
+            go by the suffix of ``out``.
         policy: Which globals are allowed. By default all others become plain data;
             `STRICT` refuses the file instead.
         scrub: Low mantissa bits of floating-point tensors to overwrite, in which data
@@ -54,11 +55,17 @@ def disarm(
         DisarmError: What was written does not read back as it should.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
         OSError: Reading or writing failed; ``out`` is as it was.
-        ValueError: The suffix of ``out`` names no format.
+        ValueError: ``format``, or else the suffix of ``out``, names no format, or that
+            of an archive of models for what is none.
     """
     from pathlib import Path
+    from typing import get_args
 
     from safemodel._disarm.one_file import Settings, disarm_file
+    from safemodel._rewrite.writers import Form
+
+    if format is not None and format not in get_args(Form):
+        raise ValueError(f"no format: {format!r}")
 
     settings = Settings(
         policy=policy,

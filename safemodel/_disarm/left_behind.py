@@ -41,6 +41,8 @@ def left_behind(
     """Return what is left behind; the largest of each kind, and a sum of the rest."""
     reached = _reached(leaves)
     found = [*_of_archives(reading, graph), *_of_storages(graph, reached)]
+    if reading.members is not None:
+        found += reading.members.left
     if 0 < reading.consumed < source.size:
         size = source.size - reading.consumed
         found.append(LeftBehind(kind="bytes", name="", size=size,

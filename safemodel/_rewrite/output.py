@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
+_MOST_NAME = 50
 _SMALL = 1 << 16  # below that, writes are put together
 _BUFFER = 1 << 20
 _SYNC = 64 << 20
@@ -177,14 +178,20 @@ def whole_file(
     """Give a file to write, and what makes it appear; else it is gone afterwards.
 
     Raises:
-        FileExistsError: It is there, and may not be overwritten.
-        OSError: The folder cannot be written to, or the disk is full.
+        FileExistsError: It is there, and may not be overwritten; or it is a device or
+            the like, which never may.
+        OSError: It is a folder, its folder cannot be written to, or the disk is full.
     """
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(17, "File exists", str(path))
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{SUFFIX}")
+    _check_target(path, overwrite=overwrite)
+    # No longer than a name may be, whatever alphabet it is in.
+    name = path.name[:_MOST_NAME]
+    part = path.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(part, flags, _MODE)
+    try:
+        descriptor = os.open(part, flags, _MODE)
+    except OSError as error:
+        # It is the folder that cannot be written to: the other name says nothing.
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
     output = Output(descriptor, digests=digests)
     try:
         yield output, Commit(part, path, overwrite=overwrite)
@@ -192,6 +199,19 @@ def whole_file(
         output.stop()
         os.close(descriptor)
         part.unlink(missing_ok=True)
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise if there is something that may not be replaced."""
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise FileExistsError(17, "File exists", str(path))
+    if path.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    # A link is replaced itself; one to a device, as to /dev/null, is there to stay.
+    if path.exists() and not path.is_file():
+        raise FileExistsError(17, "Not a regular file", str(path))
 
 
 class Commit:

@@ -3,7 +3,7 @@
 1. None of our own parsers takes part: `zipfile`, `pickletools`, numpy, and the library
    of the safetensors format.
 2. A pickle is walked opcode by opcode; each has to be one of those the writer knows,
-   each global one of its constants.
+   each global one of its constants, and no slot of the memo is used twice.
 3. `zipfile` says where each record lies; the CRC-32 of the bytes there, read from the
    file again, is compared with its own and with what the writer was given.
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 import pickletools
 import zipfile
 from typing import IO, TYPE_CHECKING, NoReturn
+
+import numpy as np
 
 from safemodel.errors import DisarmError
 
@@ -44,6 +46,7 @@ FUNCTIONS = frozenset(
     }
 )
 """All that it names, beside constants of torch."""
+_PUTS = frozenset({"BINPUT", "LONG_BINPUT"})
 _LOCAL_HEADER = 30
 _LENGTHS_AT = 26
 
@@ -95,19 +98,46 @@ def check_pickle(path: Path, name: str, constants: frozenset[str]) -> None:
     """Walk the pickle of an archive (rule 2).
 
     Raises:
-        DisarmError: It holds an opcode or a global that none of ours holds.
+        DisarmError: It holds an opcode or a global that none of ours holds, or another
+            slot of the memo than the next one.
         OSError: Reading failed.
     """
     with zipfile.ZipFile(path) as archive:
         data = archive.read(name)
-    position = None
+    position, slots = None, 0
     for opcode, argument, position in pickletools.genops(data):
         if opcode.name not in OPCODES:
             _differs(f"its pickle has {opcode.name} at {position}")
+        if opcode.name in _PUTS:
+            if argument != slots:
+                _differs(f"its pickle puts something in slot {argument} at {position}")
+            slots += 1
         if opcode.name == "GLOBAL" and argument not in FUNCTIONS | constants:
             _differs(f"its pickle names {argument!r} at {position}")
     if position != len(data) - 1:
         _differs("its pickle ends early")
+
+
+def check_array(
+    path: Path,
+    shape: tuple[int, ...],
+    checksum: int,
+    found: Mapping[tuple[int, int], int],
+) -> None:
+    """Compare the file of an array with what was written, by numpy.
+
+    Raises:
+        DisarmError: It holds something else.
+        OSError: Reading failed.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if 0 not in shape and shape else None)
+    except ValueError as error:
+        raise DisarmError(f"what was written reads otherwise: {error}") from error
+    if array.shape != shape:
+        _differs("its shape is another")
+    if found.get((0, path.stat().st_size)) != checksum:
+        _differs("its bytes are others")
 
 
 def check_safetensors(
@@ -124,11 +154,15 @@ def check_safetensors(
         DisarmError: It holds something else.
         OSError: Reading failed.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != written.names:
-            _differs("its tensors are others")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+    except SafetensorError as error:
+        raise DisarmError(f"what was written reads otherwise: {error}") from error
+    if names != written.names:
+        _differs("its tensors are others")
     if found.get((written.start, written.end)) != written.checksum:
         _differs("the bytes of its tensors are others")
 
