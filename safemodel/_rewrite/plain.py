@@ -90,7 +90,7 @@ class Plain:
         known = self._texts.get(id(key))
         if known is None:
             self.changed[_name(key)] += 1
-            known = self._texts[id(key)] = (key, str(key))
+            known = self._texts[id(key)] = (key, _text(key))
         return known[1]
 
     def _made_of(self, value: Any) -> object:
@@ -102,7 +102,7 @@ class Plain:
             case Namespace() | SimpleNamespace():
                 return vars(value)
             case set() | frozenset() | deque():
-                return list(value)
+                return _in_order(value)
             case bytes() | bytearray():
                 return _tensor(np.frombuffer(bytes(value), np.uint8))
             case np.ndarray():
@@ -131,6 +131,30 @@ class Plain:
             signed = little.view(f"<i{dtype.itemsize}")
             return {"dtype": little.dtype.str, "values": signed}
         return _tensor(array)
+
+
+def _text(value: Any) -> str:
+    """Return the text of a key: the same in every process."""
+    match value:
+        case TensorLeaf():
+            return f"tensor of {value.dtype} {list(value.shape)}"
+        case CallLeaf() | GlobalLeaf():
+            return f"{value.module}.{value.name}"
+        case frozenset():
+            return f"{{{', '.join(sorted(map(_text, value)))}}}"
+        case tuple():
+            return f"({', '.join(map(_text, value))})"
+    return str(value)
+
+
+def _in_order(values: set[Any] | frozenset[Any] | deque[Any]) -> list[Any]:
+    """Return the elements, those of a set in one order in every process."""
+    if isinstance(values, deque):
+        return list(values)
+    try:
+        return sorted(values)
+    except TypeError:
+        return sorted(values, key=lambda value: (type(value).__name__, _text(value)))
 
 
 def _is_written(value: Any) -> bool:
