@@ -51,6 +51,7 @@ class PickleWriter:
         self._plain = plain
         self._out = bytearray()
         self._memo: dict[object, int] = {}
+        self._slots = 0  # not the length of the memo, which also has open tuples
         self._kept: list[object] = []
         self._keys: dict[int, int] = {}
         self.contents: list[Content] = []
@@ -247,7 +248,8 @@ class PickleWriter:
 
     def _put(self, key: object, value: object = None) -> None:
         """Write a put into the next slot; a value known by its id is kept alive."""
-        slot = len(self._memo)
+        slot = self._slots
+        self._slots += 1
         self._memo[key] = slot
         self._kept.append(value)
         self._out += bytes((0x71, slot)) if slot < 256 else b"r" + _UINT32(slot)
