@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SCANNERS := .cache/scanners/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # How many files `make fuzz` mutates, from which seed, in how many processes.
@@ -21,7 +22,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub kill lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -76,6 +77,18 @@ growth: $(READY)  ## measure how time grows with hostile files; write benchmarks
 scrub: $(READY)  ## train two networks and measure scrubbing; write the tables of docs/scrub.md
 	@echo "== scrub: tools/scrub_accuracy.py (a few minutes)"
 	$(BIN)/python tools/scrub_accuracy.py
+
+# Scanners to compare with: nothing here imports them, and what they need does not fit
+# what the package needs. Each dependency is pinned, so pip resolves nothing.
+$(SCANNERS): tools/scanners.txt
+	@echo "== set-up: .cache/scanners"
+	@$(PYTHON) -m venv .cache/scanners
+	@.cache/scanners/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement tools/scanners.txt
+	@touch $@
+
+results: $(READY) $(SCANNERS)  ## disarm all files and compare scanners; write docs/disarm-results.md
+	@echo "== results: tools/disarm_results.py (about half an hour)"
+	$(BIN)/python tools/disarm_results.py
 
 lint: $(READY)  ## ruff check and ruff format --check
 	@echo "== lint: ruff"

@@ -7,11 +7,14 @@ import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from safemodel.testing import CANARY, Canary
+
+if TYPE_CHECKING:
+    from tests.stock import Stock
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT.parent / "shared" / "zoo"
@@ -85,6 +88,15 @@ def zoo() -> Path:
     if not (ZOO / "manifest.csv").is_file():
         pytest.skip("the zoo of real model files is not beside this repository")
     return ZOO
+
+
+@pytest.fixture(scope="session")
+def stock() -> Iterator[Stock]:
+    """Yield the process in which stock readers open files under an audit hook."""
+    from tests.stock import Stock  # what it imports is not for every test
+
+    with Stock() as process:
+        yield process
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ _MOST_BITS = 52
 
 _EPILOG = """\
 exit codes:
-  0  the new file is there
-  1  the input is refused or malformed
+  0  the new file or folder is there
+  1  the input is refused or malformed; of a folder, a model in it is: the rest is there
   2  it could not be read, is of a format that is not read, or the output or a report
      could not be written
 """
@@ -36,14 +36,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=HelpText,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SRC", help="the file to read")
-    parser.add_argument(
-        "out", metavar="DST", help="the file to write: .pt, .safetensors or .npz"
-    )
+    parser.add_argument("source", metavar="SRC", help="the file or folder to read")
+    names = "the file to write: .pt, .safetensors, .npz or .zip; or the folder"
+    parser.add_argument("out", metavar="DST", help=names)
     parser.add_argument(
         "--format",
-        choices=("pt", "safetensors", "npz"),
-        help="what to write, whatever the name of DST",
+        choices=("pt", "safetensors", "npz", "zip"),
+        help="what to write, whatever the name of DST or of a model in SRC",
     )
     parser.add_argument(
         "--scrub-bits",
@@ -55,16 +54,28 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--strict", action="store_true", help="refuse what safe_load refuses"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace DST if it is there"
+        "--overwrite",
+        action="store_true",
+        help="replace DST if it is there; never a folder",
     )
+    _add_reports(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    """Declare what is written and printed beside the new file."""
     parser.add_argument(
         "--report", metavar="FILE", help="write the report as JSON, too"
     )
     parser.add_argument(
         "--html", metavar="FILE", help="write the report as a page of HTML, too"
     )
+    parser.add_argument(
+        "--no-digests",
+        action="store_true",
+        help="leave out SHA-256 and BLAKE3 of both files, which take half the time",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=run)
 
 
 def _bits(text: str) -> int | Literal["auto"]:
@@ -94,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"safemodel: refused: {shown(str(error))}\n")
         return REFUSED
     _show(report, as_json=options.json)
-    return 0
+    is_whole = all(one.kind != "refused" for one in report.left_behind)
+    return 0 if is_whole else REFUSED
 
 
 def _disarmed(options: argparse.Namespace) -> DisarmReport:
@@ -118,6 +130,7 @@ def _disarmed(options: argparse.Namespace) -> DisarmReport:
             policy=STRICT if options.strict else SALVAGE,
             scrub=Scrub(bits=options.scrub_bits) if options.scrub_bits else None,
             overwrite=options.overwrite,
+            digests=not options.no_digests,
         )
 
 

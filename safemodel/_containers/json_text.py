@@ -3,7 +3,8 @@
 Rules:
 
 1. Brackets nest at most as deep as the caller says: the parser recurses on them.
-2. No number has more than 20 digits in a row: converting long ones is not linear.
+2. No number has more than 20 digits in a row, unless the caller allows more:
+   converting long ones is not linear.
 3. UTF-8, no lone surrogates, no duplicate key in any object, and none of the words
    beyond JSON (NaN, Infinity).
 """
@@ -24,28 +25,32 @@ _MAX_DIGITS = 20
 # of the text: failing there would be tried again from every quote within it. Nothing is
 # given back, or each escape of a long text would be remembered.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"[{]}", b"(())")
 
 
-def parse_json(text: bytes, *, max_depth: int, limits: Limits) -> Any:
+def parse_json(
+    text: bytes, *, max_depth: int, limits: Limits, max_digits: int = _MAX_DIGITS
+) -> Any:
     """Return the value of a JSON text.
 
     Args:
         text: The text, UTF-8.
         max_depth: Arrays and objects within each other.
         limits: `Limits.max_header_bytes` applies.
+        max_digits: Digits in a row of a number (rule 2).
 
     Raises:
         LimitExceededError: The text is too long.
         MalformedFileError: It is not JSON, or breaks a rule of this module.
     """
-    check_json(text, max_depth=max_depth, limits=limits)
+    check_json(text, max_depth=max_depth, limits=limits, max_digits=max_digits)
     return load_json(text, unique=True)
 
 
-def check_json(text: bytes, *, max_depth: int, limits: Limits) -> int:
+def check_json(
+    text: bytes, *, max_depth: int, limits: Limits, max_digits: int = _MAX_DIGITS
+) -> int:
     """Check what must hold before parsing; return how many names the text has.
 
     Raises:
@@ -69,9 +74,9 @@ def check_json(text: bytes, *, max_depth: int, limits: Limits) -> int:
             f"the JSON text nests more than {max_depth} deep, or its brackets do not"
             " match"
         )
-    if _LONG_NUMBER.search(outside):
+    if re.search(rb"[0-9]{%d}" % (max_digits + 1), outside):
         raise MalformedFileError(
-            f"the JSON text has a number of more than {_MAX_DIGITS} digits"
+            f"the JSON text has a number of more than {max_digits} digits"
         )
     return outside.count(b":")
 

@@ -1,10 +1,12 @@
 """`disarm`: read, understand, write what was understood; nothing else.
 
-`one_file` disarms a model file. What is public is here.
+`one_file` disarms a model file, `folder` a folder of them. What is public is here.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from safemodel.limits import DEFAULT_LIMITS
@@ -30,18 +32,20 @@ def disarm(
     overwrite: bool = False,
     digests: bool = True,
 ) -> DisarmReport:
-    """Write a new file that holds only what was understood of another.
+    """Write a new file that holds only what was understood of another, or a folder.
 
     Args:
-        f: What to read: a path, bytes, or a binary file object.
-        out: Where to write.
-        format: "safetensors", "pt" or "npz"; None to go by the suffix of ``out``.
+        f: What to read: a path, bytes, or a binary file object; or the path of a
+            folder in the layout of a model hub, of which a new folder is written.
+        out: Where to write. A folder must not be there yet, or be empty.
+        format: "safetensors", "pt", "npz", or "zip" for an archive of models; None to
+            go by the suffix of ``out``, or by that of each file of a folder.
         policy: Which globals are allowed. By default all others become plain data;
-            `STRICT` refuses the file instead.
+            `STRICT` refuses the file instead, and a folder with such a file.
         scrub: Low mantissa bits of floating-point tensors to overwrite, in which data
             may hide; None to keep every bit.
         limits: How much the file may ask for.
-        overwrite: Whether ``out`` may be there already.
+        overwrite: Whether ``out`` may be there already; a folder is never replaced.
         digests: Whether the report has SHA-256 and BLAKE3 of both files. On two
             processors, taking all four costs as much as everything else.
 
@@ -52,13 +56,20 @@ def disarm(
         SafeModelError: The file is refused, malformed or of another format; ``out`` is
             as it was.
         DisarmError: What was written does not read back as it should.
-        FileExistsError: ``out`` is there, and ``overwrite`` is false.
+        FileExistsError: ``out`` is there, and ``overwrite`` is false or it is a folder.
         OSError: Reading or writing failed; ``out`` is as it was.
-        ValueError: The suffix of ``out`` names no format.
+        ValueError: ``format``, or else the suffix of ``out``, names no format, or that
+            of an archive of models for what is none; or one of two folders lies within
+            the other.
     """
     from pathlib import Path
+    from typing import get_args
 
     from safemodel._disarm.one_file import Settings, disarm_file
+    from safemodel._rewrite.writers import Form
+
+    if format is not None and format not in get_args(Form):
+        raise ValueError(f"no format: {format!r}")
 
     settings = Settings(
         policy=policy,
@@ -67,4 +78,13 @@ def disarm(
         overwrite=overwrite,
         digests=digests,
     )
-    return disarm_file(f, Path(out), format, settings)
+    target = Path(out)
+    if isinstance(f, (str, os.PathLike)) and Path(f).is_dir():
+        from safemodel._disarm.folder import disarm_folder
+
+        return disarm_folder(Path(f), target, format, settings)
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "a folder; name the file to write in it", str(target)
+        )
+    return disarm_file(f, target, format, settings)

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from safemodel._scan.recording import RecordingReading
 
 _MOST = 1000
-_NOTES = frozenset({"version", "byteorder", ".format_version", ".storage_alignment"})
-"""Records of torch of a few bytes, which are written anew or not needed."""
-_LONGEST_NOTE = 16
+_NOTES = frozenset(
+    {"version", "byteorder", ".format_version", ".storage_alignment",
+     ".data/serialization_id"}
+)  # fmt: skip
+"""Short records that torch adds to each archive; written anew, or not needed."""
+_LONGEST_NOTE = 64
 _ONE_BY_ONE = frozenset({Format.TORCH_ZIP, Format.TORCHSCRIPT})
 
 
@@ -38,6 +41,8 @@ def left_behind(
     """Return what is left behind; the largest of each kind, and a sum of the rest."""
     reached = _reached(leaves)
     found = [*_of_archives(reading, graph), *_of_storages(graph, reached)]
+    if reading.members is not None:
+        found += reading.members.left
     if 0 < reading.consumed < source.size:
         size = source.size - reading.consumed
         found.append(LeftBehind(kind="bytes", name="", size=size,

@@ -21,10 +21,12 @@ from safemodel._value import Value
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from safemodel._containers.sniff import Format
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._rewrite.digests import SourceDigests
-    from safemodel._rewrite.leaves import TensorLeaf
+    from safemodel._rewrite.leaves import Leaves, TensorLeaf
+    from safemodel._rewrite.plain import Plain
     from safemodel._rewrite.writers import Form
     from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES: dict[str, Form] = {
     ".safetensors": "safetensors", ".npz": "npz",
-    ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
+    ".zip": "zip", ".pt": "pt", ".pth": "pt", ".ckpt": "pt", ".bin": "pt",
 }  # fmt: skip
 
 
@@ -129,13 +131,19 @@ def _rewrite(
     source: Source, path: str, target: Path, form: Form, settings: Settings
 ) -> tuple[FileReport, _Written]:
     """Rules 1 to 3."""
+    from safemodel._formats.members import Members
     from safemodel._rewrite.digests import SourceDigests
     from safemodel._scan.look import look_through
     from safemodel._scan.recording import check_file
 
     policy, limits = settings.policy, settings.limits
     reading, graph, error = check_file(
-        source, policy=policy, limits=limits, checksums=False, spool=True
+        source,
+        policy=policy,
+        limits=limits,
+        checksums=False,
+        spool=True,
+        members=Members(),
     )
     try:
         if graph is None or error is not None:
@@ -159,32 +167,27 @@ def _write(
     digests: SourceDigests,
 ) -> _Written:
     """Rules 2 and 3."""
-    from safemodel._build.assemble import Assembler
     from safemodel._disarm.left_behind import left_behind
+    from safemodel._rewrite.bundle_writer import models_of, write_bundle
     from safemodel._rewrite.contents import Reader
     from safemodel._rewrite.flatten import flatten
-    from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.output import whole_file
-    from safemodel._rewrite.plain import Plain
     from safemodel._rewrite.storage_bytes import StorageReader
     from safemodel._rewrite.writers import write
 
     limits, scrub = settings.limits, settings.scrub
-    leaves, plain = Leaves(limits), Plain()
-    assembler = Assembler(leaves.make)
-    root = assembler.assemble(graph.root, graph.mutables, graph.immutables)
-    leaves.settle()
+    kinds = _kinds(reading, target, form)
+    root, leaves, plain = _values(graph, form, limits)
     behind = left_behind(source, reading, graph, leaves.tensors)
     reading.parsed.clear()
-    flat = flatten(root, plain)
-    with (
-        whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
-            out,
-            commit,
-        ),
-        StorageReader(limits, target.parent) as storages,
-    ):
-        compare = write(form, out, root, flat, plain, Reader(storages, scrub))
+    flat = flatten(models_of(root, kinds) if kinds else root, plain)
+    whole = whole_file(target, overwrite=settings.overwrite, digests=settings.digests)
+    with whole as (out, commit), StorageReader(limits, target.parent) as storages:
+        reader = Reader(storages, scrub)
+        if kinds:
+            compare = write_bundle(out, root, kinds, target, plain, reader)
+        else:
+            compare = write(form, out, root, flat, plain, reader)
         found, result = out.finish()
         compare(commit.part, found)
         read = digests.result()
@@ -197,6 +200,39 @@ def _write(
         source=read,
         result=result,
     )
+
+
+def _values(
+    graph: TensorGraph, form: Form, limits: Limits
+) -> tuple[object, Leaves, Plain]:
+    """Return what is written of a graph, its leaves, and what makes it plain."""
+    from safemodel._build.assemble import Assembler
+    from safemodel._rewrite.leaves import Leaves
+    from safemodel._rewrite.plain import Plain
+
+    wide = form not in ("pt", "zip")
+    leaves = Leaves(limits, wide_unsigned=wide)
+    assemble = Assembler(leaves.make).assemble
+    root = assemble(graph.root, graph.mutables, graph.immutables)
+    leaves.settle()
+    return root, leaves, Plain(wide_unsigned=wide)
+
+
+def _kinds(
+    reading: RecordingReading, target: Path, form: Form
+) -> dict[str, dict[str, Format]]:
+    """Return what the members of an archive are, if one is to be written.
+
+    Raises:
+        ValueError: One is to be written, and the input is none.
+    """
+    if form != "zip":
+        return {}
+    if reading.members is None or "" not in reading.members.kinds:
+        raise ValueError(
+            f"{target}: only an archive of several models is written as one"
+        )
+    return reading.members.kinds
 
 
 def _listed(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from safemodel._containers.sniff import Format
     from safemodel._containers.source import Source
     from safemodel._containers.zip_archive import ZipArchive
+    from safemodel._formats.members import Members
     from safemodel._graph.check import FileCheck
     from safemodel._unpickle.nodes import Call, PersistentRef
     from safemodel._unpickle.parsed import Pickle
@@ -50,6 +51,7 @@ class Reading:
         archives: Zip archives read on the way, by prefix; `scan` looks at the rest
             of their records.
         forms: What those archives are.
+        members: What is kept of archives of models; None: all of it.
         consumed: Bytes of the source that the file took.
     """
 
@@ -75,6 +77,7 @@ class Reading:
         self.spools: list[Source] = []
         self.archives: dict[str, ZipArchive] = {}
         self.forms: dict[str, Format] = {}
+        self.members: Members | None = None
         self.consumed = 0
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from safemodel._report.words import (
     left_text,
     removed_text,
     size_text,
+    things_left,
     verdict_text,
     what,
     with_parts,
@@ -199,14 +200,20 @@ def _tables(report: DisarmReport, most: int) -> Iterator[Table]:
 
 def _left_table(report: DisarmReport, most: int) -> Table:
     """Return what the output does not have."""
+    things = things_left(report)
+    around = sum(one.size for one in report.left_behind) - sum(
+        one.size for one in things
+    )
+    anew = f" Headers, names and padding ({size_text(around)}) are written anew."
     return _table(
-        "left-behind", "Left behind", "What the output does not have.",
+        "left-behind", "Left behind",
+        f"What the output does not have.{anew if around else ''}",
         ("Kind", "Name", "Bytes", "Why"),
-        report.left_behind,
+        things,
         [
             (Cell(one.kind), Cell(one.name, "name"), Cell(f"{one.size:,}", "number"),
              Cell(one.why))
-            for one in report.left_behind[:most]
+            for one in things[:most]
         ],
         "Nothing is listed.",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from safemodel._report.words import (
     form_text,
     shown,
     size_text,
+    things_left,
     verdict_text,
     worst_within,
 )
@@ -36,10 +37,10 @@ def report_lines(report: DisarmReport) -> Iterator[tuple[str, str]]:
     yield from _file("after", report.out, form_text(report.out_format), report.result)
     yield from _findings(report)
     yield from _parts(report)
-    if report.left_behind:
-        yield _labelled("left behind", count_text(len(report.left_behind), "thing"))
-        yield from (("", _left(one)) for one in report.left_behind[:_MOST_OTHERS])
-        yield from _more(len(report.left_behind) - _MOST_OTHERS)
+    if things := things_left(report):
+        yield _labelled("left behind", count_text(len(things), "thing"))
+        yield from (("", _left(one)) for one in things[:_MOST_OTHERS])
+        yield from _more(len(things) - _MOST_OTHERS)
     if report.opaque:
         names = {one.name: 0 for one in report.opaque}
         for one in report.opaque:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from safemodel.reports import DisarmReport, Finding
+    from safemodel.reports import DisarmReport, Finding, LeftBehind
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _FORMS = {
@@ -163,7 +163,7 @@ def kept_text(report: DisarmReport) -> str:
 
 def left_text(report: DisarmReport) -> str:
     """Return how much was left behind; "" for nothing."""
-    things = [one for each in with_parts(report) for one in each.left_behind]
+    things = [one for each in with_parts(report) for one in things_left(each)]
     if not things:
         return ""
     size = size_text(sum(one.size for one in things))
@@ -174,6 +174,11 @@ def became_text(report: DisarmReport) -> str:
     """Return how many values became plain data; "" for none."""
     count = sum(sum(each.changed.values()) for each in with_parts(report))
     return f"{count_text(count, 'value')} became plain data" if count else ""
+
+
+def things_left(report: DisarmReport) -> list[LeftBehind]:
+    """Return what was left behind, but for the headers that every archive has."""
+    return [one for one in report.left_behind if one.kind != "headers"]
 
 
 def verdict_text(report: DisarmReport) -> str:

@@ -85,6 +85,9 @@ def flatten(root: object, plain: Plain) -> Flat:
         if type(value) is Opaque and len(flat.opaques) < _MOST_OPAQUES:
             flat.opaques.append(KeptOpaque(path=path, name=value.qualified_name))
         value = plain.of(value)
+        if type(value) is CallLeaf and value.name == "_rebuild_parameter":
+            # A flat file has no parameters: it is the tensor, under the same name.
+            value = plain.of(value.args[0])
         kind = type(value)
         if kind is TensorLeaf:
             _add(flat, tensors, path, value)

@@ -46,6 +46,7 @@ NUMBERS = {
     "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 """Element types of numpy that tensors have, too: without the byte order."""
+WIDE_UNSIGNED = frozenset({"uint16", "uint32", "uint64"})
 
 
 class TensorLeaf:
@@ -116,13 +117,18 @@ class GlobalLeaf:
 class Leaves:
     """The leaves of one graph.
 
+    Args:
+        limits: How much the file may ask for.
+        wide_unsigned: As for `Plain`.
+
     Attributes:
         tensors: Every strided tensor, parts of others included, in order.
         changed: Kind of value → how many of them became tensors here.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, wide_unsigned: bool = True) -> None:
         self._limits = limits
+        self._wide_unsigned = wide_unsigned
         self.tensors: list[TensorLeaf] = []
         self.changed: Counter[str] = Counter()
 
@@ -170,6 +176,8 @@ class Leaves:
             build_array(spec, verify=True, limits=self._limits)
             return spec.built
         check_size(spec, data.size, dtype.itemsize)
+        narrow = name in WIDE_UNSIGNED and not self._wide_unsigned
+        name = name.removeprefix("u") if narrow else name
         storage = StorageSpec(
             "", name, dtype.itemsize, prod(spec.shape), data,
             big_endian=dtype.descr[0] == ">",
@@ -178,7 +186,8 @@ class Leaves:
         stride = contiguous(shape)
         stride = stride[::-1] if spec.fortran else stride
         self.changed["ndarray"] += 1
-        return self._tensor(TensorSpec(storage, name, 0, spec.shape, stride))
+        leaf = self._tensor(TensorSpec(storage, name, 0, spec.shape, stride))
+        return {"dtype": f"<{dtype.descr[1:]}", "values": leaf} if narrow else leaf
 
     def _special(self, spec: Spec) -> object:
         match spec:

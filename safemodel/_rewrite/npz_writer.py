@@ -6,12 +6,14 @@ member ``safemodel.json.npy`` says which, and holds everything that is no tensor
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
+from safemodel._build.checksums import crc32
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
+from safemodel._rewrite.names import DEVICE, Names
+from safemodel._rewrite.notes import notes_text
 from safemodel._rewrite.zip_writer import Entry, ZipWriter
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.flatten import Flat
+    from safemodel._rewrite.leaves import TensorLeaf
     from safemodel._rewrite.output import Output
 
 _DESCR = {
@@ -42,11 +45,11 @@ def write_npz(out: Output, flat: Flat, read: Reader) -> list[Entry]:
         OSError: Writing failed.
     """
     writer = ZipWriter(out)
-    members: set[str] = {_NOTES}
+    members = Names("-", [_NOTES], str.lower)
     names: dict[str, str] = {}
     views: dict[str, str] = {}
     for name, leaf in flat.tensors.items():
-        member = _member(name, members)
+        member = members.new(_member(name))
         content = row_major(leaf.spec, DTYPE_ITEMSIZE[leaf.dtype], leaf.content)
         descr = _DESCR.get(leaf.dtype)
         if descr is None:
@@ -57,15 +60,32 @@ def write_npz(out: Output, flat: Flat, read: Reader) -> list[Entry]:
         header = _header(descr, leaf.spec.shape)
         size = len(header) + content.nbytes
         writer.add(f"{member}.npy", size, _after(header, content, read))
-        members.add(member.lower())
     notes = {"names": names, "same": flat.same, "data": flat.data, "views": views}
-    kept = {name: note for name, note in notes.items() if note}
-    if kept:
-        text = json.dumps(kept, allow_nan=True).encode("ascii")
+    kept = notes_text(notes)
+    if kept is not None:
+        text = kept.encode("ascii")
         header = _header("|u1", (len(text),))
         writer.add(f"{_NOTES}.npy", len(header) + len(text), [header, text])
     writer.close()
     return writer.entries
+
+
+def write_npy(out: Output, leaf: TensorLeaf, read: Reader) -> int:
+    """Write the file of one array; return its CRC-32.
+
+    Raises:
+        SafeModelError: The bytes of a tensor are not what the input describes.
+        OSError: Writing failed.
+    """
+    content = row_major(leaf.spec, DTYPE_ITEMSIZE[leaf.dtype], leaf.content)
+    header = _header(_DESCR[leaf.dtype], leaf.spec.shape)
+    out.record(0, len(header) + content.nbytes)
+    checksum = 0
+    for piece in _after(header, content, read):
+        checksum = crc32(piece, checksum)
+        out.write(piece)
+        out.final()
+    return checksum
 
 
 def _after(header: bytes, content: Content, read: Reader) -> Iterator[memoryview]:
@@ -73,14 +93,13 @@ def _after(header: bytes, content: Content, read: Reader) -> Iterator[memoryview
     yield from read(content)
 
 
-def _member(name: str, taken: set[str]) -> str:
-    """Return a file name for a tensor that nobody could take for a path."""
+def _member(name: str) -> str:
+    """Return a file name for a tensor that nobody takes for a path, or for another."""
     plain = _ODD.sub("_", name)[:_MOST].strip(".") or "tensor"
-    unique, turn = plain, 1
-    while unique.lower() in taken:
-        turn += 1
-        unique = f"{plain}-{turn}"
-    return unique
+    if DEVICE.fullmatch(plain):
+        plain = f"_{plain}"
+    # Numpy finds the member of "x" under the names "x" and "x.npy".
+    return f"{plain[:-4]}_npy" if plain.lower().endswith(".npy") else plain
 
 
 def _header(descr: str, shape: tuple[int, ...]) -> bytes:

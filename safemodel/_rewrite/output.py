@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
+_MOST_NAME = 50
 _SMALL = 1 << 16  # below that, writes are put together
 _BUFFER = 1 << 20
 _SYNC = 64 << 20
@@ -35,15 +36,22 @@ _SYNC = 64 << 20
 class Output:
     """A file that is written from its first byte to its last, but for a few patches.
 
+    Args:
+        descriptor: The file, open for reading and writing.
+        digests: Whether to take digests of it.
+        durable: Whether it has to be on the disk in the end.
+
     Attributes:
         at: How many bytes there are so far.
     """
 
-    def __init__(self, descriptor: int, *, digests: bool = True) -> None:
+    def __init__(
+        self, descriptor: int, *, digests: bool = True, durable: bool = True
+    ) -> None:
         self._descriptor = descriptor
         self._buffer = bytearray()
         self._trail = Trail(descriptor, digests=digests)
-        self._syncs = _Syncs(descriptor)
+        self._syncs = _Syncs(descriptor) if durable else None
         self.at = 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -79,7 +87,8 @@ class Output:
         """Say that all bytes so far are final."""
         if len(self._buffer) == 0:
             self._trail.final(self.at)
-            self._syncs.written(self.at)
+            if self._syncs is not None:
+                self._syncs.written(self.at)
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -98,12 +107,14 @@ class Output:
         """
         self.flush()
         self._trail.last(self.at)
-        self._syncs.finish()
+        if self._syncs is not None:
+            self._syncs.finish()
         return self._trail.finish(self.at)
 
     def stop(self) -> None:
         """End what goes on beside the writer."""
-        self._syncs.stop()
+        if self._syncs is not None:
+            self._syncs.stop()
         self._trail.stop()
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
@@ -172,26 +183,45 @@ class _Syncs:
 
 @contextmanager
 def whole_file(
-    path: Path, *, overwrite: bool, digests: bool = True
+    path: Path, *, overwrite: bool, digests: bool = True, durable: bool = True
 ) -> Iterator[tuple[Output, Commit]]:
     """Give a file to write, and what makes it appear; else it is gone afterwards.
 
     Raises:
-        FileExistsError: It is there, and may not be overwritten.
-        OSError: The folder cannot be written to, or the disk is full.
+        FileExistsError: It is there, and may not be overwritten; or it is a device or
+            the like, which never may.
+        OSError: It is a folder, its folder cannot be written to, or the disk is full.
     """
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(17, "File exists", str(path))
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{SUFFIX}")
+    _check_target(path, overwrite=overwrite)
+    # No longer than a name may be, whatever alphabet it is in.
+    name = path.name[:_MOST_NAME]
+    part = path.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(part, flags, _MODE)
-    output = Output(descriptor, digests=digests)
+    try:
+        descriptor = os.open(part, flags, _MODE)
+    except OSError as error:
+        # It is the folder that cannot be written to: the other name says nothing.
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
+    output = Output(descriptor, digests=digests, durable=durable)
     try:
         yield output, Commit(part, path, overwrite=overwrite)
     finally:
         output.stop()
         os.close(descriptor)
         part.unlink(missing_ok=True)
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise if there is something that may not be replaced."""
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise FileExistsError(17, "File exists", str(path))
+    if path.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    # A link is replaced itself; one to a device, as to /dev/null, is there to stay.
+    if path.exists() and not path.is_file():
+        raise FileExistsError(17, "Not a regular file", str(path))
 
 
 class Commit:

@@ -35,14 +35,22 @@ _MOST_BITS = 255 * 8 - 1
 """Of an integer that LONG1 can hold."""
 
 
+_X87_MANTISSA = 63
+
+
 class Plain:
     """Turns values into those that are written, one level at a time.
+
+    Args:
+        wide_unsigned: Whether tensors may be of unsigned integers wider than a byte,
+            which torch reads since 2.3 only.
 
     Attributes:
         changed: Kind of value → how many of them became something else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wide_unsigned: bool = True) -> None:
+        self._wide_unsigned = wide_unsigned
         self.changed: Counter[str] = Counter()
         # The original is kept beside its stand-in: its id must not be used again.
         self._made: dict[int, tuple[object, object]] = {}
@@ -82,7 +90,7 @@ class Plain:
         known = self._texts.get(id(key))
         if known is None:
             self.changed[_name(key)] += 1
-            known = self._texts[id(key)] = (key, str(key))
+            known = self._texts[id(key)] = (key, _text(key))
         return known[1]
 
     def _made_of(self, value: Any) -> object:
@@ -94,11 +102,11 @@ class Plain:
             case Namespace() | SimpleNamespace():
                 return vars(value)
             case set() | frozenset() | deque():
-                return list(value)
+                return _in_order(value)
             case bytes() | bytearray():
                 return _tensor(np.frombuffer(bytes(value), np.uint8))
             case np.ndarray():
-                return _array(value)
+                return self._array(value)
             case complex():
                 return (value.real, value.imag)
             case date() | time():
@@ -106,6 +114,47 @@ class Plain:
             case range() | slice():
                 return repr(value)
         return str(value)
+
+    def _array(self, array: np.ndarray[Any, np.dtype[Any]]) -> object:
+        """Return a tensor of the same bytes where there is one; else plain data."""
+        dtype = array.dtype
+        if dtype.hasobject or dtype.kind in "SU":
+            return array.tolist()
+        if dtype.names is not None:
+            return {name: array[name] for name in dtype.names}
+        if dtype.kind in "mM":
+            return {"dtype": dtype.str, "values": array.view("i8")}
+        if dtype.kind == "V" or dtype.str[1:] not in NUMBERS:
+            return {"dtype": dtype.str, "bytes": _without_padding(array).tobytes()}
+        if dtype.kind == "u" and dtype.itemsize > 1 and not self._wide_unsigned:
+            little = array.astype(dtype.newbyteorder("<"), copy=False)
+            signed = little.view(f"<i{dtype.itemsize}")
+            return {"dtype": little.dtype.str, "values": signed}
+        return _tensor(array)
+
+
+def _text(value: Any) -> str:
+    """Return the text of a key: the same in every process."""
+    match value:
+        case TensorLeaf():
+            return f"tensor of {value.dtype} {list(value.shape)}"
+        case CallLeaf() | GlobalLeaf():
+            return f"{value.module}.{value.name}"
+        case frozenset():
+            return f"{{{', '.join(sorted(map(_text, value)))}}}"
+        case tuple():
+            return f"({', '.join(map(_text, value))})"
+    return str(value)
+
+
+def _in_order(values: set[Any] | frozenset[Any] | deque[Any]) -> list[Any]:
+    """Return the elements, those of a set in one order in every process."""
+    if isinstance(values, deque):
+        return list(values)
+    try:
+        return sorted(values)
+    except TypeError:
+        return sorted(values, key=lambda value: (type(value).__name__, _text(value)))
 
 
 def _is_written(value: Any) -> bool:
@@ -144,20 +193,6 @@ def _record(value: Opaque) -> dict[str, object]:
     }
 
 
-def _array(array: np.ndarray[Any, np.dtype[Any]]) -> object:
-    """Return a tensor of the same bytes where there is one; else plain data."""
-    dtype = array.dtype
-    if dtype.hasobject or dtype.kind in "SU":
-        return array.tolist()
-    if dtype.names is not None:
-        return {name: array[name] for name in dtype.names}
-    if dtype.kind in "mM":
-        return {"dtype": dtype.str, "values": array.view("i8")}
-    if dtype.kind == "V" or dtype.str[1:] not in NUMBERS:
-        return {"dtype": dtype.str, "bytes": array.tobytes()}
-    return _tensor(array)
-
-
 def _tensor(array: np.ndarray[Any, np.dtype[Any]]) -> TensorLeaf:
     little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     name, size = NUMBERS[little.dtype.str[1:]], little.dtype.itemsize
@@ -165,3 +200,15 @@ def _tensor(array: np.ndarray[Any, np.dtype[Any]]) -> TensorLeaf:
     spec = TensorSpec(storage, name, 0, little.shape, contiguous(little.shape))
     flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     return TensorLeaf(spec, InMemory(name, size, flat.data))
+
+
+def _without_padding(
+    array: np.ndarray[Any, np.dtype[Any]],
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return an array whose elements hold nothing but their numbers."""
+    if array.dtype.kind not in "fc" or np.finfo(np.longdouble).nmant != _X87_MANTISSA:
+        return array
+    # Ten bytes of sixteen are the number; the others could be anything.
+    clean = array.astype(array.dtype.newbyteorder("<"), order="C", copy=True)
+    clean.reshape(-1).view(np.uint8).reshape(-1, 16)[:, 10:] = 0
+    return clean

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from math import prod
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
@@ -142,17 +142,18 @@ def _check_with_library(
 
 
 def _check_element(
-    name: str, dtype: str, shape: object, leaf: TensorLeaf, notes: Mapping[str, Any]
+    name: str, dtype: str, shape: object, leaf: TensorLeaf, notes: _Notes
 ) -> None:
     """Compare the element type and the shape of a tensor in a safetensors file."""
-    own, view = list(leaf.shape), notes["views"].get(name)
+    own = list(leaf.shape)
+    view = notes.views.get(name) if notes.by_name else None
     if DTYPES.get(dtype, ("",))[0] == leaf.dtype and shape == own and view is None:
         return
     size = DTYPE_ITEMSIZE[leaf.dtype]
     as_number, more = _AS_NUMBERS.get(leaf.dtype, ("U8", [size]))
     if dtype != as_number or shape != own + more:
         differs(f"{name!r} has another element type or shape")
-    if view != leaf.dtype and _is_text(name):
+    if view != leaf.dtype and notes.by_name:
         differs(f"what {name!r} was written as is not noted")
 
 
@@ -193,12 +194,38 @@ def check_npz(
             _check_array(name, leaf, header, members[at].size - length, notes)
 
 
+def check_npy(
+    path: Path,
+    leaf: TensorLeaf,
+    checksum: int,
+    found: Mapping[tuple[int, int], int],
+) -> None:
+    """Compare the file of an array with what was written.
+
+    Args:
+        path: The file.
+        leaf: The array.
+        checksum: CRC-32 of the whole file.
+        found: CRC-32 of what was read back, by where it lies.
+
+    Raises:
+        DisarmError: It holds something else.
+        OSError: Reading failed.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as raw:
+        header, length = _Headers(raw).at(0)
+    _check_array("the array", leaf, header, size - length, _Notes({}, {}, by_name=True))
+    if found.get((0, size)) != checksum:
+        differs("the bytes of the array are others")
+
+
 def _check_array(
     name: str,
     leaf: TensorLeaf,
     header: Header,
     length: int,
-    notes: Mapping[str, Any],
+    notes: _Notes,
 ) -> None:
     """Compare the header of a member, and how many bytes follow it."""
     expected = _INTEGERS.get(leaf.dtype, leaf.dtype)
@@ -210,7 +237,7 @@ def _check_array(
     if length != prod(leaf.shape) * size:
         differs(f"{name!r} is longer or shorter")
     view = leaf.dtype if as_bits else None
-    if notes["views"].get(name) != view and _is_text(name):
+    if notes.by_name and notes.views.get(name) != view:
         differs(f"what {name!r} was written as is not noted")
 
 
@@ -256,7 +283,22 @@ def _text(archive: zipfile.ZipFile, member: str) -> str:
     return raw.decode("latin-1")
 
 
-def _notes(text: str | None, flat: Flat) -> dict[str, Mapping[str, Any]]:
+class _Notes(NamedTuple):
+    """What a file notes of its tensors.
+
+    Attributes:
+        names: Name → what it is written under, if that is another.
+        views: Name → element type, if the format lacks it.
+        by_name: Whether tensors stand here under their names: JSON has no halves of
+            surrogate pairs, and what takes their place may push other names aside.
+    """
+
+    names: Mapping[str, Any]
+    views: Mapping[str, Any]
+    by_name: bool
+
+
+def _notes(text: str | None, flat: Flat) -> _Notes:
     """Return what a file notes, compared with the value but for names (rule 3)."""
     try:
         notes = json.loads(text or "{}")
@@ -267,7 +309,8 @@ def _notes(text: str | None, flat: Flat) -> dict[str, Mapping[str, Any]]:
     for title, expected in (("same", flat.same), ("data", flat.data)):
         if not _agree(expected, notes.get(title, {})):
             differs(f"its notes of {title} are others")
-    return {title: notes.get(title, {}) for title in _TITLES}
+    by_name = _is_text("\n".join(flat.tensors))
+    return _Notes(notes.get("names", {}), notes.get("views", {}), by_name=by_name)
 
 
 def _check_content(name: str, leaf: TensorLeaf, content: Content) -> None:
@@ -288,8 +331,8 @@ def _identity(content: Content) -> tuple[object, ...]:
     return (*size, id(content))
 
 
-def _check_name(name: str, written: str, notes: Mapping[str, Any]) -> None:
-    if notes["names"].get(name, name) != written and _is_text(name):
+def _check_name(name: str, written: str, notes: _Notes) -> None:
+    if notes.by_name and notes.names.get(name, name) != written:
         differs(f"{name!r} has another name")
 
 

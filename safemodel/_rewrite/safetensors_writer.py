@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safemodel._build.checksums import crc32
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._rewrite.contents import row_major
+from safemodel._rewrite.names import Names, encodable
+from safemodel._rewrite.notes import notes_text
+from safemodel.errors import UnsupportedFormatError
 
 if TYPE_CHECKING:
     from safemodel._rewrite.contents import Content, Reader
@@ -31,6 +34,8 @@ _AS_NUMBERS = {
     "qint8": ("I8", ()), "quint8": ("U8", ()), "qint32": ("I32", ()),
 }  # fmt: skip
 _ALIGNMENT = 8
+_METADATA = "__metadata__"
+_MOST_HEADER = 100_000_000  # of the library of the format
 
 
 class Part(NamedTuple):
@@ -43,20 +48,25 @@ class Part(NamedTuple):
     leaf: TensorLeaf
 
 
-def parts_of(flat: Flat) -> tuple[list[Part], dict[str, str]]:
-    """Return what is written, in the order of the file, and what was written as what.
+def parts_of(flat: Flat) -> tuple[list[Part], dict[str, str], dict[str, str]]:
+    """Return what is written in order, what was written as what, and other names.
 
     The widest elements come first, so that each tensor is aligned.
     """
     parts: list[Part] = []
     views: dict[str, str] = {}
+    names: dict[str, str] = {}
+    given = Names("~", [_METADATA])
     for name, leaf in flat.tensors.items():
-        part = _part(name, leaf)
+        written = given.new(encodable(name))
+        if written != name:
+            names[name] = written
+        part = _part(written, leaf)
         if leaf.dtype not in NAMES:
             views[name] = leaf.dtype
         parts.append(part)
     parts.sort(key=lambda part: -part.content.itemsize)
-    return parts, views
+    return parts, views, names
 
 
 def _part(name: str, leaf: TensorLeaf) -> Part:
@@ -89,15 +99,16 @@ def write_safetensors(out: Output, flat: Flat, read: Reader) -> Written:
     """Write a file; return what it holds.
 
     Raises:
+        UnsupportedFormatError: The names and notes are longer than the format allows.
         SafeModelError: The bytes of a tensor are not what the input describes.
         OSError: Writing failed.
     """
-    parts, views = parts_of(flat)
-    notes = {"same": flat.same, "data": flat.data, "views": views}
-    kept = {name: note for name, note in notes.items() if note}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    if kept:
-        header["__metadata__"]["safemodel"] = json.dumps(kept, allow_nan=True)
+    parts, views, names = parts_of(flat)
+    notes = {"names": names, "same": flat.same, "data": flat.data, "views": views}
+    kept = notes_text(notes)
+    header: dict[str, Any] = {_METADATA: {"format": "pt"}}
+    if kept is not None:
+        header[_METADATA]["safemodel"] = kept
     at = 0
     for part in parts:
         end = at + part.content.nbytes
@@ -107,6 +118,11 @@ def write_safetensors(out: Output, flat: Flat, read: Reader) -> Written:
         at = end
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)
+    if len(text) > _MOST_HEADER:
+        raise UnsupportedFormatError(
+            f"the header of a .safetensors file would take {len(text):,} bytes, and its"
+            f" readers take {_MOST_HEADER:,}; write .pt instead"
+        )
     out.write(len(text).to_bytes(8, "little") + text)
     start = out.at
     checksums = []

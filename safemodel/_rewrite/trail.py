@@ -98,7 +98,7 @@ class Trail:
                 if final <= self._at:
                     return
                 self._follow(final)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - raised by `finish`
             self._error = error
 
     def _follow(self, end: int) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from safemodel._rewrite.output import Output
     from safemodel._rewrite.plain import Plain
 
-Form: TypeAlias = Literal["safetensors", "pt", "npz"]
+Form: TypeAlias = Literal["safetensors", "pt", "npz", "zip"]
 Check: TypeAlias = "Callable[[Path, Mapping[tuple[int, int], int]], None]"
 _CONSTANTS = frozenset(
     f"torch {name}" for name in (*DTYPE_ITEMSIZE, *QSCHEMES, *STORAGE_CLASSES.values())
@@ -38,7 +38,7 @@ def write(
     """Write a value in one of the formats; return what compares the file with it.
 
     Args:
-        form: The format.
+        form: The format; an archive of models has a writer of its own.
         out: Receives it.
         root: The value.
         flat: The same value without its structure.

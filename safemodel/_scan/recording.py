@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from safemodel._containers.source import Source
+    from safemodel._formats.members import Members
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._unpickle.parsed import Pickle
     from safemodel.limits import Limits
@@ -95,6 +96,7 @@ def check_file(
     limits: Limits,
     checksums: bool,
     spool: bool = False,
+    members: Members | None = None,
 ) -> tuple[RecordingReading, TensorGraph | None, SafeModelError | None]:
     """Check a file as `safe_load` does; return what was parsed and how it ended.
 
@@ -107,6 +109,7 @@ def check_file(
         spool=spool,
     )
     reading.parsed = []
+    reading.members = members
     try:
         root, reading.consumed = read_any(reading, source, "")
         graph = reading.check.finish(root)

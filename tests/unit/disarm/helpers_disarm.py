@@ -46,9 +46,8 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 def bits(tensor: torch.Tensor) -> bytes:
     """Return the bytes of a strided tensor, row by row, conjugated as it reads."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return bytes(plain.untyped_storage())[plain.storage_offset() * plain.itemsize :][
-        : plain.numel() * plain.itemsize
-    ]
+    whole = plain.flatten().clone(memory_format=torch.contiguous_format)
+    return whole.view(torch.uint8).numpy().tobytes()
 
 
 def _same_tensor(left: torch.Tensor, right: torch.Tensor) -> bool:

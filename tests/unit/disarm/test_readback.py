@@ -561,6 +561,20 @@ def test_everything_that_can_be_written_reads_back(tmp_path, suffix):
     assert all(name.startswith("dtype q") for _, name in refused), refused
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_names_that_push_each_other_aside_are_no_fault(tmp_path, suffix):
+    """Half of a surrogate pair, the text that takes its place, and what both note."""
+    names = {
+        "\ud800": torch.ones(2, dtype=torch.complex128),
+        "\\ud800": torch.ones(2),
+        "\ud800.x": torch.ones(2).bfloat16(),
+    }
+    report = disarm(
+        saved({**names, "data": {"\ud800": 1, "\\ud800": 2}}), tmp_path / f"out{suffix}"
+    )
+    assert len(report.tensors) == 3
+
+
 def through(root):
     """Write a value without tensors and compare it with what its pickle reads as."""
     plain = Plain()

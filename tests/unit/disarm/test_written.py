@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from safemodel import Scrub, safe_load
+from safemodel import Limits, Scrub, safe_load
 from safemodel._disarm import disarm
 from tests.differential import values
 from tests.unit.disarm.helpers_disarm import bits, differences, saved
@@ -58,6 +58,20 @@ def test_a_list_within_itself_is_written_as_such(tmp_path):
     loaded = torch.load(tmp_path / "out.pt", weights_only=True)
     assert loaded[1] is loaded
     assert torch.equal(loaded[0], torch.ones(2))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 300])
+def test_what_a_tuple_holds_is_still_itself_afterwards(tmp_path, depth):
+    """A text that is first seen inside a tuple, and again behind it."""
+    inner: object = ("adam", [1])
+    for _ in range(depth - 1):
+        inner = ("adam", inner) if depth == 2 else (inner,)
+    value = {"first": inner, ("adam", "key"): "key", "name": "adam", "again": inner}
+
+    disarm(saved(value), tmp_path / "out.pt", limits=Limits(max_depth=1000))
+
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert repr(loaded) == repr(value)
 
 
 def shared() -> dict[str, torch.Tensor]:

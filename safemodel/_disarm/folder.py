@@ -1,0 +1,232 @@
+"""A folder in the layout of a model hub, disarmed.
+
+1. What is to be done is decided from names, before any file is opened (`folder_plan`).
+2. The new folder is made beside the target, under a name of its own. Worker processes
+   write each of its files, every one of them as one file is (`one_file`, `side_files`).
+3. Indices of shards come last: they are made from the shards that were written.
+4. Whatever is in the new folder and in no report ends the call.
+5. Only then is the folder renamed into place, in one step: its bytes are on the disk
+   before. A folder that is there is never replaced, which takes two steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safemodel._disarm.folder_names import SUFFIXES
+from safemodel.errors import DisarmError, MalformedFileError
+from safemodel.reports import DisarmReport, FileDigests, LeftBehind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safemodel._disarm.folder_plan import Plan, Task
+    from safemodel._disarm.one_file import Settings
+    from safemodel._disarm.tasks import Answer
+    from safemodel._rewrite.writers import Form
+
+_PART = ".safemodel-part"
+
+
+def disarm_folder(
+    folder: Path, target: Path, form: Form | None, settings: Settings
+) -> DisarmReport:
+    """Disarm a folder; see `safemodel.disarm`."""
+    from safemodel._disarm.folder_plan import plan_folder
+
+    started = time.perf_counter()
+    if form is not None and form not in SUFFIXES:
+        raise ValueError(f"no format for the models of a folder: {form!r}")
+    real = _checked(folder, target)
+    plan = plan_folder(folder, form, settings.limits)
+    for one in plan.left:
+        if one.kind == "refused" and settings.policy.others == "refuse":
+            raise MalformedFileError(one.why, record=one.name)
+    with _whole_folder(real) as part:
+        answers = _write_all(plan, part, settings)
+        _check_is_all(part, answers)
+        _sync_folders(part)
+        _rename(part, real)
+    return _report(folder, target, plan, answers, settings, started)
+
+
+def _checked(folder: Path, target: Path) -> Path:
+    """Return where the new folder will be, by its real parent.
+
+    Raises:
+        FileExistsError: There is something already.
+        FileNotFoundError: The folder around it is not there.
+        ValueError: One folder is, or would be, within the other.
+    """
+    # Real paths: a link may lead from one folder into the other.
+    source, parent = Path(os.path.realpath(folder)), target.parent.resolve(strict=True)
+    real = parent / target.name if target.name not in ("", "..") else target.resolve()
+    if real == source:
+        raise ValueError(f"the new folder is the one to read: {target}")
+    if source in real.parents:
+        raise ValueError(f"the new folder would lie within the one to read: {target}")
+    if os.path.lexists(real):
+        if real.is_symlink() or not real.is_dir():
+            raise FileExistsError(errno.EEXIST, "not a folder", str(target))
+        if real in source.parents:
+            raise ValueError(f"the folder to read lies within the new one: {folder}")
+        if any(real.iterdir()):
+            what = "a folder that is not empty cannot be replaced; remove it first"
+            raise FileExistsError(errno.EEXIST, what, str(target))
+    return real
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, beside the target; it is gone afterwards if still there.
+
+    Raises:
+        OSError: The folder around it cannot be written to.
+    """
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_PART}")
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        if part.exists():
+            shutil.rmtree(part)
+
+
+def _rename(part: Path, target: Path) -> None:
+    """Give a folder its name, if that is free or an empty folder has it."""
+    # The system refuses to replace a folder that has filled meanwhile.
+    part.rename(target)
+    _sync(target.parent)
+
+
+def _write_all(plan: Plan, part: Path, settings: Settings) -> dict[str, Answer]:
+    """Write every file of a plan; return what became of each, by its name.
+
+    Raises:
+        SafeModelError: The policy refuses, and so does a file.
+    """
+    from safemodel._disarm.one_file import Settings
+    from safemodel._disarm.processes import do_tasks
+    from safemodel._disarm.shards import read_index, rewrite_index
+
+    settings = Settings(**{**vars(settings), "overwrite": False})
+    indices = [
+        read_index(task, settings.limits) for task in plan.tasks if task.kind == "index"
+    ]
+    shards = {shard for index in indices for shard in index.shards}
+    tasks = [
+        task._replace(is_shard=task.name in shards)
+        for task in plan.tasks
+        if task.kind != "index"
+    ]
+    for folder in {Path(task.out).parent for task in plan.tasks}:
+        (part / folder).mkdir(parents=True, exist_ok=True)
+    done = do_tasks(tasks, part, settings) if tasks else []
+    answers = {task.name: answer for task, answer in zip(tasks, done, strict=True)}
+    if settings.policy.others == "refuse":
+        _raise_refusal(tasks, answers, part, settings)
+    for index in indices:
+        made = rewrite_index(index, answers, part, settings)
+        if made.refused and settings.policy.others == "refuse":
+            raise MalformedFileError(made.why, record=index.task.name)
+        answers[index.task.name] = made
+    return answers
+
+
+def _raise_refusal(
+    tasks: list[Task], answers: dict[str, Answer], part: Path, settings: Settings
+) -> None:
+    """Raise the error of the first model that was refused, as for one file."""
+    from safemodel._disarm.one_file import disarm_file
+
+    for task in tasks:
+        if answers[task.name].refused:
+            # The same file with the same settings, in this process: errors of ours
+            # hold more than what came back from the other one.
+            disarm_file(task.path, part / task.out, task.form, settings)
+            raise DisarmError(f"{task.name} was refused, and is not any more")
+
+
+def _check_is_all(part: Path, answers: dict[str, Answer]) -> None:
+    """Remove what processes that died have left; check that all else is reported."""
+    from safemodel._rewrite.output import SUFFIX
+
+    expected = {
+        str(part / answer.report.out)
+        for answer in answers.values()
+        if answer.report is not None
+    }
+    for place, folders, files in os.walk(part, topdown=False):
+        for name in files:
+            path = Path(place, name)
+            if str(path) in expected:
+                expected.remove(str(path))
+            elif name.startswith(".") and name.endswith(SUFFIX):
+                path.unlink()
+            else:
+                raise DisarmError(f"{name} was written, but nothing says so")
+        for name in folders:
+            if not any(Path(place, name).iterdir()):
+                Path(place, name).rmdir()
+    if expected:
+        raise DisarmError(f"{len(expected):,} files of the new folder are gone")
+
+
+def _sync_folders(part: Path) -> None:
+    """Put the names of all files on the disk."""
+    for place, _, _ in os.walk(part, topdown=False):
+        _sync(Path(place))
+
+
+def _sync(folder: Path) -> None:
+    from safemodel._rewrite.output import _sync_folder
+
+    _sync_folder(folder)
+
+
+def _report(
+    folder: Path,
+    target: Path,
+    plan: Plan,
+    answers: dict[str, Answer],
+    settings: Settings,
+    started: float,
+) -> DisarmReport:
+    from safemodel._graph.allowlist import policy_version
+    from safemodel._version import VERSION
+
+    parts = []
+    left = list(plan.left)
+    for task in plan.tasks:
+        answer = answers[task.name]
+        if answer.report is not None:
+            parts.append(answer.report)
+            continue
+        kind = "refused" if answer.refused else "file"
+        left.append(
+            LeftBehind(kind=kind, name=task.name, size=task.size, why=answer.why)
+        )
+    return DisarmReport(
+        path=str(folder),
+        out=str(target),
+        source=FileDigests(size=plan.size),
+        result=FileDigests(size=sum(part.result.size for part in parts)),
+        format="folder",
+        out_format="folder",
+        # What matters most comes first: some lists are cut.
+        left_behind=tuple(
+            sorted(left, key=lambda one: (one.kind != "refused", one.name))
+        ),
+        changed={},
+        parts=tuple(parts),
+        version=VERSION,
+        policy=policy_version(settings.policy),
+        seconds=round(time.perf_counter() - started, 3),
+    )
