@@ -15,7 +15,7 @@ import zipfile
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from safemodel._rewrite.readback_compare import Comparison, Stored
+from safemodel._rewrite.readback_compare import Comparison
 from safemodel._rewrite.readback_pickle import (
     FUNCTIONS,
     OPCODES,
@@ -140,19 +140,16 @@ def check_torch(
             if archive.read(name) != expected:
                 differs(f"the bytes of {name} are others")
         listed = archive.infolist()
-    storages: dict[str, Stored] = {}
+    storages: dict[str, tuple[int, int]] = {}
     folder = f"{_ROOT}/data/"
     for info in listed:
         if info.filename.startswith(folder):
             key = info.filename[len(folder) :]
-            storages[key] = Stored(info.file_size, info.CRC)
+            storages[key] = (info.file_size, info.CRC)
         elif info.filename not in _FIXED and info.filename != f"{_ROOT}/data.pkl":
             differs(f"it has a record {info.filename}")
     if len(listed) != len(storages) + len(_FIXED) + 1:
         differs("it has a record twice")
-    contents = {
-        id(content): Stored(content.nbytes, checksum)
-        for content, checksum in written.contents
-    }
+    contents = {id(content): checksum for content, checksum in written.contents}
     read = read_pickle(pickle, constants)
     Comparison(plain, contents, storages).compare(root, read)

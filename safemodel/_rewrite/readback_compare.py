@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from struct import Struct
 from types import NoneType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from safemodel._graph.reconstructors.torch_values import STORAGE_DTYPES
 from safemodel._rewrite.leaves import CallLeaf, GlobalLeaf, TensorLeaf
@@ -44,27 +44,20 @@ _INT = frozenset({int})
 _BITS = Struct("<d").pack
 
 
-class Stored(NamedTuple):
-    """The bytes under a key, or those of a content: how many, and their CRC-32."""
-
-    size: int
-    checksum: int
-
-
 class Comparison:
     """Compares one value with what was read (the rules above).
 
     Args:
         plain: What made the value plain.
-        contents: Content, by its id → its bytes as they were read from the input.
-        storages: Key → its bytes as they lie in the written file.
+        contents: Content, by its id → the CRC-32 it had when it was read.
+        storages: Key → how many bytes lie there in the file, and their CRC-32.
     """
 
     def __init__(
         self,
         plain: Plain,
-        contents: Mapping[int, Stored],
-        storages: Mapping[str, Stored],
+        contents: Mapping[int, int],
+        storages: Mapping[str, tuple[int, int]],
     ) -> None:
         self._plain = plain
         self._contents = contents
@@ -116,7 +109,9 @@ class Comparison:
         """Say whether a value is seen for the first time (rule 3)."""
         known = self._read_as.get(id(value))
         if known is None:
-            self._fresh(there)
+            if id(there) in self._taken:
+                differs("what were two values is one")
+            self._taken.add(id(there))
             self._read_as[id(value)] = there
             self._kept.append(value)
             return True
@@ -168,20 +163,20 @@ class Comparison:
     def _tensor(self, leaf: TensorLeaf, there: object) -> None:
         grad = leaf.requires_grad
         if leaf.parameter:
-            there, *rest = self._args(there, "_rebuild_parameter", 3)
+            there, *rest = _args(there, "torch._utils _rebuild_parameter", 3)
             self._flags(rest, grad)
             self._fresh(there)
             grad = False
         typed = leaf.dtype in _CLASSES
         if leaf.scheme is not None:
-            args = self._args(there, "_rebuild_qtensor", 7)
+            args = _args(there, "torch._utils _rebuild_qtensor", 7)
             self._waiting.append((leaf.scheme, args[4]))
             self._flags(args[5:], grad)
         elif typed:
-            args = self._args(there, "_rebuild_tensor_v2", 6)
+            args = _args(there, "torch._utils _rebuild_tensor_v2", 6)
             self._flags(args[4:], grad)
         else:
-            args = self._args(there, "_rebuild_tensor_v3", 7)
+            args = _args(there, "torch._utils _rebuild_tensor_v3", 7)
             self._flags(args[4:6], grad)
             self._name(args[6], f"torch {leaf.dtype}")
         if args[1] is not leaf.offset:
@@ -192,13 +187,6 @@ class Comparison:
         if content is None or content.dtype != leaf.dtype:
             differs("the element type of a tensor is another")
         self._storage(content, args[0], typed=typed)
-
-    def _args(self, there: object, function: str, count: int) -> tuple[Any, ...]:
-        if type(there) is not ReadCall or there.function != f"torch._utils {function}":
-            differs("a tensor is made otherwise")
-        if len(there.args) != count:
-            differs("a tensor is made of more or less")
-        return there.args
 
     def _flags(self, flags: Any, grad: object) -> None:
         """Compare whether a tensor asks for a gradient, and its hooks: none."""
@@ -220,7 +208,7 @@ class Comparison:
         if type(pid) is not tuple or len(pid) != 5:
             differs("a tensor has no storage")
         word, kind, key, device, length = pid
-        if (type(word), type(key), type(device), type(length)) != (str, str, str, int):
+        if type(key) is not str or type(length) is not int:
             differs("a storage is none")
         if word != "storage" or device != "cpu":
             differs("a storage lies elsewhere")
@@ -240,11 +228,19 @@ class Comparison:
             differs("what were two storages is one")
         self._used.add(key)
         self._keys[id(content)] = key
-        expected = self._contents.get(id(content))
-        if expected is None or expected.size != content.nbytes:
+        checksum = self._contents.get(id(content))
+        if checksum is None:
             differs("the content of a tensor was not written")
-        if self._storages.get(key) != expected:
+        if self._storages.get(key) != (content.nbytes, checksum):
             differs("a storage has other bytes")
+
+
+def _args(there: object, function: str, count: int) -> tuple[Any, ...]:
+    if type(there) is not ReadCall or there.function != function:
+        differs("a tensor is made otherwise")
+    if len(there.args) != count:
+        differs("a tensor is made of more or less")
+    return there.args
 
 
 def _check_float(value: float, there: object) -> None:

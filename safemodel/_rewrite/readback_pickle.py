@@ -155,7 +155,7 @@ class _Machine:
         self._stack.append(ReadMapping(ordered=False))
 
     def _tuple(self, _: object, __: int) -> None:
-        marked = self._marked()
+        marked, self._stack = self._stack, self._below.pop()
         self._stack.append(tuple(marked))
 
     def _tuple1(self, _: object, __: int) -> None:

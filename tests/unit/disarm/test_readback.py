@@ -11,9 +11,11 @@ import pickletools
 import struct
 import warnings
 import zipfile
+import zlib
 from collections import Counter, OrderedDict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +23,8 @@ from safemodel import DisarmError, SafeModelError, disarm
 from safemodel._rewrite import npz_writer, safetensors_writer, torch_writer, writers
 from safemodel._rewrite.pickle_writer import PickleWriter
 from safemodel._rewrite.plain import Plain
-from safemodel._rewrite.readback_compare import Comparison, Stored
+from safemodel._rewrite.readback_compare import Comparison
+from safemodel._rewrite.readback_flat import check_npy
 from safemodel._rewrite.readback_pickle import OPCODES, read_pickle
 from tests.differential import values
 from tests.unit.disarm.helpers_disarm import saved
@@ -497,6 +500,31 @@ def test_a_fault_of_the_npz_writer_is_noticed(tmp_path, name):
     check_is_caught(tmp_path, flat(), ".npz", *NPZ_FAULTS[name])
 
 
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (np.array([1, 2, 3], "<f4"), "element type or shape"),
+        (np.array([[1], [2], [3]], "<i4"), "element type or shape"),
+        (np.array([1, 2, 4], "<i4"), "bytes of the array are others"),
+    ],
+)
+def test_the_file_of_one_array_is_compared(tmp_path, there, message):
+    """A member of an archive of models may be a bare `.npy`."""
+    array = np.array([1, 2, 3], "<i4")
+    leaf, path = Plain().of(array), tmp_path / "a.npy"
+
+    def check(written):
+        np.save(path, written)
+        raw = path.read_bytes()
+        check_npy(path, leaf, expected, {(0, len(raw)): zlib.crc32(raw)})
+
+    np.save(path, array)
+    expected = zlib.crc32(path.read_bytes())
+    check(array)
+    with pytest.raises(DisarmError, match=message):
+        check(there)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 @pytest.mark.parametrize("title", ["same", "data"])
 def test_notes_that_are_not_the_value_s_are_noticed(tmp_path, suffix, title):
@@ -736,14 +764,14 @@ def written(tmp_path_factory):
         patch.setattr(writers, "check_torch", check)
         disarm(saved(small()), path)
     made, root, plain = held[0]
-    stored = {
-        id(content): Stored(content.nbytes, checksum)
-        for content, checksum in made.contents
+    contents = {id(content): checksum for content, checksum in made.contents}
+    keys = {
+        str(key): (content.nbytes, checksum)
+        for key, (content, checksum) in enumerate(made.contents)
     }
-    keys = {str(key): value for key, value in enumerate(stored.values())}
 
     def compare(data: bytes) -> None:
-        Comparison(plain, stored, keys).compare(root, read_pickle(data, CONSTANTS))
+        Comparison(plain, contents, keys).compare(root, read_pickle(data, CONSTANTS))
 
     with zipfile.ZipFile(path) as archive:
         return archive.read("archive/data.pkl"), compare
