@@ -21,7 +21,8 @@ from safemodel._rewrite.leaves import TensorLeaf
 from safemodel._rewrite.names import DEVICE
 from safemodel._rewrite.npz_writer import write_npy
 from safemodel._rewrite.output import whole_file
-from safemodel._rewrite.readback import check_archive, check_array
+from safemodel._rewrite.readback import check_archive
+from safemodel._rewrite.readback_flat import check_npy
 from safemodel._rewrite.writers import write
 from safemodel._rewrite.zip_writer import ZipWriter
 from safemodel.errors import UnsupportedFormatError, quote
@@ -141,7 +142,7 @@ def _write_model(
     leaf = plain.of(value)
     if kind is Format.NPY and type(leaf) is TensorLeaf:
         checksum = write_npy(out, leaf, read)
-        return lambda path, found: check_array(path, leaf.shape, checksum, found)
+        return lambda path, found: check_npy(path, leaf, checksum, found)
     form = _FORMS.get(kind, "npz" if kind is Format.NPY else "pt")
     return write(form, out, value, flatten(value, plain), plain, read)
 

@@ -39,12 +39,13 @@ _MOST_HEADER = 100_000_000  # of the library of the format
 
 
 class Part(NamedTuple):
-    """One tensor of the file: its entry in the header, and its bytes."""
+    """One tensor of the file: entry in the header, bytes, what it is made of."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     content: Content
+    leaf: TensorLeaf
 
 
 def parts_of(flat: Flat) -> tuple[list[Part], dict[str, str], dict[str, str]]:
@@ -75,23 +76,23 @@ def _part(name: str, leaf: TensorLeaf) -> Part:
     if dtype is None:
         dtype, more = _AS_NUMBERS.get(leaf.dtype, ("U8", (content.itemsize,)))
         shape = (*shape, *more)
-    return Part(name, dtype, shape, content)
+    return Part(name, dtype, shape, content, leaf)
 
 
 class Written(NamedTuple):
     """What a file was written to hold.
 
     Attributes:
-        names: Its tensors.
-        start: Where their bytes start.
-        end: Where they end.
-        checksum: CRC-32 of all of these bytes.
+        parts: Its tensors, in the order of the file.
+        checksums: CRC-32 of the bytes of each of them.
+        metadata: Its metadata.
+        start: Where the bytes of the first one start.
     """
 
-    names: frozenset[str]
+    parts: list[Part]
+    checksums: list[int]
+    metadata: dict[str, str]
     start: int
-    end: int
-    checksum: int
 
 
 def write_safetensors(out: Output, flat: Flat, read: Reader) -> Written:
@@ -124,11 +125,13 @@ def write_safetensors(out: Output, flat: Flat, read: Reader) -> Written:
         )
     out.write(len(text).to_bytes(8, "little") + text)
     start = out.at
-    out.record(start, start + at)
-    checksum = 0
+    checksums = []
     for part in parts:
+        out.record(out.at, out.at + part.content.nbytes)
+        checksum = 0
         for piece in read(part.content):
             checksum = crc32(piece, checksum)
             out.write(piece)
         out.final()
-    return Written(frozenset(part.name for part in parts), start, start + at, checksum)
+        checksums.append(checksum)
+    return Written(parts, checksums, header["__metadata__"], start)

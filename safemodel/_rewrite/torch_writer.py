@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._rewrite.pickle_writer import PickleWriter
 from safemodel._rewrite.zip_writer import Entry, ZipWriter
 
 if TYPE_CHECKING:
-    from safemodel._rewrite.contents import Reader
+    from safemodel._rewrite.contents import Content, Reader
     from safemodel._rewrite.output import Output
     from safemodel._rewrite.plain import Plain
 
 ROOT = "archive"
 
 
-def write_torch(out: Output, root: object, plain: Plain, read: Reader) -> list[Entry]:
-    """Write an archive; return its records.
+class WrittenTorch(NamedTuple):
+    """What an archive was made of.
+
+    Attributes:
+        records: Its records.
+        contents: Each content, and the CRC-32 it had when it was read.
+    """
+
+    records: list[Entry]
+    contents: list[tuple[Content, int]]
+
+
+def write_torch(out: Output, root: object, plain: Plain, read: Reader) -> WrittenTorch:
+    """Write an archive; return what it was made of.
 
     Raises:
         SafeModelError: The bytes of a tensor are not what the input describes.
@@ -27,8 +39,10 @@ def write_torch(out: Output, root: object, plain: Plain, read: Reader) -> list[E
     archive = ZipWriter(out)
     archive.add(f"{ROOT}/data.pkl", len(data), [data])
     archive.add(f"{ROOT}/byteorder", 6, [b"little"])
-    for key, content in enumerate(pickle.contents):
-        archive.add(f"{ROOT}/data/{key}", content.nbytes, read(content))
+    contents = [
+        (content, archive.add(f"{ROOT}/data/{key}", content.nbytes, read(content)))
+        for key, content in enumerate(pickle.contents)
+    ]
     archive.add(f"{ROOT}/version", 2, [b"3\n"])
     archive.close()
-    return archive.entries
+    return WrittenTorch(archive.entries, contents)

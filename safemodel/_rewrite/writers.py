@@ -8,21 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QSCHEMES
+from safemodel._rewrite.contents import Reader
 from safemodel._rewrite.npz_writer import write_npz
 from safemodel._rewrite.pickle_writer import STORAGE_CLASSES
-from safemodel._rewrite.readback import (
-    check_archive,
-    check_pickle,
-    check_safetensors,
-)
+from safemodel._rewrite.readback import check_torch
+from safemodel._rewrite.readback_flat import check_npz, check_safetensors
 from safemodel._rewrite.safetensors_writer import write_safetensors
-from safemodel._rewrite.torch_writer import ROOT, write_torch
+from safemodel._rewrite.torch_writer import write_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from safemodel._rewrite.contents import Reader
+    from safemodel._rewrite.contents import Content
     from safemodel._rewrite.flatten import Flat
     from safemodel._rewrite.output import Output
     from safemodel._rewrite.plain import Plain
@@ -56,15 +54,31 @@ def write(
         OSError: Writing failed.
     """
     if form == "pt":
-        records = write_torch(out, root, plain, read)
-
-        def check(path: Path, found: Mapping[tuple[int, int], int]) -> None:
-            check_archive(path, records, found)
-            check_pickle(path, f"{ROOT}/data.pkl", _CONSTANTS)
-
-        return check
+        made = write_torch(out, root, plain, read)
+        return lambda path, found: check_torch(
+            path, made, root, plain, _CONSTANTS, found
+        )
     if form == "npz":
-        members = write_npz(out, flat, read)
-        return lambda path, found: check_archive(path, members, found)
+        noting = _NotingReader(read)
+        members = write_npz(out, flat, noting)
+        contents = noting.contents
+        return lambda path, found: check_npz(path, members, contents, flat, found)
     written = write_safetensors(out, flat, read)
-    return lambda path, found: check_safetensors(path, written, found)
+    return lambda path, found: check_safetensors(path, written, flat, found)
+
+
+class _NotingReader(Reader):
+    """A reader that notes what was asked of it.
+
+    Attributes:
+        contents: All of it, in order.
+    """
+
+    def __init__(self, read: Reader) -> None:
+        self._read = read
+        self.contents: list[Content] = []
+
+    def __call__(self, content: Content) -> Iterator[memoryview]:
+        """Yield the bytes of a content, as the other reader does."""
+        self.contents.append(content)
+        yield from self._read(content)
