@@ -149,7 +149,9 @@ def _plain(value: Any) -> Any:  # noqa: C901, PLR0912 - a table of cases
             return dict(value)
         case tuple():
             return tuple(value)
-        case set() | frozenset() | collections.deque():
+        case set() | frozenset():
+            return sorted(value)
+        case collections.deque():
             return list(value)
         case argparse.Namespace() | types.SimpleNamespace():
             return vars(value)
@@ -214,6 +216,7 @@ class Comparison:
                 continue
             self._met[id(one), id(two)] = (one, two)
             if isinstance(one, torch.Tensor):
+                two = _unsigned(two)
                 _same_tensor(where, one, two)
                 self.pairs.append((one, two))
             elif type(one) is not type(two):
@@ -251,6 +254,13 @@ def _key(key: Any) -> Any:
         return tuple(map(_key, key))
     plain = key is None or type(key) in (bool, int, float, str)
     return key if plain else str(key)
+
+
+def _unsigned(value: Any) -> Any:
+    """Return an array that a `.pt` has as the bits of signed integers and a name."""
+    if type(value) is dict and value.keys() == {"dtype", "values"}:
+        return torch.from_numpy(value["values"].numpy().view(value["dtype"]))
+    return value
 
 
 def _same_tensor(where: str, one: torch.Tensor, two: Any) -> None:
