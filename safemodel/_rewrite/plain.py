@@ -10,6 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import date, time
+from math import isnan
 from types import NoneType, SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,7 @@ from safemodel._rewrite.leaves import (
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _TEXT = frozenset({str})
+_NUMBERS = frozenset({bool, int, float})
 _WRITTEN = _SCALARS | {
     dict, OrderedDict, list, tuple, TensorLeaf, CallLeaf, GlobalLeaf,
 }  # fmt: skip
@@ -118,14 +120,19 @@ class Plain:
     def _array(self, array: np.ndarray[Any, np.dtype[Any]]) -> object:
         """Return a tensor of the same bytes where there is one; else plain data."""
         dtype = array.dtype
-        if dtype.hasobject or dtype.kind in "SU":
-            return array.tolist()
         if dtype.names is not None:
             return {name: array[name] for name in dtype.names}
+        if not dtype.itemsize:
+            # A few bytes of a file describe any number of elements of none.
+            return {"dtype": dtype.str, "shape": list(array.shape)}
+        if dtype.hasobject or dtype.kind == "U":
+            # What an array without axes holds may be of any kind: it is not looked at.
+            return array.tolist() if array.ndim else [array.item()]
         if dtype.kind in "mM":
             return {"dtype": dtype.str, "values": array.view("i8")}
         if dtype.kind == "V" or dtype.str[1:] not in NUMBERS:
-            return {"dtype": dtype.str, "bytes": _without_padding(array).tobytes()}
+            data = _without_padding(array).tobytes()
+            return {"dtype": dtype.str, "shape": list(array.shape), "bytes": data}
         if dtype.kind == "u" and dtype.itemsize > 1 and not self._wide_unsigned:
             little = array.astype(dtype.newbyteorder("<"), copy=False)
             signed = little.view(f"<i{dtype.itemsize}")
@@ -151,10 +158,20 @@ def _in_order(values: set[Any] | frozenset[Any] | deque[Any]) -> list[Any]:
     """Return the elements, those of a set in one order in every process."""
     if isinstance(values, deque):
         return list(values)
-    try:
+    kinds = set(map(type, values))
+    if kinds <= _TEXT or (kinds <= _NUMBERS and not any(map(isnan, values))):
         return sorted(values)
-    except TypeError:
-        return sorted(values, key=lambda value: (type(value).__name__, _text(value)))
+    # Sets have no order among themselves, and NaN none among numbers.
+    return sorted(values, key=_order)
+
+
+def _order(value: Any) -> tuple[object, ...]:
+    """Return what tells an element of a set from others, without its address."""
+    place: tuple[object, ...] = ()
+    if type(value) is TensorLeaf:
+        spec = value.spec
+        place = (spec.storage.key, spec.offset, spec.stride)
+    return type(value).__name__, _text(value), place
 
 
 def _is_written(value: Any) -> bool:

@@ -237,7 +237,7 @@ def test_texts_have_one_of_a_few_names(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["modèle.pth", "-rf", "~x", "con", "x/NUL.pth",
+    ["modèle.pth", "modelé", "-rf", "~x", "con", "x/NUL.pth",
      "com1.txt", "a.", "a ", " a", "a./b", "b" * 201,
      "a:b", "a?b", "policy.pth/b", "Policy.pth/b", "a'b"],
 )  # fmt: skip
