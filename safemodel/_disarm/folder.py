@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from safemodel._rewrite.writers import Form
 
 _PART = ".safemodel-part"
+_MOST_NAME = 50
+"""Characters of a name within another one, so that this one is not too long."""
 
 
 def disarm_folder(
@@ -90,8 +92,13 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder around it cannot be written to.
     """
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_PART}")
-    part.mkdir()
+    name = target.name[:_MOST_NAME]
+    part = target.with_name(f".{name}.{secrets.token_hex(8)}{_PART}")
+    try:
+        part.mkdir()
+    except OSError as error:
+        # It is the folder around that cannot be written to.
+        raise OSError(error.errno, error.strerror, str(part.parent)) from error
     try:
         yield part
     finally:
