@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemodel._disarm.folder_names import SUFFIXES
-from safemodel.errors import DisarmError, MalformedFileError
+from safemodel.errors import DisarmError, MalformedFileError, SafeModelError
 from safemodel.reports import DisarmReport, FileDigests, LeftBehind
 
 if TYPE_CHECKING:
@@ -157,7 +157,11 @@ def _raise_refusal(
         if answers[task.name].refused:
             # The same file with the same settings, in this process: errors of ours
             # hold more than what came back from the other one.
-            disarm_file(task.path, part / task.out, task.form, settings)
+            try:
+                disarm_file(task.path, part / task.out, task.form, settings)
+            except SafeModelError as error:
+                error.add_note(task.name)
+                raise
             raise DisarmError(f"{task.name} was refused, and is not any more")
 
 
