@@ -219,7 +219,7 @@ def _values(
     assemble = Assembler(leaves.make).assemble
     root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
-    return root, leaves, Plain(wide_unsigned=wide)
+    return root, leaves, Plain(wide_unsigned=wide, limits=limits)
 
 
 def _taken(leaves: Leaves, flat: Flat, form: Form) -> Iterator[tuple[StorageSpec, int]]:

@@ -26,6 +26,8 @@ from safemodel._rewrite.leaves import (
     TensorLeaf,
     contiguous,
 )
+from safemodel.errors import LimitExceededError
+from safemodel.limits import DEFAULT_LIMITS, Limits
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _TEXT = frozenset({str})
@@ -46,13 +48,19 @@ class Plain:
     Args:
         wide_unsigned: Whether tensors may be of unsigned integers wider than a byte,
             which torch reads since 2.3 only.
+        limits: `max_tensors` bounds how many bytes and arrays become tensors here: a
+            few bytes of a pickle are one.
 
     Attributes:
         changed: Kind of value → how many of them became something else.
     """
 
-    def __init__(self, *, wide_unsigned: bool = True) -> None:
+    def __init__(
+        self, *, wide_unsigned: bool = True, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._wide_unsigned = wide_unsigned
+        self._limits = limits
+        self._tensors = 0
         self.changed: Counter[str] = Counter()
         # The original is kept beside its stand-in: its id must not be used again.
         self._made: dict[int, tuple[object, object]] = {}
@@ -61,12 +69,13 @@ class Plain:
     def of(self, value: Any) -> Any:
         """Return a value of one of the kinds that are written."""
         kind = type(value)
-        if kind in _WRITTEN:
-            return value if kind is not int or _is_written(value) else hex(value)
+        if kind in _WRITTEN and (kind is not int or _is_written(value)):
+            return value
         known = self._made.get(id(value))
         if known is None:
             self.changed[_name(value)] += 1
-            known = self._made[id(value)] = (value, self._made_of(value))
+            made = hex(value) if kind is int else self._made_of(value)
+            known = self._made[id(value)] = (value, made)
         return known[1]
 
     def keys(self, mapping: dict[Any, Any]) -> list[Any]:
@@ -106,7 +115,7 @@ class Plain:
             case set() | frozenset() | deque():
                 return _in_order(value)
             case bytes() | bytearray():
-                return _tensor(np.frombuffer(bytes(value), np.uint8))
+                return self._tensor(np.frombuffer(bytes(value), np.uint8))
             case np.ndarray():
                 return self._array(value)
             case complex():
@@ -137,6 +146,17 @@ class Plain:
             little = array.astype(dtype.newbyteorder("<"), copy=False)
             signed = little.view(f"<i{dtype.itemsize}")
             return {"dtype": little.dtype.str, "values": signed}
+        return self._tensor(array)
+
+    def _tensor(self, array: np.ndarray[Any, np.dtype[Any]]) -> TensorLeaf:
+        """Return a tensor of an array, if there are not too many by now."""
+        self._tensors += 1
+        if self._tensors > self._limits.max_tensors:
+            raise LimitExceededError(
+                "max_tensors",
+                allowed=self._limits.max_tensors,
+                requested=self._tensors,
+            )
         return _tensor(array)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from safemodel import LimitExceededError, disarm
+from safemodel import LimitExceededError, Limits, disarm
 from tests.unit.disarm.helpers_disarm import saved
 
 SUFFIXES = [".pt", ".safetensors", ".npz"]
@@ -98,6 +98,17 @@ def test_bytes_of_an_array_keep_their_zeros(tmp_path):
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     assert (found["dtype"], found["shape"]) == ("|S3", [2])
     assert bytes(found["bytes"].tolist()) == b"a\0\0bc\0"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_bytes_become_no_more_tensors_than_there_may_be(tmp_path, suffix):
+    """Three bytes of a pickle cost a kilobyte of memory as a tensor."""
+    data = pickle.dumps([bytes([at, 1]) for at in range(9)] + [np.array([1])])
+    limits = Limits(max_tensors=10)
+    disarm(data, tmp_path / f"all{suffix}", limits=limits)
+    with pytest.raises(LimitExceededError) as caught:
+        disarm(data, tmp_path / f"out{suffix}", limits=Limits(max_tensors=9))
+    assert (caught.value.limit, caught.value.requested) == ("max_tensors", 10)
 
 
 _CHILD = """
