@@ -89,13 +89,14 @@ def _bits(text: str) -> int | Literal["auto"]:
 
 def run(options: argparse.Namespace) -> int:
     """Disarm; return the exit code."""
+    from safemodel._cli.interrupts import ends_clean
     from safemodel._cli.report_files import ReportFiles
     from safemodel._cli.summary import REFUSED, UNREADABLE
     from safemodel._report.words import shown
     from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
 
     try:
-        with ReportFiles(options) as files:
+        with ends_clean(), ReportFiles(options) as files:
             report = _disarmed(options)
             files.write(report)
     except (DisarmError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -222,3 +223,34 @@ def test_in_a_terminal_only_labels_are_bold(folder):
         "\r\n  README.md: No call and no name to remove; 0 tensors \r\n    kept."
         in plain
     )
+
+
+_TERMINATED = """
+import os, sys, time
+from safemodel._cli import main
+
+def fsync(_):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+
+os.fsync = fsync
+main(["disarm", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("out", ["out.pt", "out"])
+def test_a_command_that_is_told_to_end_leaves_nothing(folder, number, out):
+    """Neither the file or folder that was begun nor the report."""
+    (folder / "models").mkdir()
+    os.link(folder / "clean.pt", folder / "models" / "a.pt")
+    source = "clean.pt" if out == "out.pt" else "models"
+    arguments = [str(int(number)), source, out, "--report", "r.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED, *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 128 + number
+    assert names(folder) == ["models"]
