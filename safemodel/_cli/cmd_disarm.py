@@ -89,21 +89,26 @@ def _bits(text: str) -> int | Literal["auto"]:
 
 def run(options: argparse.Namespace) -> int:
     """Disarm; return the exit code."""
+    from safemodel._cli.interrupts import ends_clean
     from safemodel._cli.report_files import ReportFiles
     from safemodel._cli.summary import REFUSED, UNREADABLE
     from safemodel._report.words import shown
     from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
 
     try:
-        with ReportFiles(options) as files:
+        with ends_clean(), ReportFiles(options) as files:
             report = _disarmed(options)
             files.write(report)
-    except (UnsupportedFormatError, DisarmError, OSError, ValueError) as error:
+    except (DisarmError, OSError, ValueError) as error:
         sys.stderr.write(f"safemodel: {shown(str(error))}\n")
         return UNREADABLE
     except SafeModelError as error:
-        sys.stderr.write(f"safemodel: refused: {shown(str(error))}\n")
-        return REFUSED
+        # Of a folder, a note says which of its files it is.
+        place = "/".join([options.source, *getattr(error, "__notes__", ())])
+        is_other = isinstance(error, UnsupportedFormatError)
+        what = str(error) if is_other else f"refused: {error}"
+        sys.stderr.write(f"safemodel: {shown(place)}: {shown(what)}\n")
+        return UNREADABLE if is_other else REFUSED
     _show(report, as_json=options.json)
     is_whole = all(one.kind != "refused" for one in report.left_behind)
     return 0 if is_whole else REFUSED

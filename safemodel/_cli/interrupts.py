@@ -1,8 +1,10 @@
-"""Ctrl-C during a scan: it counts, wherever it comes."""
+"""Ctrl-C during a scan counts, wherever it comes; other ends leave nothing behind."""
 
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,3 +45,27 @@ def interrupts_count() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ends_clean() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as an error does: nothing half is left."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

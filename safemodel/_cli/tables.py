@@ -57,7 +57,8 @@ _LINES = {
     "verdict": "bold",
     "quiet": "dim",
 }
-_INDENTS = {"label": 13, "quiet": 13, "info": 10, "warning": 10, "danger": 10, "": 4}
+_INDENTS = {"label": 13, "quiet": 13, "info": 10, "warning": 10, "danger": 10}
+_LABELS = ("label", "quiet", "verdict")
 _RANK = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -211,8 +212,17 @@ def print_disarmed(report: DisarmReport) -> None:
     """Print what became of a file; long lines go on below their own text."""
     console = Console(highlight=False)
     for kind, line in report_lines(report):
-        indent = _INDENTS.get(kind, 0)
-        body = Text(line[indent:], style=_LINES.get(kind, ""))
+        start, indent = _starts(kind, line)
+        body = Text(line[start:], style=_LINES.get(kind, ""))
         for at, piece in enumerate(body.wrap(console, console.width - indent)):
-            head = line[:indent] if not at else " " * indent
+            head = line[:start] if not at else " " * indent
             console.print(Text.assemble((head, "bold"), piece))
+
+
+def _starts(kind: str, line: str) -> tuple[int, int]:
+    """Return where the text of a line starts, behind its label, and goes on below."""
+    width = _INDENTS.get(kind, 0)
+    if kind in _LABELS or (kind and line[:width].strip() == kind):
+        return width, width
+    start = len(line) - len(line.lstrip())
+    return start, start + 2

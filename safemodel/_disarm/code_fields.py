@@ -31,6 +31,7 @@ ALWAYS = {
     "kernel_mapping": "transformers loads the compiled kernels it names",
     "_target_": "Hydra, NeMo and MONAI import and call what it names",
     "class_path": "Lightning and jsonargparse import and call what it names",
+    "__kind__": "GluonTS imports and calls what it describes",
     ":serialized:": "Stable-Baselines3 unpickles it",
     "chat_template": "a Jinja template: a program that loaders run",
     "default_chat_template": "a Jinja template: a program that loaders run",
@@ -55,10 +56,23 @@ DOTTED = {
     "default_activation_function": (("torch.nn.",), _NOT_OURS),
     "sbert_ce_default_activation_function": (("torch.nn.",), _NOT_OURS),
     "tokenizer_class": (("sentence_transformers.",), _NOT_OURS),
-}
+    "characters_class": (("TTS.",), "Coqui TTS imports what it names"),
+    "network_class_name": (
+        ("dynamic_network_architectures.",), "nnU-Net imports and calls what it names",
+    ),
+}  # fmt: skip
 """The same of a dotted name, unless it begins so."""
 
-KERAS_CODE = frozenset({"Lambda", "__lambda__", "function"})
+_MEGATRON = "megatron.core"
+_IMPORTED = "_kw_requires_import"
+KERAS_CODE = frozenset(
+    {
+        "Lambda", "__lambda__", "function", "TorchModuleWrapper", "TFSMLayer",
+        "TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod",
+    }
+)  # fmt: skip
+"""Classes that run what their description holds or names: bytecode, pickles, saved
+models, functions of TensorFlow."""
 _KERAS_MODULES = ("keras", "tensorflow.keras", "tf_keras", "keras_hub", "keras_nlp")
 _KERAS = "Keras imports, or runs the bytecode of, what it describes"
 
@@ -75,6 +89,7 @@ _TOKENS = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Texts in these, and names of numbers, are tokens: any of them may be one."""
 
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_IMPORT = re.compile(r"\b(?:import|from)\b")
 _WORD = re.compile(r"[A-Za-z0-9_-]*")
 _CODE_FILE = re.compile(
     r"\w\.(?:py[cdow]?|so|dll|dylib|sh|exe)(?:::?\w+|(?:\.\d+)+)?\s*\Z"
@@ -164,7 +179,21 @@ def _reasons(
             found[key] = why
     if type(value.get("class_name")) is str:
         found.update(_keras_reasons(value))
+    if _IMPORTED in value and not _imports_known(value):
+        found[_IMPORTED] = "nnU-Net imports what the arguments name that it lists"
     return found
+
+
+def _imports_known(value: dict[str, Any]) -> bool:
+    """Tell whether the arguments that nnU-Net imports are parts of torch."""
+    arguments, listed = value.get("arch_kwargs"), value[_IMPORTED]
+    if type(arguments) is not dict or type(listed) is not list:
+        return False
+    named = [arguments.get(name) for name in listed if type(name) is str]
+    return len(named) == len(listed) and all(
+        one is None or (type(one) is str and one.startswith("torch.nn."))
+        for one in named
+    )
 
 
 def _member_reason(key: str, value: Any) -> str:
@@ -183,9 +212,23 @@ def _member_reason(key: str, value: Any) -> str:
     if key in DOTTED and type(value) is str and "." in value:
         known, why = DOTTED[key]
         return "" if value.startswith(known) and _DOTTED_NAME.fullmatch(value) else why
+    if key == "megatron_core" and value not in (None, _MEGATRON):
+        return "peft imports the library it names"
+    if key == "types" and type(value) is dict and not _are_known(value):
+        return _NOT_OURS
     if key == "type_hint" and _is_foreign(value):
         return _PIPELINE
     return ""
+
+
+def _are_known(types: dict[str, Any]) -> bool:
+    """Tell whether the types of a router are all of sentence-transformers."""
+    known, _ = DOTTED["type"]
+    return all(
+        value.startswith(known) and _DOTTED_NAME.fullmatch(value)
+        for value in types.values()
+        if type(value) is str and "." in value
+    )
 
 
 def _is_foreign(value: Any) -> bool:
@@ -198,7 +241,8 @@ def _is_foreign(value: Any) -> bool:
 def _keras_reasons(value: dict[str, Any]) -> dict[str, str]:
     """Return which members of a Keras object to remove."""
     found = {}
-    if value["class_name"] in KERAS_CODE:
+    # Keras joins module and name: "layers.Lambda" of "keras" is one, too.
+    if value["class_name"].rpartition(".")[2] in KERAS_CODE:
         found = dict.fromkeys(("class_name", "config"), _KERAS)
     module = value.get("module")
     known = type(module) is str and any(
@@ -217,7 +261,7 @@ def _text_reason(value: Any) -> str:
         at = value.find(opening)
         if at >= 0 and value.find(closing, at) >= 0:
             return "a Jinja template: a program that loaders run"
-    if value.startswith(("$import ", "$from ")) or (value[:1] == "$" and "(" in value):
+    if value[:1] == "$" and ("(" in value or _IMPORT.search(value)):
         return "MONAI evaluates it as Python"
     if len(value) <= _LONGEST_NAME:
         if _CODE_FILE.search(value):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemodel._disarm.folder_names import SUFFIXES
-from safemodel.errors import DisarmError, MalformedFileError
+from safemodel.errors import DisarmError, MalformedFileError, SafeModelError
 from safemodel.reports import DisarmReport, FileDigests, LeftBehind
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from safemodel._rewrite.writers import Form
 
 _PART = ".safemodel-part"
+_MOST_NAME = 50
+"""Characters of a name within another one, so that this one is not too long."""
 
 
 def disarm_folder(
@@ -90,8 +92,13 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder around it cannot be written to.
     """
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_PART}")
-    part.mkdir()
+    name = target.name[:_MOST_NAME]
+    part = target.with_name(f".{name}.{secrets.token_hex(8)}{_PART}")
+    try:
+        part.mkdir()
+    except OSError as error:
+        # It is the folder around that cannot be written to.
+        raise OSError(error.errno, error.strerror, str(part.parent)) from error
     try:
         yield part
     finally:
@@ -150,7 +157,11 @@ def _raise_refusal(
         if answers[task.name].refused:
             # The same file with the same settings, in this process: errors of ours
             # hold more than what came back from the other one.
-            disarm_file(task.path, part / task.out, task.form, settings)
+            try:
+                disarm_file(task.path, part / task.out, task.form, settings)
+            except SafeModelError as error:
+                error.add_note(task.name)
+                raise
             raise DisarmError(f"{task.name} was refused, and is not any more")
 
 

@@ -53,7 +53,11 @@ _LEFT = {
     **dict.fromkeys(".yaml .yml .toml .cfg .ini .conf .gin .pbtxt".split(), _SETTINGS),
     **dict.fromkeys(".whl .egg .jar .pyz .apk .mar .class".split(), _ARCHIVE),
 }
-_PACKAGES = re.compile(r"(?:requirements|constraints)[\w.-]*\.txt", re.IGNORECASE)
+_PACKAGES = re.compile(
+    r"(?:requirements|constraints)[\w.-]*\.txt|cmakelists\.txt|conanfile\.txt"
+    r"|(?:package|composer|bower|deno|nx|turbo|devcontainer|tasks|launch)\.json",
+    re.IGNORECASE,
+)
 
 
 class Naming(NamedTuple):
@@ -76,6 +80,8 @@ def bad_name(name: str) -> str:
     """Return what is wrong with a name (rule 2); "" if nothing is."""
     if not name.isprintable() or not name.strip():
         return "its name has characters that cannot be printed"
+    if name.startswith("-"):
+        return "its name is an option of programs"
     if "\\" in name or ":" in name:
         return "its name is a path on some systems"
     if _RESERVED.fullmatch(name):
@@ -113,7 +119,7 @@ def naming(name: str, form: Form | None) -> Naming:
     if suffix in _LEFT:
         return Naming("left", "", why=_LEFT[suffix])
     if _PACKAGES.fullmatch(name):
-        return Naming("left", "", why="names of packages that installers run")
+        return Naming("left", "", why="packages and commands that other programs run")
     index = _INDEX.fullmatch(name)
     if index:
         weights = naming(index[1], form)

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
 
+_MOST_PATH = 1024
+"""Bytes of a path within the folder: where it is put may have a long one, too."""
+
+
 class Task(NamedTuple):
     """One file to disarm.
 
@@ -166,6 +170,9 @@ class _Walk:
             self.leave(shown, 0, "hidden")
         elif why := bad_name(entry.name):
             self.leave(shown, 0, why, lost=True)
+        elif len(name.encode()) > _MOST_PATH:
+            why = f"its path has more than {_MOST_PATH:,} bytes"
+            self.leave(shown, 0, why, lost=True)
         elif is_folder:
             if name.count("/") + 1 < self._limits.max_depth:
                 return name
@@ -189,6 +196,9 @@ class _Walk:
             status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - one call a file
         except OSError as error:
             self.leave(name, 0, f"it cannot be read: {reason(error)}", lost=True)
+            return
+        if stat.S_ISLNK(status.st_mode):
+            self.leave(name, 0, "a link that leads to itself", lost=True)
             return
         if not stat.S_ISREG(status.st_mode):
             what = "a link to a folder" if stat.S_ISDIR(status.st_mode) else ""

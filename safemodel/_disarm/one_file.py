@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from safemodel._value import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from safemodel._containers.sniff import Format
     from safemodel._containers.source import Source
     from safemodel._graph.composite_specs import TensorGraph
+    from safemodel._graph.specs import StorageSpec
     from safemodel._rewrite.digests import SourceDigests
+    from safemodel._rewrite.flatten import Flat
     from safemodel._rewrite.leaves import Leaves, TensorLeaf
     from safemodel._rewrite.plain import Plain
     from safemodel._rewrite.writers import Form
@@ -169,7 +172,7 @@ def _write(
     """Rules 2 and 3."""
     from safemodel._disarm.left_behind import left_behind
     from safemodel._rewrite.bundle_writer import models_of, write_bundle
-    from safemodel._rewrite.contents import Reader
+    from safemodel._rewrite.contents import Reader, check_repeats
     from safemodel._rewrite.flatten import flatten
     from safemodel._rewrite.output import whole_file
     from safemodel._rewrite.storage_bytes import StorageReader
@@ -181,6 +184,7 @@ def _write(
     behind = left_behind(source, reading, graph, leaves.tensors)
     reading.parsed.clear()
     flat = flatten(models_of(root, kinds) if kinds else root, plain)
+    check_repeats(_taken(leaves, flat, form), limits)
     whole = whole_file(target, overwrite=settings.overwrite, digests=settings.digests)
     with whole as (out, commit), StorageReader(limits, target.parent) as storages:
         reader = Reader(storages, scrub)
@@ -215,7 +219,26 @@ def _values(
     assemble = Assembler(leaves.make).assemble
     root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
-    return root, leaves, Plain(wide_unsigned=wide)
+    return root, leaves, Plain(wide_unsigned=wide, limits=limits)
+
+
+def _taken(leaves: Leaves, flat: Flat, form: Form) -> Iterator[tuple[StorageSpec, int]]:
+    """Yield how many bytes of which storages are written."""
+    from safemodel._rewrite.contents import row_major
+
+    if form in ("pt", "zip"):
+        contents = {id(leaf.content): leaf for leaf in leaves.tensors}
+        yield from (
+            (leaf.spec.storage, leaf.content.nbytes)
+            for leaf in contents.values()
+            if leaf.content is not None
+        )
+        return
+    for leaf in flat.tensors.values():
+        if leaf.content is not None:
+            itemsize = leaf.content.itemsize
+            content = row_major(leaf.spec, itemsize, leaf.content)
+            yield leaf.spec.storage, content.nbytes
 
 
 def _kinds(

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. JSON is handed on as what was parsed. Members ":serialized:", which
-   Stable-Baselines3 decodes and unpickles, are not, however deep they are.
+1. JSON is handed on as what was parsed, unless it is hidden. Members ":serialized:",
+   which Stable-Baselines3 decodes and unpickles, are not, however deep they are.
 2. Text is handed on if it is plain: UTF-8, printable, under a name that is no
    program's, and no pickle to whoever takes it for one.
 3. All else is left behind: what starts like JSON and is none to us, source code,
@@ -71,6 +71,9 @@ class Members:
             value: What was parsed of it; changed in place.
             data: Its bytes.
         """
+        if _is_hidden(name):
+            self.leave(name, len(data), "hidden: settings of some program")
+            return False
         try:
             text = json.dumps(value, allow_nan=False)
         except ValueError:
@@ -140,11 +143,16 @@ class Members:
         self.left.append(LeftBehind(kind="field", name=place, size=size, why=why))
 
 
+def _is_hidden(name: str) -> bool:
+    """Say whether a member, or a folder it is in, does not show."""
+    return name.startswith(".") or "/." in name
+
+
 def _is_text(name: str) -> bool:
     """Say whether a member has the name of a text that nobody runs."""
     file = name.rpartition("/")[2].lower()
     dot = file.rfind(".")
-    if name.startswith(".") or "/." in name:
+    if _is_hidden(name):
         return False
     return file in _TEXT_NAMES if dot < 0 else file[dot:] in _TEXT_SUFFIXES
 

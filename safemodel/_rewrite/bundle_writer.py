@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _FORMS: dict[Format, Form] = {Format.SAFETENSORS: "safetensors", Format.NPZ: "npz"}
 _STEP = 4 << 20
 _MOST_CHARACTERS = 200
-_PART = re.compile(r"[A-Za-z0-9_.+=@,()](?:[A-Za-z0-9_.+=@,()\- ]*[\w+=@,()\-])?")
+_PART = re.compile(r"[\w.+=@,()](?:[\w.+=@,()\- ]*[\w+=@,()\-])?", re.ASCII)
 _Kinds = dict[str, Format]
 
 

@@ -7,6 +7,7 @@ Rules:
 2. A tensor that skips or repeats elements (a slice with a step, an expanded one) is
    written out whole, by itself.
 3. How storages are read, and what is checked of them: see `storage_bytes`.
+4. What is written is bounded by what it is taken from, however many tensors repeat it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import numpy as np
 
 from safemodel._rewrite.gather import gathered
 from safemodel._rewrite.storage_bytes import PIECE
+from safemodel.errors import LimitExceededError
 from safemodel.scrub import scrub_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from safemodel._graph.specs import StorageSpec, TensorSpec
     from safemodel._rewrite.storage_bytes import StorageReader
+    from safemodel.limits import Limits
     from safemodel.scrub import Scrub
 
 _SIGN_BITS = {2: 0x8000, 4: 0x8000_0000, 8: 0x8000_0000_0000_0000}
@@ -174,6 +177,26 @@ def row_major(
     return Gathered(
         spec.storage, spec.dtype, itemsize, view, conj=spec.conj, neg=spec.neg
     )
+
+
+def check_repeats(taken: Iterable[tuple[StorageSpec, int]], limits: Limits) -> None:
+    """Check how many bytes are written of storages, given by parts (rule 4).
+
+    Raises:
+        LimitExceededError: They are many more than the storages have.
+    """
+    total = once = 0
+    seen: dict[int, StorageSpec] = {}
+    for storage, nbytes in taken:
+        total += nbytes
+        if id(storage) not in seen:
+            seen[id(storage)] = storage
+            once += storage.numel * storage.itemsize
+    allowed = max(
+        once + limits.min_amplified_bytes, round(limits.max_amplification * once)
+    )
+    if total > allowed:
+        raise LimitExceededError("max_amplification", allowed=allowed, requested=total)
 
 
 def _is_row_major(spec: TensorSpec) -> bool:

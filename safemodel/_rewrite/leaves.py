@@ -123,7 +123,7 @@ class Leaves:
 
     Attributes:
         tensors: Every strided tensor, parts of others included, in order.
-        changed: Kind of value → how many of them became tensors here.
+        changed: Kind of value → how many of them became something else here.
     """
 
     def __init__(self, limits: Limits, *, wide_unsigned: bool = True) -> None:
@@ -152,15 +152,21 @@ class Leaves:
             case ScalarSpec():
                 build_scalar(spec)
                 built: Any = spec.built
-                return built.item() if hasattr(built, "item") else built
+                if not hasattr(built, "item"):
+                    return built
+                self.changed[type(built).__name__] += 1
+                return built.item()
             case NumpyDTypeSpec():
                 return numpy_dtype(spec)
             case TorchValueSpec():
+                self.changed[spec.kind] += 1
                 return _torch_value(spec)
             case StorageSpec():
+                self.changed["storage"] += 1
                 whole = (spec.numel,)
                 return self._tensor(TensorSpec(spec, spec.dtype, 0, whole, (1,)))
             case StorageViewSpec():
+                self.changed["storage"] += 1
                 part = TensorSpec(
                     spec.base, spec.base.dtype, spec.offset, (spec.numel,), (1,)
                 )
@@ -202,6 +208,7 @@ class Leaves:
                     dtype, spec.shape, spec.stride, spec.requires_grad,
                 )  # fmt: skip
             case NestedSpec():
+                self.changed["nested tensor"] += 1
                 return {
                     "buffer": self._part(spec.buffer),
                     "sizes": self._part(spec.sizes),
@@ -209,6 +216,7 @@ class Leaves:
                     "offsets": self._part(spec.offsets),
                 }
             case JaggedSpec():
+                self.changed["nested tensor"] += 1
                 lengths = spec.lengths
                 return {
                     "values": self._part(spec.values),

@@ -38,6 +38,7 @@ class Output:
 
     Args:
         descriptor: The file, open for reading and writing.
+        name: What errors call it.
         digests: Whether to take digests of it.
         durable: Whether it has to be on the disk in the end.
 
@@ -46,9 +47,15 @@ class Output:
     """
 
     def __init__(
-        self, descriptor: int, *, digests: bool = True, durable: bool = True
+        self,
+        descriptor: int,
+        *,
+        name: str = "",
+        digests: bool = True,
+        durable: bool = True,
     ) -> None:
         self._descriptor = descriptor
+        self._name = name
         self._buffer = bytearray()
         self._trail = Trail(descriptor, digests=digests)
         self._syncs = _Syncs(descriptor) if durable else None
@@ -76,8 +83,9 @@ class Output:
             OSError: Writing failed.
         """
         self.flush()
-        if os.pwrite(self._descriptor, data, at) != len(data):
-            raise OSError(5, "not all bytes could be written")
+        with self._named():
+            if os.pwrite(self._descriptor, data, at) != len(data):
+                raise OSError(5, "not all bytes could be written")
 
     def record(self, start: int, end: int) -> None:
         """Say where the bytes of a record lie; some of them may be written later."""
@@ -107,9 +115,10 @@ class Output:
         """
         self.flush()
         self._trail.last(self.at)
-        if self._syncs is not None:
-            self._syncs.finish()
-        return self._trail.finish(self.at)
+        with self._named():
+            if self._syncs is not None:
+                self._syncs.finish()
+            return self._trail.finish(self.at)
 
     def stop(self) -> None:
         """End what goes on beside the writer."""
@@ -119,8 +128,17 @@ class Output:
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
         left = memoryview(data)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        with self._named():
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in errors of the system which file they are about."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
 
 
 class _Syncs:
@@ -202,7 +220,7 @@ def whole_file(
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
-    output = Output(descriptor, digests=digests, durable=durable)
+    output = Output(descriptor, name=str(path), digests=digests, durable=durable)
     try:
         yield output, Commit(part, path, overwrite=overwrite)
     finally:
@@ -251,7 +269,7 @@ def _rename_new(part: Path, path: Path) -> None:
     try:
         os.link(part, path)
     except FileExistsError:
-        raise
+        raise FileExistsError(17, "File exists", str(path)) from None
     except OSError:  # a file system without hard links
         if os.path.lexists(path):
             raise FileExistsError(17, "File exists", str(path)) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import date, time
+from math import isnan
 from types import NoneType, SimpleNamespace
 from typing import Any
 
@@ -25,9 +26,12 @@ from safemodel._rewrite.leaves import (
     TensorLeaf,
     contiguous,
 )
+from safemodel.errors import LimitExceededError
+from safemodel.limits import DEFAULT_LIMITS, Limits
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _TEXT = frozenset({str})
+_NUMBERS = frozenset({bool, int, float})
 _WRITTEN = _SCALARS | {
     dict, OrderedDict, list, tuple, TensorLeaf, CallLeaf, GlobalLeaf,
 }  # fmt: skip
@@ -44,13 +48,19 @@ class Plain:
     Args:
         wide_unsigned: Whether tensors may be of unsigned integers wider than a byte,
             which torch reads since 2.3 only.
+        limits: `max_tensors` bounds how many bytes and arrays become tensors here: a
+            few bytes of a pickle are one.
 
     Attributes:
         changed: Kind of value → how many of them became something else.
     """
 
-    def __init__(self, *, wide_unsigned: bool = True) -> None:
+    def __init__(
+        self, *, wide_unsigned: bool = True, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._wide_unsigned = wide_unsigned
+        self._limits = limits
+        self._tensors = 0
         self.changed: Counter[str] = Counter()
         # The original is kept beside its stand-in: its id must not be used again.
         self._made: dict[int, tuple[object, object]] = {}
@@ -59,12 +69,13 @@ class Plain:
     def of(self, value: Any) -> Any:
         """Return a value of one of the kinds that are written."""
         kind = type(value)
-        if kind in _WRITTEN:
-            return value if kind is not int or _is_written(value) else hex(value)
+        if kind in _WRITTEN and (kind is not int or _is_written(value)):
+            return value
         known = self._made.get(id(value))
         if known is None:
             self.changed[_name(value)] += 1
-            known = self._made[id(value)] = (value, self._made_of(value))
+            made = hex(value) if kind is int else self._made_of(value)
+            known = self._made[id(value)] = (value, made)
         return known[1]
 
     def keys(self, mapping: dict[Any, Any]) -> list[Any]:
@@ -104,7 +115,7 @@ class Plain:
             case set() | frozenset() | deque():
                 return _in_order(value)
             case bytes() | bytearray():
-                return _tensor(np.frombuffer(bytes(value), np.uint8))
+                return self._tensor(np.frombuffer(bytes(value), np.uint8))
             case np.ndarray():
                 return self._array(value)
             case complex():
@@ -118,18 +129,34 @@ class Plain:
     def _array(self, array: np.ndarray[Any, np.dtype[Any]]) -> object:
         """Return a tensor of the same bytes where there is one; else plain data."""
         dtype = array.dtype
-        if dtype.hasobject or dtype.kind in "SU":
-            return array.tolist()
         if dtype.names is not None:
             return {name: array[name] for name in dtype.names}
+        if not dtype.itemsize:
+            # A few bytes of a file describe any number of elements of none.
+            return {"dtype": dtype.str, "shape": list(array.shape)}
+        if dtype.hasobject or dtype.kind == "U":
+            # What an array without axes holds may be of any kind: it is not looked at.
+            return array.tolist() if array.ndim else [array.item()]
         if dtype.kind in "mM":
             return {"dtype": dtype.str, "values": array.view("i8")}
         if dtype.kind == "V" or dtype.str[1:] not in NUMBERS:
-            return {"dtype": dtype.str, "bytes": _without_padding(array).tobytes()}
+            data = _without_padding(array).tobytes()
+            return {"dtype": dtype.str, "shape": list(array.shape), "bytes": data}
         if dtype.kind == "u" and dtype.itemsize > 1 and not self._wide_unsigned:
             little = array.astype(dtype.newbyteorder("<"), copy=False)
             signed = little.view(f"<i{dtype.itemsize}")
             return {"dtype": little.dtype.str, "values": signed}
+        return self._tensor(array)
+
+    def _tensor(self, array: np.ndarray[Any, np.dtype[Any]]) -> TensorLeaf:
+        """Return a tensor of an array, if there are not too many by now."""
+        self._tensors += 1
+        if self._tensors > self._limits.max_tensors:
+            raise LimitExceededError(
+                "max_tensors",
+                allowed=self._limits.max_tensors,
+                requested=self._tensors,
+            )
         return _tensor(array)
 
 
@@ -151,10 +178,20 @@ def _in_order(values: set[Any] | frozenset[Any] | deque[Any]) -> list[Any]:
     """Return the elements, those of a set in one order in every process."""
     if isinstance(values, deque):
         return list(values)
-    try:
+    kinds = set(map(type, values))
+    if kinds <= _TEXT or (kinds <= _NUMBERS and not any(map(isnan, values))):
         return sorted(values)
-    except TypeError:
-        return sorted(values, key=lambda value: (type(value).__name__, _text(value)))
+    # Sets have no order among themselves, and NaN none among numbers.
+    return sorted(values, key=_order)
+
+
+def _order(value: Any) -> tuple[object, ...]:
+    """Return what tells an element of a set from others, without its address."""
+    place: tuple[object, ...] = ()
+    if type(value) is TensorLeaf:
+        spec = value.spec
+        place = (spec.storage.key, spec.offset, spec.stride)
+    return type(value).__name__, _text(value), place
 
 
 def _is_written(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -183,3 +184,73 @@ def test_colours_can_be_switched_off(folder):
     )
     assert b"\x1b" not in done.stdout
     assert done.stderr == b""
+
+
+def test_an_error_says_which_file_it_is_about(folder, capsys):
+    """The path as it was given; within a folder that of the model, too."""
+    (folder / "models").mkdir()
+    (folder / "models" / "bad.pt").write_bytes(b"PK\3\4junk")
+    (folder / "note.txt").write_text("hello")
+    for arguments, code, said in (
+        (["note.txt", "out.pt"], 2, "note.txt: a plain text file"),
+        (["models/bad.pt", "out.pt"], 1, "models/bad.pt: refused: the zip archive has"),
+        (["models", "out", "--strict"], 1, "models/bad.pt: refused: the zip archive"),
+        (["evil.pt", "out.pt", "--strict"], 1, "evil.pt: refused: the file names"),
+        (["none.pt", "out.pt"], 2, "[Errno 2] No such file or directory: 'none.pt'"),
+    ):
+        assert main(["disarm", *arguments]) == code
+        assert capsys.readouterr().err.startswith(f"safemodel: {said}")
+    assert names(folder) == ["models", "note.txt"]
+
+
+def test_in_a_terminal_only_labels_are_bold(folder):
+    """Names of files are not cut in two by it, and long lines go on below."""
+    models = folder / "models"
+    models.mkdir()
+    (models / "config.json").write_text('{"auto_map": {}}')
+    (models / "README.md").write_text("hello")
+    (models / "lib.so").write_bytes(b"\x7fELF")
+    shown, code = in_terminal(["disarm", "models", "out"], str(folder), columns=60)
+    assert code == 0
+    bold = [text.strip() for text in re.findall(r"\x1b\[1m([^\x1b]*)", shown)]
+    assert {text for text in bold if text} == {
+        "before", "after", "files", "left behind",
+        "1 field that loads code removed; 0 tensors kept; 1 thing",
+        "left behind (4 bytes).",
+    }  # fmt: skip
+    plain = CONTROL.sub("", shown)
+    assert (
+        "\r\n  README.md: No call and no name to remove; 0 tensors \r\n    kept."
+        in plain
+    )
+
+
+_TERMINATED = """
+import os, sys, time
+from safemodel._cli import main
+
+def fsync(_):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+
+os.fsync = fsync
+main(["disarm", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("out", ["out.pt", "out"])
+def test_a_command_that_is_told_to_end_leaves_nothing(folder, number, out):
+    """Neither the file or folder that was begun nor the report."""
+    (folder / "models").mkdir()
+    os.link(folder / "clean.pt", folder / "models" / "a.pt")
+    source = "clean.pt" if out == "out.pt" else "models"
+    arguments = [str(int(number)), source, out, "--report", "r.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINATED, *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 128 + number
+    assert names(folder) == ["models"]

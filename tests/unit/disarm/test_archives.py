@@ -189,6 +189,8 @@ OTHER = {
     "Makefile": (b"all:\n\ttrue\n", "a name that is not one of a text"),
     ".profile": (b"true\n", "a name that is not one of a text"),
     ".ssh/keys.txt": (b"ssh-ed25519 key", "a name that is not one of a text"),
+    ".vscode/tasks.json": (b'{"tasks": []}', "hidden"),
+    "a/.eslintrc.json": (b"{}", "hidden"),
     "x.pth": (b"import os\n", "a name that is not one of a text"),
     "shown.txt": ("a\u202eb".encode(), "characters that do not show"),
     "bell.txt": (b"a\x07", "characters that do not show"),
@@ -237,7 +239,7 @@ def test_texts_have_one_of_a_few_names(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["modèle.pth", "-rf", "~x", "con", "x/NUL.pth",
+    ["modèle.pth", "modelé", "-rf", "~x", "con", "x/NUL.pth",
      "com1.txt", "a.", "a ", " a", "a./b", "b" * 201,
      "a:b", "a?b", "policy.pth/b", "Policy.pth/b", "a'b"],
 )  # fmt: skip

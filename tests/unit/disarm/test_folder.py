@@ -276,6 +276,7 @@ def test_content_and_name_have_to_agree(tmp_path):
         "pages.dat": "text", "w.h5": b"\x89HDF\r\n\x1a\n",
         "net.onnx": b"\x08\x07\x12\x07pytorch", "chat.jinja": "{{ x }}",
         "c.yaml": "a: 1", "requirements.txt": "evil", "pack.whl": model,
+        "package.json": "{}", "Deno.json": "{}", "x/CMakeLists.txt": "evil",
         "empty.json": "",
     }  # fmt: skip
     report = disarmed(tmp_path, files)
@@ -288,7 +289,8 @@ def test_content_and_name_have_to_agree(tmp_path):
     assert why["config.json"] == "not a JSON text, as its name says"
     assert why["logo.png"] == "a PNG image"
     assert why["tokenizer.model"] == "not a model file that safemodel knows"
-    assert why["requirements.txt"] == "names of packages that installers run"
+    for name in ("requirements.txt", "package.json", "Deno.json", "x/CMakeLists.txt"):
+        assert why[name] == "packages and commands that other programs run"
 
 
 def test_a_model_under_an_unknown_name_is_rebuilt(tmp_path):

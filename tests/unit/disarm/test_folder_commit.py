@@ -89,6 +89,15 @@ def test_a_folder_that_is_there_is_not_replaced(tmp_path):
         disarm(source, tmp_path / "no" / "such")
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127], ids=["ASCII", "beyond"])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    """The folder that is filled meanwhile has a shorter one."""
+    source = fill(tmp_path / "in", {"x.txt": "x"})
+    disarm(source, tmp_path / name)
+    assert names(tmp_path) == ["in", name]
+    assert written(tmp_path / name) == ["x.txt"]
+
+
 def test_a_folder_that_fills_meanwhile_stays(tmp_path):
     """The system refuses to rename over it."""
     with folder_module._whole_folder(tmp_path / "out") as part:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safemodel import LimitExceededError, Limits
+from safemodel import LimitExceededError, Limits, disarm
 from safemodel._disarm.folder_names import bad_name, naming
 from safemodel._disarm.folder_plan import Plan, plan_folder
 from safemodel.limits import DEFAULT_LIMITS
@@ -111,6 +111,7 @@ def test_what_is_hidden_or_no_file_is_left_behind(tmp_path):
         ("a\x1b[2J.txt", "printed"), ("a\u202etxt.exe", "printed"),
         ("a\nb.txt", "printed"), ("a\udcff.txt", "printed"),
         ("a\\b.txt", "path"), ("c:x.txt", "path"), (" ", "printed"),
+        ("-rf.json", "option"),
         ("NUL", "device"), ("con.txt", "device"), ("LPT1.json", "device"),
         ("x" * 201, "200 bytes"), ("\u00e9" * 101, "200 bytes"),
     ],
@@ -127,6 +128,26 @@ def test_a_name_that_is_none_elsewhere_is_left_behind(tmp_path, name, why):
     assert [why in one.why for one in made.left] == [True, True]
     assert all(one.name.isascii() and one.name.isprintable() for one in made.left)
     assert [one.kind for one in made.left] == ["file", "refused"]
+
+
+def test_a_long_path_or_a_link_to_itself_costs_no_more_than_itself(tmp_path):
+    """The rest of the folder is written; weights may be missing, so both are said."""
+    folder = fill(tmp_path / "in", {"x.txt": "x"})
+    (folder / "loop.pt").symlink_to("loop.pt")
+    part = "d" * 100
+    inner = folder
+    for _ in range(10):
+        inner /= part
+        inner.mkdir()
+    (inner / "a.txt").write_text("x")
+    (inner / ("b" * 12 + ".pt")).write_text("x")
+    report = disarm(folder, tmp_path / "out")
+    deep = "/".join([part] * 10)
+    assert [one.out for one in report.parts] == [f"{deep}/a.txt", "x.txt"]
+    assert {one.why: one.kind for one in report.left_behind} == {
+        "its path has more than 1,024 bytes": "refused",
+        "a link that leads to itself": "refused",
+    }
 
 
 @pytest.mark.parametrize(

@@ -255,3 +255,35 @@ def test_the_command_says_what_was_left_behind(tmp_path, capsys):
     source.write_bytes(b"\x80\x02cos\nsystem\n.")
     assert main(["disarm", "--strict", str(source), str(tmp_path / "o.pt")]) == 1
     assert main(["disarm", str(source), str(tmp_path / "o.txt")]) == 2
+
+
+@pytest.mark.parametrize("doing", ["write", "pwrite", "fsync"])
+def test_errors_of_the_system_say_which_file(tmp_path, monkeypatch, doing):
+    """The one that was to be, not the temporary one: while writing and at the end."""
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output.os, doing, fails)
+    path = tmp_path / "out.pt"
+    with pytest.raises(OSError, match="No space left on device: ") as caught:
+        disarm(saved([torch.zeros(1 << 18)]), path)
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_appears_meanwhile_is_named(tmp_path, monkeypatch):
+    """By its own name, and it stays."""
+    path = tmp_path / "out.pt"
+    link = os.link
+
+    def late(part, target):
+        path.write_bytes(b"theirs")
+        link(part, target)
+
+    monkeypatch.setattr(output.os, "link", late)
+    with pytest.raises(FileExistsError) as caught:
+        disarm(saved([1]), path)
+    assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    assert path.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [path]

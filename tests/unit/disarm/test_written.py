@@ -171,3 +171,21 @@ def test_scrubbed_weights_keep_all_but_their_low_bits(tmp_path, suffix):
         assert (changed != 0).double().mean() > 0.9
     assert torch.equal(loaded["ints"], value["ints"])
     assert bits(loaded["half"]) == bits(value["half"])
+
+
+def test_whatever_becomes_something_else_is_counted(tmp_path):
+    """Constants of torch, storages, nested tensors, numbers of numpy, and the like."""
+    large = 1 << 3000
+    value = {
+        "dtype": torch.float32, "device": torch.device("cpu"), "size": torch.Size([1]),
+        "layout": torch.strided, "numbers": [np.float32(1), np.int64(2)],
+        "large": [large, large], "storage": torch.ones(2).untyped_storage(),
+        "nested": values.quiet(values.nested)(),
+    }  # fmt: skip
+    expected = {
+        "dtype": 1, "device": 1, "size": 1, "layout": 1, "float32": 1, "int64": 1,
+        "int": 2, "storage": 1, "nested tensor": 1,
+    }  # fmt: skip
+    for suffix in (".pt", ".safetensors", ".npz"):
+        report = disarm(saved(value), tmp_path / f"out{suffix}")
+        assert report.changed == expected
