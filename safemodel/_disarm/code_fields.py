@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._scan.render import printable
+from safemodel.reports import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,47 @@ def without_code(root: Any, file_name: str) -> tuple[Any, list[Removed], int]:
             if child and (type(child) is dict or type(child) is list)
         ]
     return root, removed, count
+
+
+def as_findings(removed: list[Removed], count: int, member: str = "") -> list[Finding]:
+    """Return what was taken out as findings.
+
+    Args:
+        removed: What is listed.
+        count: How many there were.
+        member: Of an archive: the JSON text it was taken out of, escaped.
+    """
+    findings = [
+        Finding(
+            severity=Severity.WARNING, code="code-field",
+            message=f"{one.why}: removed {one.name or 'an entry'}",
+            name=one.name, arguments=f"={one.text}", record=f"{member}{one.where}",
+        )
+        for one in removed
+    ]  # fmt: skip
+    if count > len(removed):
+        message = f"{count - len(removed):,} more members were removed"
+        findings.append(
+            Finding(severity=Severity.WARNING, code="more-findings", message=message,
+                    record=member)
+        )  # fmt: skip
+    return findings
+
+
+class Cleaner:
+    """Takes the same out of the JSON texts of an archive of models.
+
+    Attributes:
+        findings: What was taken out.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def __call__(self, value: Any, name: str) -> None:
+        """Clean a value in place, given the name of its member."""
+        _, removed, count = without_code(value, name.rpartition("/")[2])
+        self.findings += as_findings(removed, count, printable(name))
 
 
 def _reasons(

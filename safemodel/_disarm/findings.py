@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from safemodel.reports import Finding
 
 _REMOVED = frozenset(
-    {"forbidden-global", "inert-global", "forbidden-call", "forbidden-opcode"}
-)
+    {"forbidden-global", "inert-global", "forbidden-call", "forbidden-opcode",
+     "code-field"}
+)  # fmt: skip
 _ANOMALIES = frozenset({"container", "polyglot", "bytes-after-end", "nested-too-deep"})
 
 

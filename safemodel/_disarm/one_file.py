@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         DisarmReport,
         FileDigests,
         FileReport,
+        Finding,
         KeptOpaque,
         KeptTensor,
         LeftBehind,
@@ -108,8 +109,8 @@ def disarm_file(
     form = form or form_of(target)
     path = os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
     with collector_paused(), open_source(f) as source:
-        seen, written = _rewrite(source, path, target, form, settings)
-    found = sorted_out(seen.findings)
+        seen, cleaned, written = _rewrite(source, path, target, form, settings)
+    found = sorted_out((*seen.findings, *cleaned))
     return DisarmReport(
         path=path,
         out=str(target),
@@ -132,21 +133,23 @@ def disarm_file(
 
 def _rewrite(
     source: Source, path: str, target: Path, form: Form, settings: Settings
-) -> tuple[FileReport, _Written]:
+) -> tuple[FileReport, list[Finding], _Written]:
     """Rules 1 to 3."""
+    from safemodel._disarm.code_fields import Cleaner
     from safemodel._formats.members import Members
     from safemodel._rewrite.digests import SourceDigests
     from safemodel._scan.look import look_through
     from safemodel._scan.recording import check_file
 
     policy, limits = settings.policy, settings.limits
+    clean = Cleaner()
     reading, graph, error = check_file(
         source,
         policy=policy,
         limits=limits,
         checksums=False,
         spool=True,
-        members=Members(),
+        members=Members(clean),
     )
     try:
         if graph is None or error is not None:
@@ -155,7 +158,7 @@ def _rewrite(
         seen = look_through(source, reading, path=path, policy=policy, limits=limits)
         with SourceDigests(source, wanted=settings.digests) as digests:
             written = _write(source, reading, graph, target, form, settings, digests)
-        return seen, written
+        return seen, clean.findings, written
     finally:
         reading.close()
 

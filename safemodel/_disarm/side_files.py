@@ -25,13 +25,12 @@ from safemodel.errors import (
     UnsupportedFormatError,
     quote,
 )
-from safemodel.reports import DisarmReport, Finding, Severity
+from safemodel.reports import DisarmReport, Finding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from safemodel._containers.source import Source
-    from safemodel._disarm.code_fields import Removed
     from safemodel._disarm.one_file import Settings
     from safemodel.reports import FileReport
 
@@ -61,7 +60,7 @@ def rewrite_json(
     """
     from safemodel._containers.json_text import parse_json
     from safemodel._containers.sniff import Format, sniff
-    from safemodel._disarm.code_fields import without_code
+    from safemodel._disarm.code_fields import as_findings, without_code
 
     if sniff(source) not in (Format.JSON, Format.SHARD_INDEX):
         raise UnsupportedFormatError("not a JSON text, as its name says")
@@ -88,7 +87,7 @@ def rewrite_json(
     data = new.encode("ascii")
     del new
     report = write_text(source, target, [data], "json", settings)
-    findings += _as_findings(removed, count)
+    findings += as_findings(removed, count)
     return DisarmReport(**{**vars(report), "removed": tuple(findings)})
 
 
@@ -166,24 +165,6 @@ def _would_run(seen: FileReport) -> list[Finding]:
 
     found = sorted_out(seen.findings)
     return [*found.removed, *found.anomalies]
-
-
-def _as_findings(removed: list[Removed], count: int) -> list[Finding]:
-    """Return what was taken out of a JSON text as findings."""
-    findings = [
-        Finding(
-            severity=Severity.WARNING, code="code-field",
-            message=f"{one.why}: removed {one.name or 'an entry'}",
-            name=one.name, arguments=f"={one.text}", record=one.where,
-        )
-        for one in removed
-    ]  # fmt: skip
-    if count > len(removed):
-        message = f"{count - len(removed):,} more members were removed"
-        findings.append(
-            Finding(severity=Severity.WARNING, code="more-findings", message=message)
-        )
-    return findings
 
 
 def _json_text(value: Any) -> tuple[str, int | None]:

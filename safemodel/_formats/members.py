@@ -3,7 +3,8 @@
 Rules:
 
 1. JSON is handed on as what was parsed, unless it is hidden. Members ":serialized:",
-   which Stable-Baselines3 decodes and unpickles, are not, however deep they are.
+   which Stable-Baselines3 decodes and unpickles, are not, however deep they are; nor
+   is what the caller takes out.
 2. Text is handed on if it is plain: UTF-8, printable, under a name that is no
    program's, and no pickle to whoever takes it for one.
 3. All else is left behind: what starts like JSON and is none to us, source code,
@@ -20,6 +21,8 @@ from safemodel.errors import quote
 from safemodel.reports import LeftBehind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from safemodel._containers.sniff import Format
 
 SERIALIZED = ":serialized:"
@@ -53,12 +56,17 @@ _RESOLVING = frozenset({op.GLOBAL, op.INST, op.STACK_GLOBAL, op.EXT1, op.EXT2, o
 class Members:
     """What is known of the members of the archives of models in one file.
 
+    Args:
+        clean: Takes out of a JSON value, in place, what else is not handed on, given
+            the name of its member.
+
     Attributes:
         kinds: Prefix of an archive → name of each member that is kept → what it is.
         left: What is not kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Callable[[Any, str], None]) -> None:
+        self._clean = clean
         self.kinds: dict[str, dict[str, Format]] = {}
         self.left: list[LeftBehind] = []
         self._fields = 0
@@ -82,6 +90,7 @@ class Members:
         # However it was spelled in the file, here it is spelled in one way.
         if f'"{SERIALIZED}"' in text:
             self._strip(name, value)
+        self._clean(value, name)
         return True
 
     def keep_text(self, name: str, data: bytes) -> str | None:

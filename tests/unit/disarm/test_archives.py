@@ -556,3 +556,24 @@ def with_a_call(data: bytes) -> bytes:
                 content = content[:2] + CALL[:-1] + b"0" + content[2:]
             new.writestr(name, content)
     return out.getvalue()
+
+
+def test_what_makes_loaders_run_code_is_taken_out_of_json_members(tmp_path):
+    """As out of the side files of a folder; the rest of the text stays."""
+    config = {
+        "auto_map": {"AutoModel": "x.Y"},
+        "sub": {"_target_": "os.system"},
+        "n": 1,
+    }
+    files = {"p.pth": saved({"w": torch.ones(2)}), "config.json": json.dumps(config)}
+    report = disarm(bundle(files), tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        kept = json.loads(archive.read("config.json"))
+    assert kept["n"] == 1
+    assert "auto_map" not in kept
+    assert "os.system" not in json.dumps(kept)
+    removed = {
+        one.name: one.record for one in report.removed if one.code == "code-field"
+    }
+    assert removed["auto_map"].startswith("config.json")
+    assert report.to_dict()["removed"][0]["code"] == "code-field"
