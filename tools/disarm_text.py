@@ -18,7 +18,8 @@ output. Here are all three, and the files by name.
   {touch} more make them do something else. **After**: {after} of {outputs} outputs.
 
 Versions: safemodel {ours}, torch {torch}, numpy {numpy}, safetensors {safetensors},
-Python {python}, {scanners}. Run on {machine}; no figure here is a time.
+Python {python}, {scanners}.
+Run on {machine}; no figure here is a time.
 
 """
 
