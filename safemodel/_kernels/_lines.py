@@ -1,0 +1,266 @@
+"""Networks of random switches over cache lines, as instructions for whole lines.
+
+A line is 64 bytes: 64, 32, 16, 8 or 4 elements, its lanes. A network reads a few lines
+at once, moves their elements about in registers, and writes as many lines.
+
+- A layer of switches: lines r and r + h, for every r whose bit h is not set, exchange
+  the elements of those lanes whose bit is set in a word of ``bits``. Layers are taken
+  for h = 1, 2, 4 ... below the number of lines, so that of all its layers together an
+  element is moved to any of the lines with the same chance.
+- A transposition: lane l of line r changes place with lane r of line l.
+
+Numba has no words for either, and loops that say the same are not turned into them:
+they are written for LLVM here, once for every size of elements. Elements are never
+looked at, so that every bit of them survives. Under ``NUMBA_DISABLE_JIT=1`` a network
+is the plain function below.
+
+Rules, for every network:
+
+1. ``source`` and ``target`` are C-contiguous, of one type; line n is the 64 bytes
+   from 64 * n. The lines are ``source_lines[x] + source_first`` for x = 0, 1 ...
+2. ``bits`` has a word for each switch of two lines, from ``at`` on, and one bit of the
+   word for each lane, lowest first. Layer after layer, switch after switch.
+3. A network that streams writes past the caches, and only where ``target`` begins at a
+   multiple of 64 bytes may it be used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.config import DISABLE_JIT
+from numba.extending import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Network = Callable[..., None]
+
+LINE = 64
+"""Bytes of a line."""
+
+FEW = 16
+"""Lines a network reads that does not read one line a lane."""
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
+_QUADS = ir.VectorType(_I64, 8)
+
+
+def network(*steps: str, few: bool = False, stream: bool = False) -> Network:
+    """Return a network, to be called by kernels.
+
+    steps: "switch" for layers of switches, "back" for the same layers from the last
+    to the first, which takes "switch" back, and "turn" for the transposition.
+    few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
+    stream: see rule 3.
+    """
+    if DISABLE_JIT:
+        return _plain(steps, few=few)
+    return _compiled(steps, few=few, stream=stream)
+
+
+def _order(steps: tuple[str, ...], lines: int) -> list[tuple[str, int, int]]:
+    """Return each layer in turn: kind, h, and where its words begin.
+
+    Steps that run backwards find their words where the steps they take back did: the
+    last of them has the first words.
+    """
+    heights = [1 << k for k in range(lines.bit_length() - 1)]
+    half = lines // 2
+    layers: list[tuple[str, int, int]] = []
+    runs = sum(step != "turn" for step in steps)
+    seen = 0
+    for step in steps:
+        if step == "turn":
+            layers.append(("turn", 0, 0))
+            continue
+        run = seen if step == "switch" else runs - 1 - seen
+        first = run * len(heights) * half
+        these = [("switch", h, first + k * half) for k, h in enumerate(heights)]
+        layers += these if step == "switch" else these[::-1]
+        seen += 1
+    return layers
+
+
+def _plain(steps: tuple[str, ...], *, few: bool) -> Network:
+    """Return a network as a function of arrays."""
+
+    def net(
+        source: NDArray[Any],
+        source_lines: NDArray[Any],
+        source_first: int,
+        target: NDArray[Any],
+        target_lines: NDArray[Any],
+        target_first: int,
+        bits: NDArray[Any],
+        at: int,
+    ) -> None:
+        size = source.dtype.itemsize
+        lanes = LINE // size
+        count = FEW if few else lanes
+        view = source.view(np.dtype((np.void, size)))[: source.size // lanes * lanes]
+        lines = view.reshape(-1, lanes)[source_lines[:count] + source_first]
+        for kind, h, first in _order(steps, count):
+            if kind == "turn":
+                lines = lines.T.copy()
+                continue
+            for k, r in enumerate(r for r in range(count) if not r & h):
+                word = int(bits[at + first + k])
+                swap = [lane for lane in range(lanes) if word >> lane & 1]
+                held = lines[r, swap].copy()
+                lines[r, swap] = lines[r + h, swap]
+                lines[r + h, swap] = held
+        out = target.view(np.dtype((np.void, size)))[: target.size // lanes * lanes]
+        out.reshape(-1, lanes)[target_lines[:count] + target_first] = lines
+
+    return net
+
+
+def _compiled(steps: tuple[str, ...], *, few: bool, stream: bool) -> Network:
+    """Return a network as instructions."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def net(  # noqa: PLR0913 - what a network takes
+        _typing: Any,
+        source: Any,
+        source_lines: Any,
+        source_first: Any,
+        target: Any,
+        target_lines: Any,
+        target_first: Any,
+        bits: Any,
+        at: Any,
+    ) -> Any:
+        signature = types.void(
+            source,
+            source_lines,
+            source_first,
+            target,
+            target_lines,
+            target_first,
+            bits,
+            at,
+        )
+        size = source.dtype.bitwidth // 8
+
+        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            values = [
+                context.make_array(kind)(context, build, arg).data
+                if isinstance(kind, types.Array)
+                else arg
+                for kind, arg in zip(signature.args, args, strict=True)
+            ]
+            _emit(build, values, steps, size=size, few=few, stream=stream)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return net  # type: ignore[no-any-return]
+
+
+def _emit(
+    build: Any,
+    values: list[Any],
+    steps: tuple[str, ...],
+    *,
+    size: int,
+    few: bool,
+    stream: bool,
+) -> None:
+    """Write the instructions of a network: load, move, store."""
+    source, source_lines, source_first, target, target_lines, target_first = values[:6]
+    lanes = LINE // size
+    count = FEW if few else lanes
+    regs = []
+    for x in range(count):
+        load = build.load(_place(build, source, source_lines, source_first, x))
+        load.align = size
+        regs.append(load)
+    words = build.gep(values[6], [values[7]])
+    for kind, h, first in _order(steps, count):
+        if kind == "turn":
+            _turn(build, regs, size)
+        else:
+            _switch(build, regs, words, h=h, first=first, lanes=lanes)
+    for x in range(count):
+        place = _place(build, target, target_lines, target_first, x)
+        store = build.store(regs[x], place)
+        store.align = LINE if stream else size
+        if stream:
+            mark = build.module.add_metadata([ir.Constant(_I32, 1)])
+            store.set_metadata("nontemporal", mark)
+
+
+def _place(build: Any, base: Any, lines: Any, first: Any, x: int) -> Any:
+    """Return the address of a line, as that of eight 64-bit words."""
+    line = build.add(build.load(build.gep(lines, [ir.Constant(_I64, x)])), first)
+    start = build.bitcast(base, _BYTES)
+    place = build.gep(start, [build.shl(line, ir.Constant(_I64, 6))])
+    return build.bitcast(place, _QUADS.as_pointer())
+
+
+def _switch(
+    build: Any, regs: list[Any], words: Any, *, h: int, first: int, lanes: int
+) -> None:
+    """Exchange elements of lines h apart, where a bit says so."""
+    elements = ir.VectorType(ir.IntType(LINE * 8 // lanes), lanes)
+    for k, r in enumerate(r for r in range(len(regs)) if not r & h):
+        word = build.load(build.gep(words, [ir.Constant(_I64, first + k)]))
+        if lanes < 8:  # a word has eight bits at least
+            word = build.trunc(word, ir.IntType(lanes))
+        swap = build.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
+        one = build.bitcast(regs[r], elements)
+        two = build.bitcast(regs[r + h], elements)
+        regs[r] = build.bitcast(build.select(swap, two, one), _QUADS)
+        regs[r + h] = build.bitcast(build.select(swap, one, two), _QUADS)
+
+
+def _turn(build: Any, regs: list[Any], size: int) -> None:
+    """Transpose a square of lines and lanes: bit by bit of both numbers.
+
+    Elements that are h lanes apart change places between lines that are h apart. Below
+    64 bits that is shifts and masks, above it is moves of whole 64-bit words.
+    """
+    h = 1
+    while h < len(regs):
+        apart = h * size
+        for r in range(len(regs)):
+            if r & h:
+                continue
+            one, two = regs[r], regs[r + h]
+            move = _shifted if apart < 8 else _moved
+            regs[r], regs[r + h] = move(build, one, two, apart)
+        h *= 2
+
+
+def _shifted(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
+    """Exchange the parts of 64-bit words that are fewer than eight bytes apart."""
+    low = sum(0xFF << 8 * n for n in range(8) if not n & apart)
+    mask = ir.Constant(_QUADS, [low] * 8)
+    rest = ir.Constant(_QUADS, [low ^ (1 << 64) - 1] * 8)
+    by = ir.Constant(_QUADS, [8 * apart] * 8)
+    up = build.shl(build.and_(two, mask), by)
+    down = build.lshr(build.and_(one, rest), by)
+    first = build.or_(build.and_(one, mask), up)
+    second = build.or_(build.and_(two, rest), down)
+    return first, second
+
+
+def _moved(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
+    """Exchange 64-bit words that are eight bytes or more apart."""
+    by = apart // 8
+    picks = (
+        [8 + n - by if n & by else n for n in range(8)],
+        [8 + n if n & by else n + by for n in range(8)],
+    )
+    kind = ir.VectorType(_I32, 8)
+    first, second = (
+        build.shuffle_vector(one, two, ir.Constant(kind, pick)) for pick in picks
+    )
+    return first, second

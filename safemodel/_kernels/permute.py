@@ -1,0 +1,231 @@
+"""Move the elements of a pool to places that depend on random words, and back.
+
+Elements are never looked at. The types of ``pool``, ``source`` and ``target`` are
+unsigned integers of 1, 2, 4 or 8 bytes; 16 bytes are complex numbers of two floats,
+because numpy has no such integer, and they are moved only.
+
+Rules, for every kernel here:
+
+1. A pool in rounds is whole tiles of ``rows * lanes`` elements: a line of 64 bytes has
+   ``lanes`` of them, and there are 16 * lanes rows. A piece is 16 lines.
+2. ``bits`` are the words of the switches, see `_lines`: unsigned integers of as many
+   bits as there are lanes, and at least 8. Each tile or chunk has its own words, and
+   those of ``first`` come first.
+3. Every index is in range if ``pieces``, ``columns`` and ``draws`` are what
+   `safemodel._protect.permutation` makes of random words: nothing of a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safemodel._kernels._jit import kernel
+from safemodel._kernels._lines import FEW, network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLOCK = 64
+"""Tiles whose lines stay side by side in every row: 4 KiB are written in one place."""
+
+_open = network("turn", "switch")
+_close = network("switch", few=True, stream=True)
+_stir_far = network("switch", few=True)
+_stir_near = network("switch", "turn", "switch")
+
+_open_back = network("back", "turn")
+_few_back = network("back", few=True)
+_stir_near_back = network("back", "turn", "back")
+
+
+@kernel
+def bounded(
+    words: NDArray[Any], first: int, draws: NDArray[Any], refused: NDArray[Any]
+) -> int:
+    """Make of each word an integer below a bound, each with the same chance.
+
+    words: (n, m) of 32 bits.
+    first: the bound of draw k of a row is first + k + 1, at most 2**32.
+    draws: (n, m) of 64 bits; what is made.
+    refused: (n * m,) of 64 bits; where words were that would favour small integers.
+
+    Returns how many words were refused: they are to be drawn again.
+
+    Source: Lemire, "Fast random integer generation in an interval", 2019.
+    """
+    count = 0
+    low = np.uint64(0xFFFFFFFF)
+    for r in range(words.shape[0]):
+        for k in range(words.shape[1]):
+            bound = np.uint64(first + k + 1)
+            product = np.uint64(words[r, k]) * bound
+            draws[r, k] = np.int64(product >> np.uint64(32))
+            rest = product & low
+            # The remainder costs 20 times the rest, and is below the bound: most
+            # words are above it.
+            if rest < bound and rest < (low + np.uint64(1)) % bound:
+                refused[count] = r * words.shape[1] + k
+                count += 1
+    return count
+
+
+@kernel
+def shuffle(pools: NDArray[Any], draws: NDArray[Any], first: int) -> None:
+    """Exchange element first + k of each row with element draws[., k], k ascending.
+
+    With draws[., k] uniform on 0 ... first + k this is Fisher and Yates's shuffle; if
+    the elements before ``first`` were in random order, all are afterwards.
+    """
+    for r in range(pools.shape[0]):
+        for k in range(draws.shape[1]):
+            other = draws[r, k]
+            held = pools[r, other]
+            pools[r, other] = pools[r, first + k]
+            pools[r, first + k] = held
+
+
+@kernel
+def unshuffle(pools: NDArray[Any], draws: NDArray[Any], first: int) -> None:
+    """Take `shuffle` back: the same exchanges, k descending."""
+    for r in range(pools.shape[0]):
+        for k in range(draws.shape[1] - 1, -1, -1):
+            other = draws[r, k]
+            held = pools[r, other]
+            pools[r, other] = pools[r, first + k]
+            pools[r, first + k] = held
+
+
+@kernel
+def spread(
+    source: NDArray[Any],
+    pieces: NDArray[Any],
+    target: NDArray[Any],
+    columns: NDArray[Any],
+    span: tuple[int, int, int],
+    tile: NDArray[Any],
+    bits: NDArray[Any],
+) -> None:
+    """Send each element of a piece to another row: the first round.
+
+    source, target: the pool and where it goes, at least the whole tiles of it;
+    ``target`` begins at a multiple of 64 bytes.
+    pieces: (tiles * lanes,) which piece is in which lane of which tile.
+    columns: (rows, blocks) where in a row the lines of a block of tiles begin.
+    span: the tiles first ... last - 1, of so many tiles.
+    tile: (rows * lanes,) room for one tile.
+    bits: see rule 2.
+    """
+    first, last, tiles = span
+    lanes = pieces.shape[0] // tiles
+    ahead, apart, places, starts, step = _lists(lanes)
+    at = 0
+    for t in range(first, last):
+        for x in range(lanes):
+            starts[x] = np.int64(pieces[t * lanes + x]) * FEW
+        for i in range(FEW):
+            _open(source, starts, i, tile, ahead, i * lanes, bits, at)
+            at += step
+        for r in range(lanes):
+            _rows(columns, t, tiles, r, lanes, places)
+            _close(tile, apart, r, target, places, 0, bits, at)
+            at += 4 * FEW // 2
+
+
+@kernel
+def gather(
+    source: NDArray[Any],
+    pieces: NDArray[Any],
+    target: NDArray[Any],
+    columns: NDArray[Any],
+    span: tuple[int, int, int],
+    tile: NDArray[Any],
+    bits: NDArray[Any],
+) -> None:
+    """Take `spread` back: ``source`` is its target and ``target`` its source."""
+    first, last, tiles = span
+    lanes = pieces.shape[0] // tiles
+    ahead, apart, places, starts, step = _lists(lanes)
+    at = 0
+    for t in range(first, last):
+        near, at = at, at + FEW * step
+        for r in range(lanes):
+            _rows(columns, t, tiles, r, lanes, places)
+            _few_back(source, places, 0, tile, apart, r, bits, at)
+            at += 4 * FEW // 2
+        for x in range(lanes):
+            starts[x] = np.int64(pieces[t * lanes + x]) * FEW
+        for i in range(FEW):
+            _open_back(tile, ahead, i * lanes, target, starts, i, bits, near)
+            near += step
+
+
+@kernel
+def stir(
+    pool: NDArray[Any], lanes: int, first: int, last: int, bits: NDArray[Any]
+) -> None:
+    """Send each element to any place of its chunk, in place: the second round.
+
+    pool: whole chunks at least; a chunk is as many elements as a tile.
+    lanes: of a line.
+    first, last: the chunks first ... last - 1.
+    bits: see rule 2.
+    """
+    ahead, apart, _places, _starts, step = _lists(lanes)
+    at = 0
+    for c in range(first, last):
+        line = c * FEW * lanes
+        for r in range(lanes):
+            _stir_far(pool, apart, line + r, pool, apart, line + r, bits, at)
+            at += 4 * FEW // 2
+        for i in range(FEW):
+            near = line + i * lanes
+            _stir_near(pool, ahead, near, pool, ahead, near, bits, at)
+            at += 2 * step
+
+
+@kernel
+def unstir(
+    pool: NDArray[Any], lanes: int, first: int, last: int, bits: NDArray[Any]
+) -> None:
+    """Take `stir` back."""
+    ahead, apart, _places, _starts, step = _lists(lanes)
+    at = 0
+    for c in range(first, last):
+        line = c * FEW * lanes
+        far, at = at, at + lanes * 4 * FEW // 2
+        for i in range(FEW):
+            near = line + i * lanes
+            _stir_near_back(pool, ahead, near, pool, ahead, near, bits, at)
+            at += 2 * step
+        for r in range(lanes):
+            _few_back(pool, apart, line + r, pool, apart, line + r, bits, far)
+            far += 4 * FEW // 2
+
+
+@kernel
+def _lists(lanes: int) -> tuple[Any, Any, Any, Any, int]:
+    """Return lists of lines, room for two more, and the words of layers of a line."""
+    ahead = np.arange(lanes)
+    apart = np.arange(FEW) * lanes
+    places = np.empty(FEW, np.int64)
+    starts = np.empty(lanes, np.int64)
+    layers = 0
+    while 1 << layers < lanes:
+        layers += 1
+    return ahead, apart, places, starts, layers * (lanes // 2)
+
+
+@kernel
+def _rows(
+    columns: NDArray[Any], t: int, tiles: int, r: int, lanes: int, places: NDArray[Any]
+) -> None:
+    """Write the lines where rows r, r + lanes ... of a tile go."""
+    block, inside = t // BLOCK, t % BLOCK
+    for i in range(FEW):
+        row = i * lanes + r
+        column = columns[row, block] + inside
+        if column >= tiles:
+            column -= tiles
+        places[i] = row * tiles + column
