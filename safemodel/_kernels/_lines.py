@@ -1,7 +1,8 @@
 """Networks of random switches over cache lines, as instructions for whole lines.
 
-A line is 64 bytes: 64, 32, 16, 8 or 4 elements, its lanes. A network reads a few lines
-at once, moves their elements about in registers, and writes as many lines.
+A line is 64 bytes, 32, 16, 8 or 4 elements, its lanes; of elements of one byte it is 32
+bytes. A network reads a few lines at once, moves their elements about in registers, and
+writes as many lines.
 
 - A layer of switches: lines r and r + h, for every r whose bit h is not set, exchange
   the elements of those lanes whose bit is set in a word of ``bits``. Layers are taken
@@ -17,11 +18,11 @@ is the plain function below.
 Rules, for every network:
 
 1. ``source`` and ``target`` are C-contiguous, of one type; line n is the 64 bytes
-   from 64 * n. The lines are ``source_lines[x] + source_first`` for x = 0, 1 ...
+   from 64 * n, or the 32 from 32 * n. The lines are ``source_lines[x] + source_first`` for x = 0, 1 ...
 2. ``bits`` has a word for each switch of two lines, from ``at`` on, and one bit of the
    word for each lane, lowest first. Layer after layer, switch after switch.
-3. A network that streams writes past the caches, and only where ``target`` begins at a
-   multiple of 64 bytes may it be used.
+3. A network that streams writes whole lines of 64 bytes past the caches. It may be used
+   only where ``target`` begins at a multiple of 64 bytes.
 """
 
 from __future__ import annotations
@@ -42,14 +43,16 @@ if TYPE_CHECKING:
     Network = Callable[..., None]
 
 LINE = 64
-"""Bytes of a line."""
+"""Bytes of a line of processors, and of the lines here but for one size."""
+
+MAX_LANES = 32
+"""A network of 64 lines of 64 lanes takes LLVM seconds to compile, and no less time."""
 
 FEW = 16
 """Lines a network reads that does not read one line a lane."""
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
-_QUADS = ir.VectorType(_I64, 8)
 
 
 def network(*steps: str, few: bool = False, stream: bool = False) -> Network:
@@ -102,7 +105,7 @@ def _plain(steps: tuple[str, ...], *, few: bool) -> Network:
         at: int,
     ) -> None:
         size = source.dtype.itemsize
-        lanes = LINE // size
+        lanes = min(LINE // size, MAX_LANES)
         count = FEW if few else lanes
         view = source.view(np.dtype((np.void, size)))[: source.size // lanes * lanes]
         lines = view.reshape(-1, lanes)[source_lines[:count] + source_first]
@@ -175,11 +178,13 @@ def _emit(
 ) -> None:
     """Write the instructions of a network: load, move, store."""
     source, source_lines, source_first, target, target_lines, target_first = values[:6]
-    lanes = LINE // size
+    lanes = min(LINE // size, MAX_LANES)
+    stream = stream and lanes * size == LINE
     count = FEW if few else lanes
     regs = []
     for x in range(count):
-        load = build.load(_place(build, source, source_lines, source_first, x))
+        place = _place(build, source, source_lines, source_first, x, lanes * size)
+        load = build.load(place)
         load.align = size
         regs.append(load)
     words = build.gep(values[6], [values[7]])
@@ -189,7 +194,7 @@ def _emit(
         else:
             _switch(build, regs, words, h=h, first=first, lanes=lanes)
     for x in range(count):
-        place = _place(build, target, target_lines, target_first, x)
+        place = _place(build, target, target_lines, target_first, x, lanes * size)
         store = build.store(regs[x], place)
         store.align = LINE if stream else size
         if stream:
@@ -197,19 +202,22 @@ def _emit(
             store.set_metadata("nontemporal", mark)
 
 
-def _place(build: Any, base: Any, lines: Any, first: Any, x: int) -> Any:
-    """Return the address of a line, as that of eight 64-bit words."""
+def _place(  # noqa: PLR0913, PLR0917 - a line is a list, what is added, an index
+    build: Any, base: Any, lines: Any, first: Any, x: int, line_bytes: int
+) -> Any:
+    """Return the address of a line, as that of a vector of 64-bit words."""
     line = build.add(build.load(build.gep(lines, [ir.Constant(_I64, x)])), first)
     start = build.bitcast(base, _BYTES)
-    place = build.gep(start, [build.shl(line, ir.Constant(_I64, 6))])
-    return build.bitcast(place, _QUADS.as_pointer())
+    place = build.gep(start, [build.mul(line, ir.Constant(_I64, line_bytes))])
+    return build.bitcast(place, ir.VectorType(_I64, line_bytes // 8).as_pointer())
 
 
 def _switch(
     build: Any, regs: list[Any], words: Any, *, h: int, first: int, lanes: int
 ) -> None:
     """Exchange elements of lines h apart, where a bit says so."""
-    elements = ir.VectorType(ir.IntType(LINE * 8 // lanes), lanes)
+    whole = regs[0].type
+    elements = ir.VectorType(ir.IntType(whole.count * 64 // lanes), lanes)
     for k, r in enumerate(r for r in range(len(regs)) if not r & h):
         word = build.load(build.gep(words, [ir.Constant(_I64, first + k)]))
         if lanes < 8:  # a word has eight bits at least
@@ -217,8 +225,8 @@ def _switch(
         swap = build.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
         one = build.bitcast(regs[r], elements)
         two = build.bitcast(regs[r + h], elements)
-        regs[r] = build.bitcast(build.select(swap, two, one), _QUADS)
-        regs[r + h] = build.bitcast(build.select(swap, one, two), _QUADS)
+        regs[r] = build.bitcast(build.select(swap, two, one), whole)
+        regs[r + h] = build.bitcast(build.select(swap, one, two), whole)
 
 
 def _turn(build: Any, regs: list[Any], size: int) -> None:
@@ -242,9 +250,10 @@ def _turn(build: Any, regs: list[Any], size: int) -> None:
 def _shifted(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
     """Exchange the parts of 64-bit words that are fewer than eight bytes apart."""
     low = sum(0xFF << 8 * n for n in range(8) if not n & apart)
-    mask = ir.Constant(_QUADS, [low] * 8)
-    rest = ir.Constant(_QUADS, [low ^ (1 << 64) - 1] * 8)
-    by = ir.Constant(_QUADS, [8 * apart] * 8)
+    words = one.type.count
+    mask = ir.Constant(one.type, [low] * words)
+    rest = ir.Constant(one.type, [low ^ (1 << 64) - 1] * words)
+    by = ir.Constant(one.type, [8 * apart] * words)
     up = build.shl(build.and_(two, mask), by)
     down = build.lshr(build.and_(one, rest), by)
     first = build.or_(build.and_(one, mask), up)
@@ -254,12 +263,12 @@ def _shifted(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
 
 def _moved(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
     """Exchange 64-bit words that are eight bytes or more apart."""
-    by = apart // 8
+    by, words = apart // 8, one.type.count
     picks = (
-        [8 + n - by if n & by else n for n in range(8)],
-        [8 + n if n & by else n + by for n in range(8)],
+        [words + n - by if n & by else n for n in range(words)],
+        [words + n if n & by else n + by for n in range(words)],
     )
-    kind = ir.VectorType(_I32, 8)
+    kind = ir.VectorType(_I32, words)
     first, second = (
         build.shuffle_vector(one, two, ir.Constant(kind, pick)) for pick in picks
     )

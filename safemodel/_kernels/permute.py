@@ -6,12 +6,16 @@ because numpy has no such integer, and they are moved only.
 
 Rules, for every kernel here:
 
-1. A pool in rounds is whole tiles of ``rows * lanes`` elements: a line of 64 bytes has
-   ``lanes`` of them, and there are 16 * lanes rows. A piece is 16 lines.
+1. A pool in rounds is whole tiles of ``rows * lanes`` elements: a line has ``lanes`` of
+   them, see `_lines`, and there are 16 * lanes rows. A piece is 16 lines.
 2. ``bits`` are the words of the switches, see `_lines`: unsigned integers of as many
    bits as there are lanes, and at least 8. Each tile or chunk has its own words, and
-   those of ``first`` come first.
-3. Every index is in range if ``pieces``, ``columns`` and ``draws`` are what
+   those of the first come first.
+3. ``span`` says: tiles or chunks from the first to below the last, of how many in the
+   pool, the lanes, and the words of as many layers as reach every lane of a line.
+   ``lists`` is (4, m) of 64 bits, m at least 16 and at least the lanes: 0, 1, 2 ...;
+   lanes * 0, lanes * 1, lanes * 2 ...; and two lists of room. No other thread has it.
+4. Every index is in range if ``pieces``, ``columns`` and ``draws`` are what
    `safemodel._protect.permutation` makes of random words: nothing of a file.
 """
 
@@ -26,6 +30,9 @@ from safemodel._kernels._lines import FEW, network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+FAR = 4 * FEW // 2
+"""Words of the four layers of switches of 16 lines."""
 
 BLOCK = 64
 """Tiles whose lines stay side by side in every row: 4 KiB are written in one place."""
@@ -100,26 +107,24 @@ def unshuffle(pools: NDArray[Any], draws: NDArray[Any], first: int) -> None:
 @kernel
 def spread(
     source: NDArray[Any],
-    pieces: NDArray[Any],
     target: NDArray[Any],
-    columns: NDArray[Any],
-    span: tuple[int, int, int],
-    tile: NDArray[Any],
+    deal: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    span: tuple[int, int, int, int, int],
+    lists: NDArray[Any],
     bits: NDArray[Any],
 ) -> None:
     """Send each element of a piece to another row: the first round.
 
     source, target: the pool and where it goes, at least the whole tiles of it;
     ``target`` begins at a multiple of 64 bytes.
-    pieces: (tiles * lanes,) which piece is in which lane of which tile.
-    columns: (rows, blocks) where in a row the lines of a block of tiles begin.
-    span: the tiles first ... last - 1, of so many tiles.
-    tile: (rows * lanes,) room for one tile.
-    bits: see rule 2.
+    deal: which piece is in which lane of which tile, (tiles * lanes,); where in a row
+    the lines of a block of tiles begin, (rows, blocks) of 64 bits; and room for one
+    tile, (rows * lanes,).
+    span, lists, bits: see rules 2 and 3.
     """
-    first, last, tiles = span
-    lanes = pieces.shape[0] // tiles
-    ahead, apart, places, starts, step = _lists(lanes)
+    pieces, columns, tile = deal
+    first, last, tiles, lanes, step = span
+    ahead, apart, starts, places = lists[0], lists[1], lists[2], lists[3]
     at = 0
     for t in range(first, last):
         for x in range(lanes):
@@ -130,30 +135,29 @@ def spread(
         for r in range(lanes):
             _rows(columns, t, tiles, r, lanes, places)
             _close(tile, apart, r, target, places, 0, bits, at)
-            at += 4 * FEW // 2
+            at += FAR
 
 
 @kernel
 def gather(
     source: NDArray[Any],
-    pieces: NDArray[Any],
     target: NDArray[Any],
-    columns: NDArray[Any],
-    span: tuple[int, int, int],
-    tile: NDArray[Any],
+    deal: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    span: tuple[int, int, int, int, int],
+    lists: NDArray[Any],
     bits: NDArray[Any],
 ) -> None:
     """Take `spread` back: ``source`` is its target and ``target`` its source."""
-    first, last, tiles = span
-    lanes = pieces.shape[0] // tiles
-    ahead, apart, places, starts, step = _lists(lanes)
+    pieces, columns, tile = deal
+    first, last, tiles, lanes, step = span
+    ahead, apart, starts, places = lists[0], lists[1], lists[2], lists[3]
     at = 0
     for t in range(first, last):
         near, at = at, at + FEW * step
         for r in range(lanes):
             _rows(columns, t, tiles, r, lanes, places)
             _few_back(source, places, 0, tile, apart, r, bits, at)
-            at += 4 * FEW // 2
+            at += FAR
         for x in range(lanes):
             starts[x] = np.int64(pieces[t * lanes + x]) * FEW
         for i in range(FEW):
@@ -163,58 +167,49 @@ def gather(
 
 @kernel
 def stir(
-    pool: NDArray[Any], lanes: int, first: int, last: int, bits: NDArray[Any]
+    pool: NDArray[Any],
+    span: tuple[int, int, int, int, int],
+    lists: NDArray[Any],
+    bits: NDArray[Any],
 ) -> None:
     """Send each element to any place of its chunk, in place: the second round.
 
     pool: whole chunks at least; a chunk is as many elements as a tile.
-    lanes: of a line.
-    first, last: the chunks first ... last - 1.
-    bits: see rule 2.
+    span, lists, bits: see rules 2 and 3.
     """
-    ahead, apart, _places, _starts, step = _lists(lanes)
-    at = 0
+    first, last, _tiles, lanes, step = span
+    ahead, apart, at = lists[0], lists[1], 0
     for c in range(first, last):
         line = c * FEW * lanes
-        for r in range(lanes):
-            _stir_far(pool, apart, line + r, pool, apart, line + r, bits, at)
-            at += 4 * FEW // 2
         for i in range(FEW):
             near = line + i * lanes
             _stir_near(pool, ahead, near, pool, ahead, near, bits, at)
             at += 2 * step
+        for r in range(lanes):
+            _stir_far(pool, apart, line + r, pool, apart, line + r, bits, at)
+            at += FAR
 
 
 @kernel
 def unstir(
-    pool: NDArray[Any], lanes: int, first: int, last: int, bits: NDArray[Any]
+    pool: NDArray[Any],
+    span: tuple[int, int, int, int, int],
+    lists: NDArray[Any],
+    bits: NDArray[Any],
 ) -> None:
     """Take `stir` back."""
-    ahead, apart, _places, _starts, step = _lists(lanes)
-    at = 0
+    first, last, _tiles, lanes, step = span
+    ahead, apart, at = lists[0], lists[1], 0
     for c in range(first, last):
         line = c * FEW * lanes
-        far, at = at, at + lanes * 4 * FEW // 2
+        start, at = at, at + 2 * FEW * step
+        for r in range(lanes):
+            _few_back(pool, apart, line + r, pool, apart, line + r, bits, at)
+            at += FAR
         for i in range(FEW):
             near = line + i * lanes
-            _stir_near_back(pool, ahead, near, pool, ahead, near, bits, at)
-            at += 2 * step
-        for r in range(lanes):
-            _few_back(pool, apart, line + r, pool, apart, line + r, bits, far)
-            far += 4 * FEW // 2
-
-
-@kernel
-def _lists(lanes: int) -> tuple[Any, Any, Any, Any, int]:
-    """Return lists of lines, room for two more, and the words of layers of a line."""
-    ahead = np.arange(lanes)
-    apart = np.arange(FEW) * lanes
-    places = np.empty(FEW, np.int64)
-    starts = np.empty(lanes, np.int64)
-    layers = 0
-    while 1 << layers < lanes:
-        layers += 1
-    return ahead, apart, places, starts, layers * (lanes // 2)
+            _stir_near_back(pool, ahead, near, pool, ahead, near, bits, start)
+            start += 2 * step
 
 
 @kernel

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LINE = 64
 """Bytes of a line; an array that elements are spread over begins at a multiple."""
 
+_MAX_LANES = 32  # bytes are in lines of 32, see the kernels
 _FEW = 16  # lines of a piece, and lines that a layer of switches joins
 _BLOCK = 64  # tiles whose lines stay side by side
 _GROUP = 16 * _BLOCK  # tiles or chunks with one keystream
@@ -79,7 +80,7 @@ class _Shape:
 
     def __init__(self, size: int, itemsize: int) -> None:
         self.size = size
-        self.lanes = LINE // itemsize
+        self.lanes = min(LINE // itemsize, _MAX_LANES)
         self.layers = self.lanes.bit_length() - 1
         self.rows = _FEW * self.lanes
         self.tiles = size // self.unit if size >= max(_SMALL, 16 * self.unit) else 0
@@ -94,11 +95,29 @@ class _Shape:
         """Elements that go through the rounds."""
         return self.tiles * self.unit
 
+    @property
+    def step(self) -> int:
+        """Words of as many layers as reach every lane of a line."""
+        return self.layers * (self.lanes // 2)
+
     def words(self, kind: str) -> int:
         """Return how many words the switches of a tile or of a chunk take."""
-        near = _FEW * self.layers * (self.lanes // 2)
+        near = _FEW * self.step
         far = self.lanes * 4 * (_FEW // 2)
         return far + near * (1 if kind == "tile" else 2)
+
+    def span(self, first: int, last: int) -> tuple[int, int, int, int, int]:
+        """Return what kernels take for tiles or chunks from the first to the last."""
+        return first, last, self.tiles, self.lanes, self.step
+
+    def lists(self) -> NDArray[Any]:
+        """Return what kernels take for lists of lines."""
+        import numpy as np
+
+        made = np.zeros((4, max(self.lanes, _FEW)), np.int64)
+        made[0] = range(made.shape[1])
+        made[1] = made[0] * self.lanes
+        return made
 
 
 def permute_pool(
@@ -115,21 +134,20 @@ def permute_pool(
 
     Args:
         source: The elements, of 1, 2, 4, 8 or 16 bytes; one axis, C-contiguous.
-        target: Where they go: as many, of the same type, C-contiguous, writable,
-            beginning at a multiple of 64 bytes, and no part of `source`.
+        target: Where they go: as many, of the same type, C-contiguous, writable, and no
+            part of `source`. A large one begins at a multiple of 64 bytes, see
+            `aligned`.
         key: Which order.
         threads: How many may work; None: one for each processor this process may use.
 
     Raises:
         ValueError: An array is not as said.
     """
-    import numpy as np
-
     plain, out = _checked(source, target)
-    if out.ctypes.data % LINE:
-        raise ValueError(f"the target must begin at a multiple of {LINE} bytes")
     shape = _Shape(plain.size, plain.itemsize)
     if shape.tiles:
+        if out.ctypes.data % LINE:
+            raise ValueError(f"the target must begin at a multiple of {LINE} bytes")
         _first_round(plain, out, shape, key, threads, back=False)
         _second_round(out, shape, key, threads, back=False)
     out[shape.whole :] = plain[shape.whole :]
@@ -138,7 +156,6 @@ def permute_pool(
     stream = Keystream(key.use("exchange"))
     for first, count in _parts(shape.whole, shape.size):
         permute.shuffle(out.reshape(1, -1), stream.draws(first, (1, count)), first)
-    del np
 
 
 def restore_pool(
@@ -270,18 +287,16 @@ def _first_round(
     back: bool,
 ) -> None:
     """Spread pieces over rows, or gather them again."""
-    import numpy as np
-
     from safemodel._kernels import permute
 
     pieces, columns = _pieces(shape, key), _columns(shape, key)
     run = permute.gather if back else permute.spread
 
     def work(first: int, last: int) -> None:
-        tile = aligned(shape.unit, source.dtype)
+        deal = pieces, columns, aligned(shape.unit, source.dtype)
+        lists = shape.lists()
         for start, end, bits in _switches(shape, key, "tile", first, last):
-            span = (np.int64(start), np.int64(end), np.int64(shape.tiles))
-            run(source, pieces, target, columns, span, tile, bits)
+            run(source, target, deal, shape.span(start, end), lists, bits)
 
     _in_threads(work, shape, source.nbytes, threads)
 
@@ -295,8 +310,9 @@ def _second_round(
     run = permute.unstir if back else permute.stir
 
     def work(first: int, last: int) -> None:
+        lists = shape.lists()
         for start, end, bits in _switches(shape, key, "chunk", first, last):
-            run(pool, shape.lanes, start, end, bits)
+            run(pool, shape.span(start, end), lists, bits)
 
     _in_threads(work, shape, pool.nbytes, threads)
 
