@@ -12,16 +12,20 @@ writes as many lines.
 
 Numba has no words for either, and loops that say the same are not turned into them:
 they are written for LLVM here, once for every size of elements. Elements are never
-looked at, so that every bit of them survives. Under ``NUMBA_DISABLE_JIT=1`` a network
+looked at, so that every bit of them survives. The processor is taken to be
+little-endian. Under ``NUMBA_DISABLE_JIT=1`` a network
 is the plain function below.
 
 Rules, for every network:
 
 1. ``source`` and ``target`` are C-contiguous, of one type; line n is the 64 bytes
-   from 64 * n, or the 32 from 32 * n. The lines are ``source_lines[x] + source_first`` for x = 0, 1 ...
+   from 64 * n, or the 32 from 32 * n. A network reads the lines
+   ``source_lines[x] + source_first`` for x = 0, 1 ... and writes likewise.
 2. ``bits`` has a word for each switch of two lines, from ``at`` on, and one bit of the
    word for each lane, lowest first. Layer after layer, switch after switch.
-3. A network that streams writes whole lines of 64 bytes past the caches. It may be used
+3. `prefetch` asks for the lines a network will read soon, as many as a line has lanes.
+   It may be wrong about them: nothing is read.
+4. A network that streams writes whole lines of 64 bytes past the caches. It may be used
    only where ``target`` begins at a multiple of 64 bytes.
 """
 
@@ -31,8 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
-from numba.core.config import DISABLE_JIT
+from numba.core import config, types
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
@@ -61,11 +64,53 @@ def network(*steps: str, few: bool = False, stream: bool = False) -> Network:
     steps: "switch" for layers of switches, "back" for the same layers from the last
     to the first, which takes "switch" back, and "turn" for the transposition.
     few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
-    stream: see rule 3.
+    stream: see rule 4.
     """
-    if DISABLE_JIT:
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return _plain(steps, few=few)
     return _compiled(steps, few=few, stream=stream)
+
+
+def prefetch() -> Network:
+    """Return what asks for lines before they are needed, to be called by kernels."""
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return lambda *_lines: None
+
+    @intrinsic
+    def ask(_typing: Any, source: Any, source_lines: Any, source_first: Any) -> Any:
+        signature = types.void(source, source_lines, source_first)
+        size = source.dtype.bitwidth // 8
+
+        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            values = _values(context, build, signature, args)
+            _emit_prefetch(build, values, min(LINE // size, MAX_LANES), size)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return ask
+
+
+def _values(context: Any, build: Any, signature: Any, args: Any) -> list[Any]:
+    """Return arguments: of arrays, where their elements begin."""
+    return [
+        context.make_array(kind)(context, build, arg).data
+        if isinstance(kind, types.Array)
+        else arg
+        for kind, arg in zip(signature.args, args, strict=True)
+    ]
+
+
+def _emit_prefetch(build: Any, values: list[Any], lanes: int, size: int) -> None:
+    """Write a prefetch for each line: to be read, and to be kept in every cache."""
+    name = "llvm.prefetch.p0"
+    kind = ir.FunctionType(ir.VoidType(), [_BYTES, _I32, _I32, _I32])
+    known = build.module.globals.get(name)
+    function = known or ir.Function(build.module, kind, name)
+    for x in range(lanes):
+        place = _place(build, values[0], values[1], values[2], x, lanes * size)
+        place = build.bitcast(place, _BYTES)
+        build.call(function, [place, *(ir.Constant(_I32, n) for n in (0, 3, 1))])
 
 
 def _order(steps: tuple[str, ...], lines: int) -> list[tuple[str, int, int]]:
@@ -128,8 +173,8 @@ def _plain(steps: tuple[str, ...], *, few: bool) -> Network:
 def _compiled(steps: tuple[str, ...], *, few: bool, stream: bool) -> Network:
     """Return a network as instructions."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def net(  # noqa: PLR0913 - what a network takes
+    @intrinsic
+    def net(
         _typing: Any,
         source: Any,
         source_lines: Any,
@@ -153,18 +198,13 @@ def _compiled(steps: tuple[str, ...], *, few: bool, stream: bool) -> Network:
         size = source.dtype.bitwidth // 8
 
         def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            values = [
-                context.make_array(kind)(context, build, arg).data
-                if isinstance(kind, types.Array)
-                else arg
-                for kind, arg in zip(signature.args, args, strict=True)
-            ]
+            values = _values(context, build, signature, args)
             _emit(build, values, steps, size=size, few=few, stream=stream)
             return context.get_dummy_value()
 
         return signature, generate
 
-    return net  # type: ignore[no-any-return]
+    return net
 
 
 def _emit(
@@ -202,7 +242,7 @@ def _emit(
             store.set_metadata("nontemporal", mark)
 
 
-def _place(  # noqa: PLR0913, PLR0917 - a line is a list, what is added, an index
+def _place(
     build: Any, base: Any, lines: Any, first: Any, x: int, line_bytes: int
 ) -> Any:
     """Return the address of a line, as that of a vector of 64-bit words."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safemodel._kernels._jit import kernel
-from safemodel._kernels._lines import FEW, network
+from safemodel._kernels._lines import FEW, network, prefetch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,8 @@ _open = network("turn", "switch")
 _close = network("switch", few=True, stream=True)
 _stir_far = network("switch", few=True)
 _stir_near = network("switch", "turn", "switch")
+
+_soon = prefetch()
 
 _open_back = network("back", "turn")
 _few_back = network("back", few=True)
@@ -125,14 +127,19 @@ def spread(
     pieces, columns, tile = deal
     first, last, tiles, lanes, step = span
     ahead, apart, starts, places = lists[0], lists[1], lists[2], lists[3]
-    at = 0
+    at, soon = 0, starts.copy()
     for t in range(first, last):
         for x in range(lanes):
             starts[x] = np.int64(pieces[t * lanes + x]) * FEW
+            # Pieces are anywhere: without this, every tile waits for its lines.
+            after = min(t + 1, tiles - 1) * lanes + x
+            soon[x] = np.int64(pieces[after]) * FEW
         for i in range(FEW):
             _open(source, starts, i, tile, ahead, i * lanes, bits, at)
             at += step
         for r in range(lanes):
+            if r < FEW:
+                _soon(source, soon, r)
             _rows(columns, t, tiles, r, lanes, places)
             _close(tile, apart, r, target, places, 0, bits, at)
             at += FAR
@@ -183,6 +190,8 @@ def stir(
         line = c * FEW * lanes
         for i in range(FEW):
             near = line + i * lanes
+            if c + 1 < last:
+                _soon(pool, ahead, near + FEW * lanes)
             _stir_near(pool, ahead, near, pool, ahead, near, bits, at)
             at += 2 * step
         for r in range(lanes):

@@ -47,9 +47,6 @@ class PoolKey:
         file_id: The id of the file; 32 bytes.
         epoch: How often it was protected anew.
         pool: The name of the pool.
-
-    Attributes:
-        use: Returns the sub-key for a use.
     """
 
     __slots__ = ("_epoch", "_file_id", "_master", "_pool")
@@ -58,10 +55,11 @@ class PoolKey:
         self._master, self._file_id = master, file_id
         self._epoch, self._pool = epoch, pool
 
-    def use(self, use: str) -> bytes:
-        """Return the sub-key for one use."""
+    def use(self, use: str, shape: _Shape) -> bytes:
+        """Return the sub-key for one use, in a pool of one shape only."""
+        whole = f"permute {shape.size} x {shape.itemsize} bytes: {use}"
         return sub_key(
-            self._master, self._file_id, epoch=self._epoch, pool=self._pool, use=use
+            self._master, self._file_id, epoch=self._epoch, pool=self._pool, use=whole
         )
 
 
@@ -70,16 +68,17 @@ class _Shape:
 
     Attributes:
         size: Its elements.
+        itemsize: Bytes of an element.
         lanes: Elements of a line.
         rows: Rows of a tile, and lines of a chunk.
         tiles: How many tiles, which is how many chunks; 0: the pool is small.
         layers: Layers of switches that reach every lane.
     """
 
-    __slots__ = ("lanes", "layers", "rows", "size", "tiles")
+    __slots__ = ("itemsize", "lanes", "layers", "rows", "size", "tiles")
 
     def __init__(self, size: int, itemsize: int) -> None:
-        self.size = size
+        self.size, self.itemsize = size, itemsize
         self.lanes = min(LINE // itemsize, _MAX_LANES)
         self.layers = self.lanes.bit_length() - 1
         self.rows = _FEW * self.lanes
@@ -153,7 +152,7 @@ def permute_pool(
     out[shape.whole :] = plain[shape.whole :]
     from safemodel._kernels import permute
 
-    stream = Keystream(key.use("exchange"))
+    stream = Keystream(key.use("exchange", shape))
     for first, count in _parts(shape.whole, shape.size):
         permute.shuffle(out.reshape(1, -1), stream.draws(first, (1, count)), first)
 
@@ -185,7 +184,7 @@ def restore_pool(
     if not mixed.flags.writeable:
         raise ValueError("the source of a restore is overwritten: it must be writable")
     shape = _Shape(mixed.size, mixed.itemsize)
-    stream = Keystream(key.use("exchange"))
+    stream = Keystream(key.use("exchange", shape))
     parts = [
         (first, stream.draws(first, (1, count)))
         for first, count in _parts(shape.whole, shape.size)
@@ -250,7 +249,7 @@ def _pieces(shape: _Shape, key: PoolKey) -> NDArray[Any]:
 
     count = shape.tiles * shape.lanes
     pieces = np.arange(count, dtype=np.uint32 if count <= 1 << 32 else np.uint64)
-    stream = Keystream(key.use("pieces"))
+    stream = Keystream(key.use("pieces", shape))
     for first, part in _parts(0, count):
         permute.shuffle(pieces.reshape(1, -1), stream.draws(first, (1, part)), first)
     return pieces
@@ -266,7 +265,7 @@ def _columns(shape: _Shape, key: PoolKey) -> NDArray[Any]:
 
     from safemodel._kernels import permute
 
-    stream = Keystream(key.use("columns"))
+    stream = Keystream(key.use("columns", shape))
     whole = shape.tiles // _BLOCK
     starts = np.arange(0, shape.tiles, _BLOCK, dtype=np.int64)
     columns = np.tile(starts, (shape.rows, 1))
@@ -323,7 +322,7 @@ def _switches(
     """Yield spans of groups of tiles or chunks, and the words of their switches."""
     import numpy as np
 
-    secret = key.use(kind)
+    secret = key.use(kind, shape)
     words = shape.words(kind)
     room = np.empty(words * _BLOCK, f"u{max(shape.lanes // 8, 1)}")
     for group in range(first, last):

@@ -111,7 +111,9 @@ class Keystream:
 
         rows, count = shape
         if first + count > 1 << 32:
-            made = [[self.below(first + k + 1) for k in range(count)] for _ in range(rows)]
+            made = [
+                [self.below(first + k + 1) for k in range(count)] for _ in range(rows)
+            ]
             return np.array(made, np.int64).reshape(shape)
         draws = np.empty(shape, np.int64)
         refused = np.empty(rows * count, np.int64)
