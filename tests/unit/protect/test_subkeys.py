@@ -61,7 +61,7 @@ def test_every_part_makes_another_key():
 )
 def test_a_key_of_another_length_is_refused(master, file_id, epoch):
     """No short key, no epoch that would wrap; and the error shows no key."""
-    with pytest.raises(ValueError, match="bytes|epoch") as caught:
+    with pytest.raises(ValueError, match=r"bytes|epoch") as caught:
         sub_key(master, file_id, epoch=epoch, pool="p", use="u")
     assert MASTER[:4].hex() not in str(caught.value)
 
