@@ -2,8 +2,8 @@
 
 As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
 `python benchmarks/bench_protect.py 0.25` prints the ratios of one run at so many GB,
-and what compiling the kernels takes for each size of elements, both ways; numpy's shuffle takes 8 bytes an element more and
-is left out above 1 GB, or with `--no-numpy`.
+and what compiling the kernels takes for each size of elements, both ways. Numpy's
+shuffle takes 8 bytes an element more and is left out above 1 GB, or with `--no-numpy`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ NUMPY, COPY = "elements, numpy", "memcpy"
 COMPILE = """
 import sys, time
 import safemodel._kernels.permute  # numba itself is no kernel
+import cryptography.hazmat.primitives.kdf.hkdf, cryptography.hazmat.primitives.ciphers
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 key = PoolKey(bytes(32), bytes(32), epoch=0, pool="p")
 source, target = aligned(1 << 18, sys.argv[1]), aligned(1 << 18, sys.argv[1])

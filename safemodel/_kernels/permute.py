@@ -81,25 +81,18 @@ def bounded(
 
 
 @kernel
-def shuffle(pools: NDArray[Any], draws: NDArray[Any], first: int) -> None:
+def shuffle(pools: NDArray[Any], draws: NDArray[Any], first: int, back: bool) -> None:
     """Exchange element first + k of each row with element draws[., k], k ascending.
 
     With draws[., k] uniform on 0 ... first + k this is Fisher and Yates's shuffle; if
     the elements before ``first`` were in random order, all are afterwards.
+
+    back: k descends, which takes the same exchanges back.
     """
+    last = draws.shape[1] - 1
     for r in range(pools.shape[0]):
-        for k in range(draws.shape[1]):
-            other = draws[r, k]
-            held = pools[r, other]
-            pools[r, other] = pools[r, first + k]
-            pools[r, first + k] = held
-
-
-@kernel
-def unshuffle(pools: NDArray[Any], draws: NDArray[Any], first: int) -> None:
-    """Take `shuffle` back: the same exchanges, k descending."""
-    for r in range(pools.shape[0]):
-        for k in range(draws.shape[1] - 1, -1, -1):
+        for step in range(last + 1):
+            k = last - step if back else step
             other = draws[r, k]
             held = pools[r, other]
             pools[r, other] = pools[r, first + k]
@@ -120,7 +113,7 @@ def spread(
     source, target: the pool and where it goes, at least the whole tiles of it;
     ``target`` begins at a multiple of 64 bytes.
     deal: which piece is in which lane of which tile, (tiles * lanes,); where in a row
-    the lines of a block of tiles begin, (rows, blocks) of 64 bits; and room for one
+    the lines of a block of tiles begin, (rows, blocks); and room for one
     tile, (rows * lanes,).
     span, lists, bits: see rules 2 and 3.
     """
@@ -229,7 +222,7 @@ def _rows(
     block, inside = t // BLOCK, t % BLOCK
     for i in range(FEW):
         row = i * lanes + r
-        column = columns[row, block] + inside
+        column = np.int64(columns[row, block]) + inside
         if column >= tiles:
             column -= tiles
         places[i] = row * tiles + column

@@ -154,7 +154,9 @@ def permute_pool(
 
     stream = Keystream(key.use("exchange", shape))
     for first, count in _parts(shape.whole, shape.size):
-        permute.shuffle(out.reshape(1, -1), stream.draws(first, (1, count)), first)
+        permute.shuffle(
+            out.reshape(1, -1), stream.draws(first, (1, count)), first, False
+        )
 
 
 def restore_pool(
@@ -190,7 +192,7 @@ def restore_pool(
         for first, count in _parts(shape.whole, shape.size)
     ]
     for first, draws in reversed(parts):
-        permute.unshuffle(mixed.reshape(1, -1), draws, first)
+        permute.shuffle(mixed.reshape(1, -1), draws, first, True)
     out[shape.whole :] = mixed[shape.whole :]
     if shape.tiles:
         _second_round(mixed, shape, key, threads, back=True)
@@ -248,10 +250,12 @@ def _pieces(shape: _Shape, key: PoolKey) -> NDArray[Any]:
     from safemodel._kernels import permute
 
     count = shape.tiles * shape.lanes
-    pieces = np.arange(count, dtype=np.uint32 if count <= 1 << 32 else np.uint64)
+    pieces = np.arange(count, dtype=np.uint32)  # of a KiB each: 4 TiB of them
     stream = Keystream(key.use("pieces", shape))
     for first, part in _parts(0, count):
-        permute.shuffle(pieces.reshape(1, -1), stream.draws(first, (1, part)), first)
+        permute.shuffle(
+            pieces.reshape(1, -1), stream.draws(first, (1, part)), first, False
+        )
     return pieces
 
 
@@ -267,13 +271,12 @@ def _columns(shape: _Shape, key: PoolKey) -> NDArray[Any]:
 
     stream = Keystream(key.use("columns", shape))
     whole = shape.tiles // _BLOCK
-    starts = np.arange(0, shape.tiles, _BLOCK, dtype=np.int64)
+    starts = np.arange(0, shape.tiles, _BLOCK, dtype=np.uint32)
     columns = np.tile(starts, (shape.rows, 1))
-    permute.shuffle(columns, stream.draws(0, (shape.rows, whole)), 0)
+    permute.shuffle(columns, stream.draws(0, (shape.rows, whole)), 0, False)
     turns = [stream.below(shape.tiles) for _ in range(shape.rows)]
-    columns += np.array(turns, np.int64)[:, None]
-    columns %= shape.tiles
-    return columns
+    turned: NDArray[Any] = columns + np.array(turns, np.int64)[:, None]
+    return (turned % shape.tiles).astype(np.uint32)
 
 
 def _first_round(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 """Of a master key, of a sub-key and of a file's id."""
 
+_ZEROS = memoryview(bytes(1 << 18))
 _CONTEXT = b"safemodel protect 1"
 
 
@@ -57,7 +58,7 @@ class Keystream:
             256 GiB.
     """
 
-    __slots__ = ("_cipher", "_zeros")
+    __slots__ = ("_cipher",)
 
     def __init__(self, key: bytes, number: int = 0) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -65,16 +66,15 @@ class Keystream:
         # Four bytes of block counter, then the nonce.
         nonce = bytes(4) + number.to_bytes(12, "little")
         self._cipher = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor()
-        self._zeros = bytes(1 << 16)
 
     def fill(self, words: NDArray[Any]) -> None:
         """Write the next words into an array, C-contiguous."""
         import numpy as np
 
         data = words.reshape(-1).view(np.uint8).data
-        for start in range(0, len(data), len(self._zeros)):
-            piece = data[start : start + len(self._zeros)]
-            self._cipher.update_into(self._zeros[: len(piece)], piece)
+        for start in range(0, len(data), len(_ZEROS)):
+            piece = data[start : start + len(_ZEROS)]
+            self._cipher.update_into(_ZEROS[: len(piece)], piece)
         if not np.little_endian:
             words.byteswap(inplace=True)
 

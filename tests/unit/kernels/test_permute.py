@@ -74,7 +74,7 @@ def test_bounded_gives_each_integer_as_many_words():
 
 
 @pytest.mark.parametrize("itemsize", ITEMSIZES)
-def test_shuffle_and_unshuffle(itemsize, rand):
+def test_shuffle_and_back(itemsize, rand):
     """Rows are shuffled each on its own, from any start, and put back."""
     pool, values = numbered(60, itemsize)
     draws = [[rand.randint(0, 5 + k) for k in range(15)] for _ in range(3)]
@@ -82,9 +82,9 @@ def test_shuffle_and_unshuffle(itemsize, rand):
     for row, partners in zip(expected, draws, strict=True):
         for k, other in enumerate(partners, 5):
             row[k], row[other] = row[other], row[k]
-    permute.shuffle(pool.reshape(3, 20), np.array(draws), 5)
+    permute.shuffle(pool.reshape(3, 20), np.array(draws), 5, False)
     assert integers(pool) == [value for row in expected for value in row]
-    permute.unshuffle(pool.reshape(3, 20), np.array(draws), 5)
+    permute.shuffle(pool.reshape(3, 20), np.array(draws), 5, True)
     assert integers(pool) == values
 
 
@@ -121,7 +121,7 @@ class Rounds:
     def run(self, kernel, source, target, bits):
         """Run a kernel of the first round, in two parts."""
         tile = aligned(self.pool.rows * self.pool.lanes, source.dtype)
-        deal = np.array(self.pieces, "u4"), np.array(self.columns), tile
+        deal = np.array(self.pieces, "u4"), np.array(self.columns, "u4"), tile
         for first, last in ((2, 3), (0, 2)):
             words = np.array(bits[first:last], self.word).reshape(-1)
             kernel(source, target, deal, self.span(first, last), self.lists, words)
