@@ -129,7 +129,7 @@ def permute_pool(
     """Write the elements of a pool in an order that depends on the key.
 
     Nothing is stored of the order. Beside the two arrays this takes less than one
-    percent of their size, and less than a MiB for each thread.
+    percent of the pool, 8 MiB, and a MiB for each thread.
 
     Args:
         source: The elements, of 1, 2, 4, 8 or 16 bytes; one axis, C-contiguous.
