@@ -1,6 +1,6 @@
 """The keyed permutation of the elements of a pool, and its way back.
 
-docs/adr/0015 says how it is built, why, and what it does not promise. In short: a pool
+docs/adr/0016 says how it is built, why, and what it does not promise. In short: a pool
 that is small is shuffled by Fisher and Yates. A larger one goes through two rounds:
 
 1. Its pieces of 1 KiB are dealt to tiles in random order, one piece to each lane of a

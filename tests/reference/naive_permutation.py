@@ -1,6 +1,6 @@
 """The permutation of a pool once more, one Python integer at a time.
 
-Written from docs/adr/0015: keys by RFC 5869 from hmac, places as numbers. Only the
+Written from docs/adr/0016: keys by RFC 5869 from hmac, places as numbers. Only the
 block function of ChaCha20 is someone else's.
 """
 
