@@ -31,6 +31,7 @@ LAYERS = {
     "_formats": 1.5,  # one module a format: ties the three of layer 1 together
     "_scan": 1.75,  # looks further into a file than the check does, and builds nothing
     "_kernels": 2.0,
+    "_protect": 2.5,
     "scrub": 2.5,  # over the kernels and below whatever writes tensors
     "_build": 3.0,
     "_rewrite": 3.5,  # writes what `_build` would have built, without torch
@@ -64,7 +65,7 @@ SAME_LAYER = {
 }
 
 THIRD_PARTY = {"torch", "numpy", "numba", "safetensors", "cryptography", "blake3"}
-THIRD_PARTY |= {"rich", "typing_extensions", "zlib_ng", "jinja2"}
+THIRD_PARTY |= {"rich", "typing_extensions", "zlib_ng", "jinja2", "llvmlite"}
 AT_MODULE_LEVEL = {
     0.0: {"typing_extensions"},
     2.0: {"numpy", "numba"},
@@ -86,6 +87,7 @@ INSIDE_FUNCTIONS = {
 
 MORE_THAN_LAYER = {
     "_unpickle/windows.py": {"numpy"},
+    "_kernels/_lines.py": {"llvmlite"},  # comes with numba
     "_report/html.py": {"jinja2"},  # imported for a page only
 }
 """Modules that may import more than their layer: what, at module level."""

@@ -1,0 +1,1 @@
+"""Protected models: sub-keys, and the keyed permutation of elements."""

@@ -1,0 +1,123 @@
+"""Keys for one purpose each, and the random words that come of them.
+
+A key that is used for two things ties them together. Everything random about a
+protected file comes from a sub-key of its own: HKDF with SHA-256 (RFC 5869) over the
+master key, with the file's id as salt, and with the epoch, the pool and the purpose as
+context. The words are the keystream of ChaCha20 (RFC 8439) under the sub-key.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEY_BYTES = 32
+"""Of a master key, of a sub-key and of a file's id."""
+
+_ZEROS = memoryview(bytes(1 << 18))
+_CONTEXT = b"safemodel protect 1"
+
+
+def sub_key(master: bytes, file_id: bytes, *, epoch: int, pool: str, use: str) -> bytes:
+    """Return the 32 bytes of a sub-key.
+
+    Args:
+        master: The key all others come from; 32 bytes that nobody else knows.
+        file_id: 32 random bytes, which no other file has.
+        epoch: How often the file was protected anew; from 0 to 2**64 - 1.
+        pool: What is permuted together, such as all elements of one dtype.
+        use: What the sub-key is for, such as one round of the permutation.
+
+    Raises:
+        ValueError: A length or a number is another.
+    """
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    if len(master) != KEY_BYTES or len(file_id) != KEY_BYTES:
+        raise ValueError(f"a key and a file id have {KEY_BYTES} bytes")
+    if not 0 <= epoch < 1 << 64:
+        raise ValueError(f"epoch must be from 0 to 2**64 - 1: {epoch}")
+    context = _CONTEXT + struct.pack("<Q", epoch)
+    # With its length before it no text can end where another one begins.
+    for text in (pool, use):
+        encoded = text.encode()
+        context += struct.pack("<Q", len(encoded)) + encoded
+    return HKDF(SHA256(), KEY_BYTES, salt=file_id, info=context).derive(master)
+
+
+class Keystream:
+    """The keystream of a sub-key, from its beginning; the words are little-endian.
+
+    Args:
+        key: The sub-key.
+        number: Which of its keystreams; each is one nonce of the cipher, and holds
+            256 GiB.
+    """
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes, number: int = 0) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+        # Four bytes of block counter, then the nonce.
+        nonce = bytes(4) + number.to_bytes(12, "little")
+        self._cipher = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor()
+
+    def fill(self, words: NDArray[Any]) -> None:
+        """Write the next words into an array, C-contiguous."""
+        import numpy as np
+
+        data = words.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), len(_ZEROS)):
+            piece = data[start : start + len(_ZEROS)]
+            self._cipher.update_into(_ZEROS[: len(piece)], piece)
+        if not np.little_endian:
+            words.byteswap(inplace=True)
+
+    def words(self, shape: int | tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """Return the next words as a new array of a type such as "u4"."""
+        import numpy as np
+
+        made = np.empty(shape, dtype)
+        self.fill(made)
+        return made
+
+    def below(self, bound: int) -> int:
+        """Return an integer from 0 to bound - 1, each with the same chance.
+
+        A word of 32 bits where the bound is at most 2**32, and of 64 bits otherwise.
+
+        Source: Lemire, "Fast random integer generation in an interval", 2019.
+        """
+        size = 4 if bound <= 1 << 32 else 8
+        span = 1 << 8 * size
+        while True:
+            product = int(self.words(1, f"u{size}")[0]) * bound
+            if product % span >= span % bound:
+                return product // span
+
+    def draws(self, first: int, shape: tuple[int, int]) -> NDArray[Any]:
+        """Return rows of integers, the k-th of a row from 0 to first + k.
+
+        Words that were refused are drawn again after all others, in their order.
+        """
+        import numpy as np
+
+        from safemodel._kernels import permute
+
+        rows, count = shape
+        if first + count > 1 << 32:
+            made = [
+                [self.below(first + k + 1) for k in range(count)] for _ in range(rows)
+            ]
+            return np.array(made, np.int64).reshape(shape)
+        draws = np.empty(shape, np.int64)
+        refused = np.empty(rows * count, np.int64)
+        found = permute.bounded(self.words(shape, "u4"), first, draws, refused)
+        for index in refused[:found].tolist():
+            draws.reshape(-1)[index] = self.below(first + index % count + 1)
+        return draws
