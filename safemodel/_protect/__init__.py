@@ -1,0 +1,1 @@
+"""Keys, seals, tags and the permutation of a protected file; no file format here."""
