@@ -7,14 +7,9 @@ other of the same kind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from struct import pack, unpack
 
 from safemodel.errors import LimitExceededError, MalformedFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-MAX_U64 = (1 << 64) - 1
 
 
 class Writer:
@@ -40,9 +35,9 @@ class Writer:
         """Append text as UTF-8, after its length in bytes."""
         self.counted(value.encode("utf-8"))
 
-    def numbers(self, values: Iterable[int], width: int = 8) -> None:
-        """Append numbers of one width."""
-        self._fields += [value.to_bytes(width, "little") for value in values]
+    def numbers(self, *values: int) -> None:
+        """Append numbers of 8 bytes."""
+        self._fields.append(pack(f"<{len(values)}Q", *values))
 
     def joined(self) -> bytes:
         """Return all fields so far."""
@@ -54,27 +49,32 @@ class Reader:
 
     Args:
         data: All of them.
-        at: Where the first one begins.
+
+    Attributes:
+        at: Where the next one begins.
     """
 
-    def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
-        self._data = memoryview(data)
-        self.at = at
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._end = len(data)
+        self.at = 0
 
     @property
     def left(self) -> int:
         """Bytes that are left."""
-        return len(self._data) - self.at
+        return self._end - self.at
 
     def raw(self, size: int) -> bytes:
         """Return the next bytes."""
-        if size > self.left:
+        start = self.at
+        end = start + size
+        if end > self._end:
             raise MalformedFileError(
-                f"a field of {size:,} bytes where {self.left:,} are left",
-                position=self.at,
+                f"a field of {size:,} bytes where {self._end - start:,} are left",
+                position=start,
             )
-        self.at += size
-        return bytes(self._data[self.at - size : self.at])
+        self.at = end
+        return self._data[start:end]
 
     def number(self, width: int = 8) -> int:
         """Return the next number."""
@@ -110,10 +110,6 @@ class Reader:
         # Outside the handler: that error holds the text.
         raise MalformedFileError("a text that is not UTF-8", position=where)
 
-    def numbers(self, count: int, width: int = 8) -> tuple[int, ...]:
-        """Return the next numbers of one width."""
-        data = self.raw(count * width)
-        return tuple(
-            int.from_bytes(data[at : at + width], "little")
-            for at in range(0, len(data), width)
-        )
+    def numbers(self, count: int) -> tuple[int, ...]:
+        """Return the next numbers of 8 bytes."""
+        return unpack(f"<{count}Q", self.raw(8 * count))

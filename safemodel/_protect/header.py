@@ -87,8 +87,7 @@ class Header(Value):
         out.number(_CONFIDENTIAL * self.confidential + _SIGNED * signed, 2)
         out.raw(bytes.fromhex(self.key_id))
         out.raw(self.file_id)
-        out.numbers((self.epoch, self.expires or 0))
-        out.numbers((self.tensor_bytes, self.sealed_bytes))
+        out.numbers(self.epoch, self.expires or 0, self.tensor_bytes, self.sealed_bytes)
         out.raw(self.salt)
         out.raw(self.public_root or bytes(TAG_BYTES))
         out.raw(self.signer or bytes(SIGNER_BYTES))
@@ -116,7 +115,7 @@ def read_header(data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> He
     """
     if len(data) < HEADER_BYTES:
         raise TruncatedFileError("seal", needed=HEADER_BYTES, available=len(data))
-    reader = Reader(data)
+    reader = Reader(bytes(data[:HEADER_BYTES]))
     if reader.raw(len(MAGIC)) != MAGIC:
         raise MalformedFileError("not the seal of a protected file", position=0)
     _check_version(reader.number(2))

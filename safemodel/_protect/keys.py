@@ -76,6 +76,12 @@ class KeyProvider(Protocol):
 class ProtectionKey:
     """A key of 256 bits. Two are equal if their bits are; comparing takes one time.
 
+    Args:
+        secret: 32 bytes that nobody can guess, as a KMS gives them.
+
+    Raises:
+        ValueError: It is not 32 bytes.
+
     Attributes:
         id: Which key it is, as 32 hexadecimal digits; public.
     """

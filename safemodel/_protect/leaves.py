@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect.encoding import Writer
 from safemodel._protect.layout import STORED, Spans
-from safemodel._protect.tags import CHUNK, describe, name
+from safemodel._protect.tags import CHUNK, describe, list_extents
+from safemodel.errors import VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +40,17 @@ class Difference(NamedTuple):
     start: int
     end: int
     tensors: tuple[str, ...]
+
+
+def change_error(differences: Iterable[Difference]) -> VerificationError:
+    """Return the error that says what has changed, in all pools together."""
+    found = tuple(differences)
+    names = dict.fromkeys(name for one in found for name in one.tensors)
+    return VerificationError(
+        "bytes of tensors have changed",
+        tensors=tuple(names),
+        ranges=tuple((one.pool, one.start, one.end) for one in found),
+    )
 
 
 class PoolTagger:
@@ -80,8 +92,8 @@ class PoolTagger:
         start, end = self.span(index)
         out = Writer()
         out.raw(self._head)
-        out.numbers((start, end - start))
-        name(out, self._spans.within(start, end))
+        out.numbers(start, end - start)
+        list_extents(out, self._spans.within(start, end))
         return out.joined()
 
     def leaf(self, index: int, chunk: bytes | memoryview) -> bytes:

@@ -127,7 +127,7 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
             for extent in extents:
                 out.text(extent.name)
                 out.number(len(extent.shape), 4)
-                out.numbers(extent.shape)
+                out.numbers(*extent.shape)
         out.raw(b"".join(stored))
         out.number(plain is not None, 1)
         out.raw(b"".join(plain or ()))

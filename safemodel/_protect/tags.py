@@ -173,7 +173,8 @@ class Tagger:
         out = Writer()
         out.raw(b"safemodel node 1")
         out.number(order, 1)
-        out.numbers((number, level), 4)
+        out.number(number, 4)
+        out.number(level, 4)
         out.number(at)
         out.number(len(children), 4)
         return self.tag(out.joined(), b"".join(children))
@@ -185,7 +186,7 @@ class Tagger:
         out.number(order, 1)
         out.number(number, 4)
         describe(out, pool)
-        name(out, pool.extents(order))
+        list_extents(out, pool.extents(order))
         return self.tag(out.joined())
 
 
@@ -196,10 +197,10 @@ def describe(out: Writer, pool: Pool) -> None:
     out.number(pool.itemsize, 4)
 
 
-def name(out: Writer, extents: Sequence[Extent]) -> None:
+def list_extents(out: Writer, extents: Sequence[Extent]) -> None:
     """Append tensors after their number."""
     out.number(len(extents), 4)
     for extent in extents:
         out.text(extent.name)
         out.number(len(extent.shape), 4)
-        out.numbers((*extent.shape, extent.start, extent.length))
+        out.numbers(*extent.shape, extent.start, extent.length)

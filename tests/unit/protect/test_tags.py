@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from safemodel._protect.layout import PLAIN, STORED, Extent, Pool, Spans
-from safemodel._protect.leaves import Difference, PoolTagger
+from safemodel._protect.leaves import Difference, PoolTagger, change_error
 from safemodel._protect.tags import FAN, Tagger
 from safemodel.errors import TruncatedFileError
 from tests.unit.protect.helpers_protect import (
@@ -354,6 +354,17 @@ def test_a_change_is_found_by_chunk_and_named_by_tensor():
         Difference(4, 0, MIB, ("a",)),
         Difference(4, 2 * MIB, BIG.length, ("b", "c", "e")),
     )
+
+
+def test_what_changed_becomes_one_error():
+    """Of all pools; a tensor in two places is named once."""
+    places = [(0, 0, 9, ("a", "b")), (0, 20, 30, ("b", "c")), (1, 5, 6, ("d",))]
+
+    error = change_error(Difference(*place) for place in places)
+
+    assert error.tensors == ("a", "b", "c", "d")
+    assert error.ranges == ((0, 0, 9), (0, 20, 30), (1, 5, 6))
+    assert str(error).startswith("bytes of tensors have changed: a, b, c, d; pool 0")
 
 
 def test_every_pair_of_chunks_swapped_is_found(rand):
