@@ -51,7 +51,6 @@ say nothing by themselves; a signature over their root does.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from blake3 import blake3
@@ -156,14 +155,13 @@ class Tagger:
 
     def _top(self, order: int, number: int, leaves: Sequence[bytes]) -> bytes:
         """Return the tag of a pool's leaves."""
-        tags = list(leaves)
-        for level in count(1):
+        tags, level = list(leaves), 0
+        while level == 0 or len(tags) > 1:
+            level += 1
             tags = [
                 self._node(order, number, level, at // FAN, tags[at : at + FAN])
                 for at in range(0, max(len(tags), 1), FAN)
             ]
-            if len(tags) == 1:
-                break
         return tags[0]
 
     def _node(

@@ -8,7 +8,10 @@ import hmac
 import logging
 import os
 import pickle
+import signal
 import stat
+import subprocess
+import sys
 from hashlib import scrypt, sha256
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from safemodel._protect.keys import (
 from safemodel.errors import KeyFormatError, KeyRequiredError, SafeModelError
 from tests.unit.protect.helpers_protect import KEY, OTHER, SECRET, holds_secret, text_of
 
+ROOT = Path(__file__).resolve().parents[3]
 SALT = b"0123456789abcdef"
 
 
@@ -152,6 +156,52 @@ def test_a_short_write_or_no_modes_is_an_error(tmp_path, monkeypatch):
             KEY.to_file(tmp_path / "k")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "link", "unlink"])
+def test_a_process_that_is_killed_leaves_a_whole_key_or_none(tmp_path, call):
+    """Before any step; what else is left is private."""
+    program = f"""
+import os, signal
+from pathlib import Path
+from safemodel._protect.keys import ProtectionKey
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(Path if {call!r} == "unlink" else os, {call!r}, die)
+ProtectionKey(bytes(range(200, 232))).to_file("k")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) >= 1
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in left)
+    if call == "unlink":
+        assert ProtectionKey.from_file(tmp_path / "k") == KEY
+    else:
+        assert not (tmp_path / "k").exists()
+
+
+def test_a_file_system_without_folder_sync_is_enough(tmp_path, monkeypatch):
+    """Some have none; the file itself was synced."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(key_files.os, "fsync", fsync)
+    KEY.to_file(tmp_path / "k")
+
+    assert ProtectionKey.from_file(tmp_path / "k") == KEY
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644])

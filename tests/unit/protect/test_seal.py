@@ -71,6 +71,9 @@ def public_root() -> bytes:
 PLAIN_SEAL = seal(MANIFEST, KEY)
 SIGNED_SEAL = seal(MANIFEST, KEY, signer=SIGNER, public_root=public_root())
 
+HEADER = read_header(PLAIN_SEAL)
+TEXT = encode(MANIFEST, bytes(32))
+
 
 def refused(data: bytes, keys: ProtectionKey = KEY) -> SafeModelError:
     """Return the error of opening a seal, which shows neither key nor content."""
@@ -334,6 +337,17 @@ def test_what_would_not_open_is_not_sealed():
             seal(MANIFEST, KEY, signer=signer, public_root=root)
 
 
+def test_what_does_not_read_back_is_not_sealed(monkeypatch):
+    """A fault of ours is found before the plain file is gone."""
+    other = decode(
+        encode(manifest_of(data=b"other"), bytes(32)), HEADER, DEFAULT_LIMITS
+    )
+    monkeypatch.setattr(sealing.encoding, "decode", lambda *_: other)
+
+    with pytest.raises(ValueError, match="reads back"):
+        seal(MANIFEST, KEY)
+
+
 def test_a_signature_is_verified_without_a_key():
     """By the public key one trusts, not by the one the seal names."""
     header = verify_signature(SIGNED_SEAL, PUBLIC)
@@ -401,10 +415,6 @@ def test_tags_that_do_not_belong_together_are_refused():
 
     with pytest.raises(VerificationError, match="not those of its root"):
         open_sealed(data, KEY)
-
-
-HEADER = read_header(PLAIN_SEAL)
-TEXT = encode(MANIFEST, bytes(32))
 
 
 def test_a_manifest_has_one_encoding(rand):
