@@ -289,6 +289,11 @@ def test_a_header_is_bounded_before_it_is_used():
     for at in (60, 68):
         odd = PLAIN_SEAL[:at] + b"\xff" * 8 + PLAIN_SEAL[at + 8 :]
         assert isinstance(refused(odd), MalformedFileError)
+    for flag in range(2, 16):
+        odd = PLAIN_SEAL[:10] + struct.pack("<H", 1 << flag) + PLAIN_SEAL[12:]
+        with pytest.raises(MalformedFileError, match="unknown flags"):
+            read_header(odd)
+    assert read_header(SIGNED_SEAL).encoded() == SIGNED_SEAL[:HEADER_BYTES]
     assert read_header(SIGNED_SEAL).signer == PUBLIC
     with pytest.raises(MalformedFileError, match="signer without"):
         read_header(SIGNED_SEAL[:10] + b"\0\0" + SIGNED_SEAL[12:])
