@@ -107,15 +107,16 @@ class Spans:
 
     Args:
         extents: The tensors of one layout.
+
+    Attributes:
+        extents: Those that have bytes.
     """
 
     def __init__(self, extents: tuple[Extent, ...]) -> None:
-        # Empty ones have no bytes anywhere.
-        self._extents = [extent for extent in extents if extent.length]
-        self._starts = [extent.start for extent in self._extents]
+        self.extents = [extent for extent in extents if extent.length]
+        self._starts = [extent.start for extent in self.extents]
 
-    def within(self, start: int, end: int) -> list[Extent]:
-        """Return the tensors with bytes from ``start`` to before ``end``."""
+    def within(self, start: int, end: int) -> slice:
+        """Return which of them have bytes from ``start`` to before ``end``."""
         first = max(bisect_right(self._starts, start) - 1, 0)
-        last = bisect_right(self._starts, end - 1)
-        return self._extents[first:last]
+        return slice(first, bisect_right(self._starts, end - 1))

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect.encoding import Writer
 from safemodel._protect.layout import STORED, Spans
-from safemodel._protect.tags import CHUNK, describe, list_extents
+from safemodel._protect.tags import CHUNK, describe, described
 from safemodel.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class PoolTagger:
         self._tagger = tagger
         self._length = pool.length
         self._spans = Spans(pool.extents(order))
+        self._described = [described(extent) for extent in self._spans.extents]
         head = Writer()
         head.raw(b"safemodel leaf 1")
         head.number(order, 1)
@@ -90,11 +92,9 @@ class PoolTagger:
     def context(self, index: int) -> bytes:
         """Return what a chunk's bytes are bound to (1 to 7 of a leaf)."""
         start, end = self.span(index)
-        out = Writer()
-        out.raw(self._head)
-        out.numbers(start, end - start)
-        list_extents(out, self._spans.within(start, end))
-        return out.joined()
+        tensors = self._described[self._spans.within(start, end)]
+        place = pack("<QQI", start, end - start, len(tensors))
+        return b"".join((self._head, place, *tensors))
 
     def leaf(self, index: int, chunk: bytes | memoryview) -> bytes:
         """Return the leaf of a chunk.
@@ -141,25 +141,54 @@ class PoolTagger:
             threads: How many read and tag. Each has a buffer of 1 MiB, which stays in
                 its processor's cache between the two.
         """
+
+        def worker() -> Callable[[int, int], memoryview]:
+            buffer = memoryview(bytearray(min(CHUNK, self._length)))
+
+            def read(start: int, end: int) -> memoryview:
+                read_into(start, buffer[: end - start])
+                return buffer[: end - start]
+
+            return read
+
+        return self._by_threads(worker, threads)
+
+    def leaves_in(self, data: memoryview, *, threads: int = THREADS) -> list[bytes]:
+        """Return the leaves of a pool that is in memory, by several threads.
+
+        Args:
+            data: Its bytes.
+            threads: How many tag.
+
+        Raises:
+            ValueError: They are not as many as the pool's.
+        """
+        if data.nbytes != self._length:
+            raise ValueError(f"the pool has {self._length:,} bytes")
+        # A view of nothing cannot be cast.
+        flat = data.cast("B") if self._length else data
+        return self._by_threads(lambda: lambda start, end: flat[start:end], threads)
+
+    def _by_threads(
+        self, worker: Callable[[], Callable[[int, int], memoryview]], threads: int
+    ) -> list[bytes]:
+        """Return all leaves; each thread takes the next chunk by means of its own."""
         tags: list[bytes] = [b""] * self.chunks
         indices = iter(range(self.chunks))
 
-        def worker() -> Callable[[], bool]:
-            buffer = memoryview(bytearray(min(CHUNK, self._length)))
+        def start() -> Callable[[], bool]:
+            get = worker()
 
             def work() -> bool:
                 index = next(indices, None)
                 if index is None:
                     return False
-                start, end = self.span(index)
-                chunk = buffer[: end - start]
-                read_into(start, chunk)
-                tags[index] = self.leaf(index, chunk)
+                tags[index] = self.leaf(index, get(*self.span(index)))
                 return True
 
             return work
 
-        _in_threads(worker, min(threads, self.chunks))
+        _in_threads(start, min(threads, self.chunks))
         return tags
 
     def differences(
@@ -191,7 +220,8 @@ class PoolTagger:
     def _difference(self, number: int, first: int, last: int) -> Difference:
         """Return what is said of chunks from ``first`` to ``last``."""
         start, end = self.span(first)[0], self.span(last)[1]
-        names = tuple(extent.name for extent in self._spans.within(start, end))
+        extents = self._spans.extents[self._spans.within(start, end)]
+        names = tuple(extent.name for extent in extents)
         return Difference(number, start, end, names)
 
 

@@ -113,6 +113,7 @@ class Tagger:
 
     def tag(self, *parts: bytes | memoryview) -> bytes:
         """Return the tag of bytes, of which the first say what they are."""
+        # The GIL is free while it works on a part.
         hasher = blake3(key=self._key)
         for part in parts:
             hasher.update(part)
@@ -184,8 +185,9 @@ class Tagger:
         out.number(order, 1)
         out.number(number, 4)
         describe(out, pool)
-        list_extents(out, pool.extents(order))
-        return self.tag(out.joined())
+        extents = pool.extents(order)
+        out.number(len(extents), 4)
+        return self.tag(out.joined(), b"".join(map(described, extents)))
 
 
 def describe(out: Writer, pool: Pool) -> None:
@@ -195,10 +197,10 @@ def describe(out: Writer, pool: Pool) -> None:
     out.number(pool.itemsize, 4)
 
 
-def list_extents(out: Writer, extents: Sequence[Extent]) -> None:
-    """Append tensors after their number."""
-    out.number(len(extents), 4)
-    for extent in extents:
-        out.text(extent.name)
-        out.number(len(extent.shape), 4)
-        out.numbers(*extent.shape, extent.start, extent.length)
+def described(extent: Extent) -> bytes:
+    """Return what a leaf or a layout says of a tensor."""
+    out = Writer()
+    out.text(extent.name)
+    out.number(len(extent.shape), 4)
+    out.numbers(*extent.shape, extent.start, extent.length)
+    return out.joined()

@@ -7,6 +7,7 @@ import struct
 import threading
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from blake3 import blake3
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -267,7 +268,7 @@ def random_chunks(pool, rand):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_give_what_one_loop_gives(rand, threads):
     """Chunks from an iterator, in a ring of buffers, or read by the threads."""
-    length = 9 * MIB + 77
+    length = 9 * MIB + 76
     pool = pool_of("uint8", 1, [("a", (length,))], [("a", (length,))])
     tagger = PoolTagger(TAGGER, 0, pool)
     parts = random_chunks(pool, rand)
@@ -282,6 +283,12 @@ def test_threads_give_what_one_loop_gives(rand, threads):
     ring = ring_of(parts, threads + 1)
     assert tagger.leaves(ring, threads=threads) == expected
     assert tagger.leaves_of(read_into, threads=threads) == expected
+    assert tagger.leaves_in(memoryview(whole), threads=threads) == expected
+    odd = np.frombuffer(whole, dtype="u1").reshape(7, -1)
+    assert tagger.leaves_in(memoryview(odd), threads=threads) == expected
+    for wrong in (whole[:-1], whole + b"x"):
+        with pytest.raises(ValueError, match="the pool has 9,437,260 bytes"):
+            tagger.leaves_in(memoryview(wrong))
 
 
 def test_a_pool_of_nothing_has_no_leaves():
@@ -291,6 +298,8 @@ def test_a_pool_of_nothing_has_no_leaves():
     assert tagger.chunks == 0
     assert tagger.leaves([]) == []
     assert tagger.leaves_of(lambda *_: pytest.fail("read")) == []
+    assert tagger.leaves_in(memoryview(b"")) == []
+    assert tagger.leaves_in(memoryview(np.empty((0, 3)))) == []
     assert tagger.differences(0, [], []) == ()
 
 
@@ -417,7 +426,7 @@ def test_spans_find_what_a_slow_search_finds(rand):
                     for e in extents
                     if e.length and e.start < end and start < e.start + e.length
                 ]
-                assert spans.within(start, end) == slow
+                assert spans.extents[spans.within(start, end)] == slow
 
 
 def laid(*extents):
