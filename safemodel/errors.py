@@ -1,14 +1,19 @@
 """The exceptions safemodel raises about files, and nothing else.
 
-Three families, told apart by what the caller should do next:
+Told apart by what the caller should do next:
 
 * `UnsafeFileError`: well-formed, but asks for something not allowed: quarantine it.
 * `MalformedFileError`: not a well-formed file: download it again, and never try a
   laxer loader, because an attacker chooses when this error appears.
 * `UnsupportedFormatError`: recognised, but not ours to read: use another tool.
+* `VerificationError`: a protected file was changed, or an older one put in its place:
+  keep it as evidence, and get the file again from where it was made.
+* `KeyRequiredError`: nothing is wrong with the file: find the key it names.
+* `KeyFormatError`: nothing is wrong with the file: put the key file right.
 
-No class here derives from `pickle.UnpicklingError` or `ValueError`: callers answer
-the first by loading again without protection, and swallow the second by accident.
+No error holds a byte of a key. No class here derives from `pickle.UnpicklingError` or
+`ValueError`: callers answer the first by loading again without protection, and swallow
+the second by accident.
 File content inside a message is escaped and cut by `quote`.
 """
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 MAX_QUOTED = 80
 _MAX_QUOTED_BITS = 200
 _MAX_LISTED_GLOBALS = 20
+_MAX_LISTED_CHANGES = 10
 
 
 def quote(content: object) -> str:
@@ -261,6 +267,65 @@ class UnsupportedFormatError(SafeModelError):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+
+
+class VerificationError(SafeModelError):
+    """A protected file is not what the holder of its key made.
+
+    Attributes:
+        reason: What does not hold.
+        tensors: Names of the tensors with changed bytes, as far as they are known.
+        ranges: What changed, as (pool, first byte, one past the last byte); empty where
+            it is not the tensors.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        tensors: Sequence[str] = (),
+        ranges: Sequence[tuple[int, int, int]] = (),
+    ) -> None:
+        self.reason = reason
+        self.tensors, self.ranges = tuple(tensors), tuple(ranges)
+        places = [f"pool {pool}, bytes {a:,} to {b:,}" for pool, a, b in self.ranges]
+        text = reason + _listed(": ", [quote(name) for name in self.tensors])
+        super().__init__(text + _listed("; ", places))
+
+
+def _listed(before: str, items: list[str]) -> str:
+    """Return a list for a message, cut where it gets long; "" for an empty one."""
+    if len(items) > _MAX_LISTED_CHANGES:
+        more = len(items) - _MAX_LISTED_CHANGES
+        items = [*items[:_MAX_LISTED_CHANGES], f"and {more:,} more"]
+    return before + ", ".join(items) if items else ""
+
+
+class KeyRequiredError(SafeModelError):
+    """A key is needed that was not given.
+
+    Attributes:
+        key_id: Id of the key that is needed; "" if it is not known.
+        given: Ids of the keys that were there.
+    """
+
+    def __init__(
+        self, reason: str, *, key_id: str = "", given: Sequence[str] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.key_id, self.given = key_id, tuple(given)
+
+
+class KeyFormatError(SafeModelError):
+    """What should be a key is not one, or lies open to others.
+
+    Attributes:
+        reason: What is wrong; never any text of the key.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class DisarmError(SafeModelError):

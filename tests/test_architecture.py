@@ -31,10 +31,10 @@ LAYERS = {
     "_formats": 1.5,  # one module a format: ties the three of layer 1 together
     "_scan": 1.75,  # looks further into a file than the check does, and builds nothing
     "_kernels": 2.0,
-    "_protect": 2.5,
     "scrub": 2.5,  # over the kernels and below whatever writes tensors
     "_build": 3.0,
     "_rewrite": 3.5,  # writes what `_build` would have built, without torch
+    "_protect": 3.75,  # keys, seals and tags: below what opens and writes files
     "_load": 4.0,
     "evaluation": 4.0,
     "_disarm": 4.0,
@@ -71,6 +71,7 @@ AT_MODULE_LEVEL = {
     2.0: {"numpy", "numba"},
     3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
     3.5: {"numpy"},
+    3.75: {"blake3", "numpy"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""
@@ -80,6 +81,7 @@ INSIDE_FUNCTIONS = {
     2.5: {"numpy", "cryptography"},
     3.0: {"torch", "numpy", "safetensors"},
     3.5: {"safetensors", "blake3"},
+    3.75: {"cryptography", "numpy"},
     4.0: {"torch", "numpy", "blake3"},
     5.0: {"torch", "numpy"},
     6.0: {"rich", "torch"},

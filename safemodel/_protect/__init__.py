@@ -1,1 +1,1 @@
-"""Protected models: sub-keys, and the keyed permutation of elements."""
+"""Keys, seals, tags and the permutation of a protected file; no file format here."""

@@ -13,6 +13,8 @@ from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
+    KeyFormatError,
+    KeyRequiredError,
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
@@ -20,6 +22,7 @@ from safemodel.errors import (
     TruncatedFileError,
     UnsafeFileError,
     UnsupportedFormatError,
+    VerificationError,
     quote,
 )
 
@@ -116,6 +119,25 @@ def test_errors_carry_their_facts() -> None:
     assert issubclass(ForbiddenCallError, UnsafeFileError)
 
 
+def test_a_changed_file_is_described_by_tensors_and_bytes() -> None:
+    """Names are quoted, and a long list is cut; the attributes have all of it."""
+    names = [f"layer.{index}\x1b" for index in range(12)]
+    ranges = [(0, index * 2000, index * 2000 + 1000) for index in range(11)]
+
+    error = VerificationError("bytes have changed", tensors=names, ranges=ranges)
+
+    assert error.tensors == tuple(names)
+    assert error.ranges == tuple(ranges)
+    text = str(error)
+    assert text.startswith(r"bytes have changed: layer.0\x1b, layer.1\x1b, ")
+    assert "layer.9\\x1b, and 2 more; pool 0, bytes 0 to 1,000, pool 0" in text
+    assert text.endswith("bytes 18,000 to 19,000, and 1 more")
+    assert "layer.10" not in text
+    assert str(VerificationError("changed")) == "changed"
+    few = VerificationError("changed", ranges=[(1, 2, 3)])
+    assert str(few) == "changed; pool 1, bytes 2 to 3"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -128,6 +150,9 @@ def test_errors_carry_their_facts() -> None:
         StorageBoundsError("view", needed=10, available=4, record="r"),
         ChecksumError("r", expected=1, actual=2),
         UnsupportedFormatError("a PNG image"),
+        VerificationError("changed", tensors=["a", "b"], ranges=[(0, 1, 2)]),
+        KeyRequiredError("no key", key_id="00" * 16, given=["11" * 16]),
+        KeyFormatError("not a key").locate(record="k"),
     ],
     ids=lambda error: type(error).__name__,
 )

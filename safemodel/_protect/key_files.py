@@ -1,0 +1,62 @@
+"""A small file for its owner alone, which appears whole and replaces nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_PRIVATE = 0o600
+_MOST_NAME = 50
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def write_private(path: Path, text: Callable[[], bytes], size: int) -> None:
+    """Write a file with mode 0600, under a name that was not taken.
+
+    Args:
+        path: The file.
+        text: Gives its content, so that no frame of a traceback holds it.
+        size: Bytes of that.
+
+    Raises:
+        FileExistsError: There is something of that name; it stays as it is.
+        OSError: Writing failed, or the file system has no modes or hard links.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(17, "File exists", str(path))
+    part = path.with_name(
+        f".{path.name[:_MOST_NAME]}.{secrets.token_hex(8)}.safemodel-part"
+    )
+    descriptor = os.open(part, _NEW, _PRIVATE)
+    try:
+        # Before there is anything to read.
+        os.fchmod(descriptor, _PRIVATE)
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _PRIVATE:
+            raise OSError(95, "the file system keeps no modes", str(path.parent))
+        if os.write(descriptor, text()) < size:
+            raise OSError(5, "not all bytes could be written", str(path))
+        os.fsync(descriptor)
+        # Unlike a rename, a link never replaces what appeared meanwhile.
+        os.link(part, path)
+    finally:
+        os.close(descriptor)
+        part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some file systems cannot; the file itself is safe.
+        pass
+    finally:
+        os.close(descriptor)

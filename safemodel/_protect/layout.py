@@ -1,0 +1,122 @@
+"""What lies where in a pool: the bytes of all tensors of one dtype, one after another.
+
+A pool has two layouts over the same bytes: `stored`, as a reader without the key finds
+them, and `plain`, as they were before and will be again. In both, every byte belongs to
+one tensor: there are no gaps to hide in and no overlaps. A tensor here is a contiguous
+stretch; tied and strided ones are views of it, which the sealed data describes.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STORED, PLAIN = 0, 1
+"""The two orders of a pool's bytes."""
+
+MAX_DTYPE = 64
+MAX_ITEMSIZE = 64
+MAX_SHAPE = (1 << 63) - 1
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Extent(NamedTuple):
+    """One tensor of a pool.
+
+    Attributes:
+        name: Its name; an opaque id in the stored layout.
+        shape: Its shape.
+        start: Its first byte in the pool.
+        length: Its bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    length: int
+
+
+class Pool(Value):
+    """All tensors of one dtype.
+
+    Attributes:
+        dtype: Torch's name without prefix.
+        itemsize: Bytes an element.
+        length: Bytes.
+        stored: The tensors of the protected file.
+        plain: The tensors that were protected.
+    """
+
+    dtype: str
+    itemsize: int
+    length: int
+    stored: tuple[Extent, ...]
+    plain: tuple[Extent, ...]
+
+    def __post_init__(self) -> None:
+        problem = problem_of(self)
+        if problem:
+            raise ValueError(problem)
+
+    def extents(self, order: int) -> tuple[Extent, ...]:
+        """Return the tensors in one of the two orders."""
+        return self.stored if order == STORED else self.plain
+
+
+def problem_of(pool: Pool) -> str:
+    """Return what is wrong with a pool, or ""."""
+    if not (pool.dtype.isascii() and 0 < len(pool.dtype) <= MAX_DTYPE):
+        return "a dtype is 1 to 64 ASCII characters"
+    if not 0 < pool.itemsize <= MAX_ITEMSIZE:
+        return f"elements have 1 to {MAX_ITEMSIZE} bytes"
+    for extents in (pool.stored, pool.plain):
+        at = 0
+        for extent in extents:
+            if extent.start != at or extent.length < 0:
+                return "tensors of a pool leave a gap or overlap"
+            if any(not 0 <= axis <= MAX_SHAPE for axis in extent.shape):
+                return "an axis of a tensor is out of range"
+            if prod(extent.shape) * pool.itemsize != extent.length:
+                return "a tensor's shape and length do not match"
+            at += extent.length
+        if at != pool.length:
+            return "the tensors of a pool are not as long as it is"
+    return ""
+
+
+def names_problem(pools: Sequence[Pool]) -> str:
+    """Return what is wrong with the names of a file's tensors, or ""."""
+    for order in (STORED, PLAIN):
+        names = [extent.name for pool in pools for extent in pool.extents(order)]
+        if len(set(names)) != len(names):
+            return "two tensors have one name"
+        if any(_SURROGATES.search(name) for name in names):
+            return "a name is not Unicode text"
+    return ""
+
+
+class Spans:
+    """Finds the tensors that have bytes in a span of a pool.
+
+    Args:
+        extents: The tensors of one layout.
+
+    Attributes:
+        extents: Those that have bytes.
+    """
+
+    def __init__(self, extents: tuple[Extent, ...]) -> None:
+        self.extents = [extent for extent in extents if extent.length]
+        self._starts = [extent.start for extent in self.extents]
+
+    def within(self, start: int, end: int) -> slice:
+        """Return which of them have bytes from ``start`` to before ``end``."""
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        return slice(first, bisect_right(self._starts, end - 1))

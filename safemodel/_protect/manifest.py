@@ -1,0 +1,261 @@
+"""What is sealed: names, shapes and places of all tensors, their tags, and the rest.
+
+The encoding has no choices, so a manifest has one. Numbers are little-endian. In order:
+
+1. the root (32 bytes) and the tag of the frame (32), see `tags`,
+2. the number of pools (4), at most 256, and for each:
+
+   a. the dtype after its length (4), and the bytes an element (4),
+   b. its tensors in stored order: how many (4), and for each the length of its name
+      (4), its name in UTF-8, the number of its axes (4) and each axis (8),
+   c. its tensors in plain order, likewise,
+   d. a leaf (32) for each MiB in stored order,
+   e. 1 (1) and as many leaves in plain order, or 0 (1),
+
+3. all that is not tensors, after its length (8), for the file's format to read,
+4. zero bytes up to a multiple of 1,024, so that the length says less about the names.
+
+Where a tensor lies follows from those before it, and the length of a pool from its
+tensors: what can be computed is not written, and so cannot contradict.
+File id, epoch, expiry and the id of the key stand in the header, which is bound to it.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from safemodel._protect.encoding import Reader, Writer
+from safemodel._protect.header import MAX_TIME
+from safemodel._protect.layout import (
+    MAX_DTYPE,
+    MAX_SHAPE,
+    PLAIN,
+    STORED,
+    Extent,
+    Pool,
+    names_problem,
+)
+from safemodel._protect.tags import CHUNK, FILE_ID_BYTES, TAG_BYTES, Leaves
+from safemodel._value import Value
+from safemodel.errors import LimitExceededError, MalformedFileError
+
+if TYPE_CHECKING:
+    from safemodel._protect.header import Header
+    from safemodel.limits import Limits
+
+MAX_POOLS = 256
+_PAD = 1024
+_MIN_POOL = 4 + 1 + 4 + 4 + 4 + 1  # its fields, all as short as they may be
+_MIN_TENSOR = 4 + 4
+
+
+class Manifest(Value):
+    """What a protected file is, for who holds its key.
+
+    Attributes:
+        file_id: 32 random bytes; every key of the file depends on them.
+        epoch: Which of the file's versions.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether the tensors are encrypted, too.
+        pools: The tensors.
+        leaves: Of each pool, in stored order, and in plain order if they were taken:
+            these find which of the plain tensors a change is in.
+        frame: Tag of the bytes that are neither tensors nor the seal.
+        data: All that is not tensors.
+    """
+
+    file_id: bytes
+    epoch: int
+    expires: int | None
+    confidential: bool
+    pools: tuple[Pool, ...]
+    leaves: tuple[Leaves, ...]
+    frame: bytes
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if problem := _problem(self):
+            raise ValueError(problem)
+
+    def __repr__(self) -> str:
+        # What was sealed does not belong into a log.
+        return f"<Manifest of {len(self.pools)} pools, epoch {self.epoch}>"
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(pool.length for pool in self.pools)
+
+
+def _problem(manifest: Manifest) -> str:
+    """Return what is wrong with a manifest, or ""."""
+    if len(manifest.file_id) != FILE_ID_BYTES or len(manifest.frame) != TAG_BYTES:
+        return "a file id and a tag are 32 bytes"
+    if not 0 <= manifest.epoch <= MAX_TIME:
+        return "the epoch is out of range"
+    if manifest.expires is not None and not 0 < manifest.expires <= MAX_TIME:
+        return "the time it expires is out of range"
+    if len(manifest.pools) > MAX_POOLS or len(manifest.leaves) != len(manifest.pools):
+        return f"at most {MAX_POOLS} pools, with leaves for each"
+    for pool, both in zip(manifest.pools, manifest.leaves, strict=True):
+        for leaves in both:
+            if leaves is not None and len(leaves) != -(-pool.length // CHUNK):
+                return "a pool has one leaf a MiB"
+            if any(len(leaf) != TAG_BYTES for leaf in leaves or ()):
+                return "a leaf is 32 bytes"
+    return names_problem(manifest.pools)
+
+
+def encode(manifest: Manifest, root: bytes) -> bytes:
+    """Return the encoding of a manifest.
+
+    Args:
+        manifest: What to encode.
+        root: The root of its tags.
+    """
+    out = Writer()
+    out.raw(root)
+    out.raw(manifest.frame)
+    out.number(len(manifest.pools), 4)
+    for pool, (stored, plain) in zip(manifest.pools, manifest.leaves, strict=True):
+        out.text(pool.dtype)
+        out.number(pool.itemsize, 4)
+        for order in (STORED, PLAIN):
+            extents = pool.extents(order)
+            out.number(len(extents), 4)
+            for extent in extents:
+                out.text(extent.name)
+                out.number(len(extent.shape), 4)
+                out.numbers(*extent.shape)
+        out.raw(b"".join(stored))
+        out.number(plain is not None, 1)
+        out.raw(b"".join(plain or ()))
+    out.counted(manifest.data, 8)
+    body = out.joined()
+    return body + bytes(-len(body) % _PAD)
+
+
+def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes]:
+    """Return a manifest and its root.
+
+    Only the holder of a key can make a text that gets here. It is bounded all the same:
+    a key may be shared by people who do not trust each other's machines.
+
+    Args:
+        text: The encoding.
+        header: The header it was sealed with.
+        limits: `max_tensors`, `max_dimensions` and `max_key_bytes` apply.
+
+    Raises:
+        LimitExceededError: It asks for too much.
+        MalformedFileError: It is not the encoding of a manifest.
+    """
+    reader = Reader(text)
+    root, frame = reader.raw(TAG_BYTES), reader.raw(TAG_BYTES)
+    pools: list[Pool] = []
+    leaves: list[Leaves] = []
+    for _ in range(_pools(reader)):
+        pool = _pool(reader, limits)
+        pools.append(pool)
+        size = -(-pool.length // CHUNK)
+        leaves.append((_leaves(reader, size), _perhaps_leaves(reader, size)))
+        tensors = max(
+            sum(len(pool.extents(order)) for pool in pools) for order in (STORED, PLAIN)
+        )
+        _check("max_tensors", tensors, limits.max_tensors)
+    data = reader.counted(8)
+    if len(text) % _PAD or reader.left >= _PAD or any(reader.raw(reader.left)):
+        raise MalformedFileError("a manifest ends in fewer than 1,024 zero bytes")
+    try:
+        manifest = Manifest(
+            file_id=header.file_id,
+            epoch=header.epoch,
+            expires=header.expires,
+            confidential=header.confidential,
+            pools=tuple(pools),
+            leaves=tuple(leaves),
+            frame=frame,
+            data=data,
+        )
+    except ValueError as error:
+        raise MalformedFileError(str(error)) from error
+    if manifest.tensor_bytes != header.tensor_bytes:
+        raise MalformedFileError("header and manifest give two sizes")
+    return manifest, root
+
+
+def _pools(reader: Reader) -> int:
+    """Return how many pools follow."""
+    pools = reader.count(_MIN_POOL)
+    if pools > MAX_POOLS:
+        raise MalformedFileError(f"{pools:,} pools, where {MAX_POOLS} are the most")
+    return pools
+
+
+def _pool(reader: Reader, limits: Limits) -> Pool:
+    """Return the next pool, of which the leaves follow."""
+    dtype = reader.raw(_dtype_length(reader))
+    itemsize = reader.number(4)
+    stored, length = _extents(reader, itemsize, limits)
+    plain, _ = _extents(reader, itemsize, limits)
+    try:
+        return Pool(
+            dtype=dtype.decode("latin-1"),
+            itemsize=itemsize,
+            length=length,
+            stored=stored,
+            plain=plain,
+        )
+    except ValueError as error:
+        raise MalformedFileError(str(error), position=reader.at) from error
+
+
+def _dtype_length(reader: Reader) -> int:
+    """Return the length of the dtype that follows."""
+    length = reader.number(4)
+    if length > MAX_DTYPE:
+        raise MalformedFileError(f"a dtype of {length:,} bytes", position=reader.at)
+    return length
+
+
+def _extents(
+    reader: Reader, itemsize: int, limits: Limits
+) -> tuple[tuple[Extent, ...], int]:
+    """Return the tensors of one order, and how long they are together."""
+    number = reader.count(_MIN_TENSOR)
+    _check("max_tensors", number, limits.max_tensors)
+    extents: list[Extent] = []
+    at = 0
+    for _ in range(number):
+        name = reader.text("max_key_bytes", limits.max_key_bytes)
+        axes = reader.at_most("max_dimensions", limits.max_dimensions)
+        shape = reader.numbers(axes)
+        length = prod(shape) * itemsize
+        extents.append(Extent(name, shape, at, length))
+        at += length
+        if at > MAX_SHAPE:
+            raise MalformedFileError("a pool larger than any", position=reader.at)
+    return tuple(extents), at
+
+
+def _leaves(reader: Reader, size: int) -> tuple[bytes, ...]:
+    """Return the next leaves."""
+    data = reader.raw(size * TAG_BYTES)
+    return tuple(
+        data[at : at + TAG_BYTES] for at in range(0, size * TAG_BYTES, TAG_BYTES)
+    )
+
+
+def _perhaps_leaves(reader: Reader, size: int) -> tuple[bytes, ...] | None:
+    """Return the next leaves, if they were taken."""
+    taken = reader.number(1)
+    if taken > 1:
+        raise MalformedFileError("neither yes nor no", position=reader.at)
+    return _leaves(reader, size) if taken else None
+
+
+def _check(limit: str, requested: int, allowed: int) -> None:
+    """Raise if a field of `Limits` is exceeded."""
+    if requested > allowed:
+        raise LimitExceededError(limit, allowed=allowed, requested=requested)
