@@ -47,7 +47,7 @@ def disarm(
         limits: How much the file may ask for.
         overwrite: Whether ``out`` may be there already; a folder is never replaced.
         digests: Whether the report has SHA-256 and BLAKE3 of both files. On two
-            processors, taking all four costs as much as everything else.
+            processors, taking all four costs more than everything else.
 
     Returns:
         What was kept, what was left behind, and what the file would have run.
