@@ -12,7 +12,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from generate import FULL, TINY, cache, shape_a
+from safetensors.torch import load_file, save_file
 
 from safemodel import disarm
 
@@ -42,10 +44,6 @@ def copy(source: Path, out: Path) -> None:
 
 def load_and_save(source: Path, out: Path) -> None:
     """Turn a file into safetensors as the restricted loader and the library do."""
-    # Only here: a process whose memory is measured is not to have torch in it.
-    import torch
-    from safetensors.torch import save_file
-
     save_file(torch.load(source, weights_only=True), out)
 
 
@@ -84,9 +82,6 @@ def settle(outs: Iterable[Path]) -> None:
 
 def same(source: Path, out: Path) -> bool:
     """Say whether two files hold the same tensors, by torch and the library."""
-    import torch
-    from safetensors.torch import load_file
-
     before = torch.load(source, weights_only=True, mmap=True)
     after = (
         load_file(out)
