@@ -46,6 +46,16 @@ NUMBERS = {
     "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 """Element types of numpy that tensors have, too: without the byte order."""
+STORAGE_CLASSES = {
+    "float64": "DoubleStorage", "float32": "FloatStorage", "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage", "int64": "LongStorage", "int32": "IntStorage",
+    "int16": "ShortStorage", "int8": "CharStorage", "uint8": "ByteStorage",
+    "bool": "BoolStorage", "complex128": "ComplexDoubleStorage",
+    "complex64": "ComplexFloatStorage", "qint8": "QInt8Storage",
+    "quint8": "QUInt8Storage", "qint32": "QInt32Storage",
+    "quint4x2": "QUInt4x2Storage", "quint2x4": "QUInt2x4Storage",
+}  # fmt: skip
+"""Element types that have a storage class of their own."""
 WIDE_UNSIGNED = frozenset({"uint16", "uint32", "uint64"})
 
 
@@ -231,6 +241,12 @@ class Leaves:
 
     def _tensor(self, spec: TensorSpec) -> TensorLeaf:
         leaf = TensorLeaf(spec)
+        if leaf.requires_grad and not leaf.parameter:
+            # What rebuilds a tensor without a storage class fails if it asks for one:
+            # torch cannot read the file of its own that holds such a tensor, either.
+            leaf.requires_grad = leaf.dtype in STORAGE_CLASSES
+            if not leaf.requires_grad:
+                self.changed[f"requires_grad of {leaf.dtype}"] += 1
         self.tensors.append(leaf)
         return leaf
 

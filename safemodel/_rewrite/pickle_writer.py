@@ -13,7 +13,12 @@ from collections import OrderedDict
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from safemodel._rewrite.leaves import CallLeaf, GlobalLeaf, TensorLeaf
+from safemodel._rewrite.leaves import (
+    STORAGE_CLASSES,
+    CallLeaf,
+    GlobalLeaf,
+    TensorLeaf,
+)
 from safemodel.errors import ForbiddenCallError
 
 if TYPE_CHECKING:
@@ -28,16 +33,6 @@ _UINT32 = Struct("<I").pack
 _DOUBLE = Struct(">d").pack
 _BATCH = 1000
 _TUPLES = {1: b"\x85", 2: b"\x86", 3: b"\x87"}
-STORAGE_CLASSES = {
-    "float64": "DoubleStorage", "float32": "FloatStorage", "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage", "int64": "LongStorage", "int32": "IntStorage",
-    "int16": "ShortStorage", "int8": "CharStorage", "uint8": "ByteStorage",
-    "bool": "BoolStorage", "complex128": "ComplexDoubleStorage",
-    "complex64": "ComplexFloatStorage", "qint8": "QInt8Storage",
-    "quint8": "QUInt8Storage", "qint32": "QInt32Storage",
-    "quint4x2": "QUInt4x2Storage", "quint2x4": "QUInt2x4Storage",
-}  # fmt: skip
-"""Element types that have a storage class of their own."""
 
 
 class PickleWriter:

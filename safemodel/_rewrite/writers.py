@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QSCHEMES
 from safemodel._rewrite.contents import Reader
+from safemodel._rewrite.leaves import STORAGE_CLASSES
 from safemodel._rewrite.npz_writer import write_npz
-from safemodel._rewrite.pickle_writer import STORAGE_CLASSES
 from safemodel._rewrite.readback import check_torch
 from safemodel._rewrite.readback_flat import check_npz, check_safetensors
 from safemodel._rewrite.safetensors_writer import write_safetensors

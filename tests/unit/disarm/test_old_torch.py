@@ -6,6 +6,7 @@ accepts. The module itself is other people's, and not here.
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import zipfile
@@ -96,3 +97,19 @@ def test_bytes_between_numbers_are_not_handed_on(tmp_path):
     loaded = torch.load(tmp_path / "out.pt", weights_only=True)["a"]
     back = loaded["bytes"].numpy().view(loaded["dtype"])
     assert back.tolist() == array.tolist()
+
+
+def test_a_gradient_that_torch_cannot_rebuild_is_not_asked_for(tmp_path):
+    """torch fails on its own file; ours has the bits, and says what it lacks."""
+    tensor = torch.ones(4).to(torch.float8_e4m3fn).requires_grad_()
+    parameter = torch.nn.Parameter(torch.ones(4).to(torch.float8_e5m2))
+    data = saved({"t": tensor, "p": parameter})
+    with pytest.raises(RuntimeError, match="requires grad"):
+        torch.load(io.BytesIO(data), weights_only=True)
+    report = disarm(data, tmp_path / "out.pt")
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert report.changed == {"requires_grad of float8_e4m3fn": 1}
+    assert bytes(loaded["t"].view(torch.uint8)) == bytes(
+        tensor.detach().view(torch.uint8)
+    )
+    assert loaded["p"].requires_grad
