@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from safemodel._graph.specs import StorageSpec
     from safemodel.limits import Limits
 
-__all__ = ["STORED", "fill", "normalise_bool", "swap"]
+__all__ = ["STORED", "fill", "normalise_bool", "settle"]
 _CHUNK = 4 << 20
 
 
@@ -47,7 +47,7 @@ def fill(target: memoryview, record: Record, *, verify: bool, limits: Limits) ->
         source.read_into(offset, target)
         return
     checksum = 0
-    for start in range(0, size, _CHUNK):  # rule 3
+    for start in range(0, size, _CHUNK):
         part = target[start : start + _CHUNK]
         source.read_into(offset + start, part)
         checksum = crc32(part, checksum)
@@ -60,7 +60,20 @@ def normalise_bool(values: NDArray[np.uint8]) -> None:
         np.minimum(values, 1, out=values)
 
 
-def swap(values: NDArray[np.uint8], spec: StorageSpec) -> None:
+def settle(values: NDArray[np.uint8], spec: StorageSpec) -> None:
+    """Give bytes of a storage the order and the values that this machine expects.
+
+    Args:
+        values: Bytes from any whole number of it on; changed in place.
+        spec: The storage they are of.
+    """
+    if spec.big_endian:
+        _swap(values, spec)
+    if spec.dtype == "bool":
+        normalise_bool(values)
+
+
+def _swap(values: NDArray[np.uint8], spec: StorageSpec) -> None:
     """Reverse the bytes of each element; of each component, where it is complex."""
     unit = spec.itemsize // 2 if spec.dtype.startswith("complex") else spec.itemsize
     unit = spec.swapped or unit

@@ -16,7 +16,7 @@ import torch
 
 from safemodel._build.checksums import crc32
 from safemodel._build.dtypes import torch_dtype
-from safemodel._build.record_bytes import STORED, fill, normalise_bool, swap
+from safemodel._build.record_bytes import STORED, fill, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -124,10 +124,7 @@ class Storages:
         if spec.record is not None and size:
             values = memory.numpy()
             fill(values.data, spec.record, verify=self._verify, limits=self._limits)
-            if spec.big_endian:
-                swap(values, spec)
-            if spec.dtype == "bool":
-                normalise_bool(values)
+            settle(values, spec)
         return memory.untyped_storage()
 
     def mapped(self, spec: StorageSpec, dtype: torch.dtype) -> torch.Tensor | None:

@@ -197,9 +197,9 @@ def _sync_folders(part: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    from safemodel._rewrite.output import _sync_folder
+    from safemodel._rewrite.output import sync_folder
 
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _report(

@@ -7,6 +7,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
+from safemodel._rewrite.output import SUFFIX, sync_folder
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -30,9 +32,8 @@ def write_private(path: Path, text: Callable[[], bytes], size: int) -> None:
     """
     if os.path.lexists(path):
         raise FileExistsError(17, "File exists", str(path))
-    part = path.with_name(
-        f".{path.name[:_MOST_NAME]}.{secrets.token_hex(8)}.safemodel-part"
-    )
+    name = path.name[:_MOST_NAME]
+    part = path.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
     descriptor = os.open(part, _NEW, _PRIVATE)
     try:
         # Before there is anything to read.
@@ -47,16 +48,4 @@ def write_private(path: Path, text: Callable[[], bytes], size: int) -> None:
     finally:
         os.close(descriptor)
         part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, where the system can."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some file systems cannot; the file itself is safe.
-        pass
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

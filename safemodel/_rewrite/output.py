@@ -261,7 +261,7 @@ class Commit:
             self._part.replace(self._path)
         else:
             _rename_new(self._part, self._path)
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
 
 def _rename_new(part: Path, path: Path) -> None:
@@ -278,7 +278,7 @@ def _rename_new(part: Path, path: Path) -> None:
     part.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put a folder's names on the disk, where the system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

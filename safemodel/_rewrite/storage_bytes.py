@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from safemodel._build.checksums import crc32
-from safemodel._build.record_bytes import STORED, normalise_bool, swap
+from safemodel._build.record_bytes import STORED, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,8 @@ class StorageReader:
         for at in range(first, end, PIECE):
             part = buffer[: min(PIECE, end - at)]
             self._read(storage, at, part)
-            yield _settled(part, storage).data[max(start - at, 0) :]
+            settle(part, storage)
+            yield part.data[max(start - at, 0) :]
 
     def read(self, storage: StorageSpec, start: int, target: NDArray[np.uint8]) -> None:
         """Fill an array with bytes of a storage, from any of its numbers on.
@@ -89,7 +90,7 @@ class StorageReader:
             for _ in self._verifying(storage, 0, 0):
                 pass
         self._read(storage, start, target)
-        _settled(target, storage)
+        settle(target, storage)
 
     def _verifying(
         self, storage: StorageSpec, start: int, end: int
@@ -104,7 +105,8 @@ class StorageReader:
             checksum = crc32(part.data, checksum)
             first, last = max(start - at, 0), min(end - at, len(part))
             if first < last:
-                yield _settled(part, storage).data[first:last]
+                settle(part, storage)
+                yield part.data[first:last]
         record.check_crc32(checksum)
         self._verified[id(storage)] = storage
 
@@ -128,12 +130,3 @@ class StorageReader:
         for piece in record.inflated(limits=self._limits):
             self._spool.write(piece)
         self._inflated[id(storage)] = (storage, start)
-
-
-def _settled(part: NDArray[np.uint8], storage: StorageSpec) -> NDArray[np.uint8]:
-    """Return bytes in the order and with the values they are to have (rule 2)."""
-    if storage.big_endian:
-        swap(part, storage)
-    if storage.dtype == "bool":
-        normalise_bool(part)
-    return part
