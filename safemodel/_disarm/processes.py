@@ -164,7 +164,7 @@ class _Work:
                     answer = Answer(None, DIED, may_be_model(self._tasks[at]))
                 self._done.put((at, answer))
         # Whatever it is, the thread that waits has to raise it.
-        except BaseException as failure:  # noqa: BLE001
+        except BaseException as failure:  # noqa: BLE001 - raised by whoever waits
             self._done.put(failure)
         finally:
             if process is not None:

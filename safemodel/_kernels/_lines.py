@@ -66,14 +66,14 @@ def network(*steps: str, few: bool = False, stream: bool = False) -> Network:
     few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
     stream: see rule 4.
     """
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # set at run time
         return _plain(steps, few=few)
     return _compiled(steps, few=few, stream=stream)
 
 
 def prefetch() -> Network:
     """Return what asks for lines before they are needed, to be called by kernels."""
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # set at run time
         return lambda *_lines: None
 
     @intrinsic

@@ -123,7 +123,7 @@ class _Machine:
             if name in _PUSHED:
                 stack.append(argument)
             elif name in _GETS:
-                stack.append(memo[argument])  # type: ignore[index]
+                stack.append(memo[argument])  # type: ignore[index]  # an int here
             elif name in _PUTS:
                 if argument != len(memo):
                     differs(f"its pickle gives slot {argument} at {position}")
