@@ -9,8 +9,8 @@ The encoding has no choices, so a manifest has one. Numbers are little-endian. I
    b. its tensors in stored order: how many (4), and for each the length of its name
       (4), its name in UTF-8, the number of its axes (4) and each axis (8),
    c. its tensors in plain order, likewise,
-   d. a leaf (32) for each MiB in stored order,
-   e. 1 (1) and as many leaves in plain order, or 0 (1),
+   d. a leaf (32) for each chunk in stored order (`layout` says where chunks end),
+   e. 1 (1) and a leaf for each chunk in plain order, or 0 (1),
 
 3. all that is not tensors, after its length (8), for the file's format to read,
 4. zero bytes up to a multiple of 1,024, so that the length says less about the names.
@@ -28,15 +28,17 @@ from typing import TYPE_CHECKING
 from safemodel._protect.encoding import Reader, Writer
 from safemodel._protect.header import MAX_TIME
 from safemodel._protect.layout import (
+    CHUNK,
     MAX_DTYPE,
     MAX_SHAPE,
     PLAIN,
     STORED,
     Extent,
     Pool,
+    leaf_ends,
     names_problem,
 )
-from safemodel._protect.tags import CHUNK, FILE_ID_BYTES, TAG_BYTES, Leaves
+from safemodel._protect.tags import FILE_ID_BYTES, TAG_BYTES, Leaves
 from safemodel._value import Value
 from safemodel.errors import LimitExceededError, MalformedFileError
 
@@ -99,9 +101,9 @@ def _problem(manifest: Manifest) -> str:
     if len(manifest.pools) > MAX_POOLS or len(manifest.leaves) != len(manifest.pools):
         return f"at most {MAX_POOLS} pools, with leaves for each"
     for pool, both in zip(manifest.pools, manifest.leaves, strict=True):
-        for leaves in both:
-            if leaves is not None and len(leaves) != -(-pool.length // CHUNK):
-                return "a pool has one leaf a MiB"
+        for order, leaves in enumerate(both):
+            if leaves is not None and len(leaves) != len(leaf_ends(pool, order)):
+                return "a pool has one leaf for each chunk"
             if any(len(leaf) != TAG_BYTES for leaf in leaves or ()):
                 return "a leaf is 32 bytes"
     return names_problem(manifest.pools)
@@ -158,8 +160,7 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     for _ in range(_pools(reader)):
         pool = _pool(reader, limits)
         pools.append(pool)
-        size = -(-pool.length // CHUNK)
-        leaves.append((_leaves(reader, size), _perhaps_leaves(reader, size)))
+        leaves.append((_leaves(reader, pool), _perhaps_leaves(reader, pool)))
         tensors = max(
             sum(len(pool.extents(order)) for pool in pools) for order in (STORED, PLAIN)
         )
@@ -239,20 +240,24 @@ def _extents(
     return tuple(extents), at
 
 
-def _leaves(reader: Reader, size: int) -> tuple[bytes, ...]:
+def _leaves(reader: Reader, pool: Pool, order: int = STORED) -> tuple[bytes, ...]:
     """Return the next leaves."""
+    if -(-pool.length // CHUNK) * TAG_BYTES > reader.left:
+        # Before there is a list of them: shapes take eight bytes, whatever they say.
+        raise MalformedFileError("a pool without its leaves", position=reader.at)
+    size = len(leaf_ends(pool, order))
     data = reader.raw(size * TAG_BYTES)
     return tuple(
         data[at : at + TAG_BYTES] for at in range(0, size * TAG_BYTES, TAG_BYTES)
     )
 
 
-def _perhaps_leaves(reader: Reader, size: int) -> tuple[bytes, ...] | None:
+def _perhaps_leaves(reader: Reader, pool: Pool) -> tuple[bytes, ...] | None:
     """Return the next leaves, if they were taken."""
     taken = reader.number(1)
     if taken > 1:
         raise MalformedFileError("neither yes nor no", position=reader.at)
-    return _leaves(reader, size) if taken else None
+    return _leaves(reader, pool, PLAIN) if taken else None
 
 
 def _check(limit: str, requested: int, allowed: int) -> None:
