@@ -31,6 +31,7 @@ from safemodel._protect.header import (
     COMMITMENT_BYTES,
     HEADER_BYTES,
     SALT_BYTES,
+    SIGNATURE_BYTES,
     SIGNER_BYTES,
     Header,
     check_size,
@@ -76,6 +77,18 @@ def seal(
         ValueError: There is a signer and no public root, or the other way round.
     """
     return _seal(manifest, key, signer, public_root, limits, secrets.token_bytes(32))
+
+
+def sealed_size(manifest: Manifest, *, signed: bool) -> int:
+    """Return how long the seal of a manifest is, whatever its tags are.
+
+    Args:
+        manifest: What is to be sealed.
+        signed: Whether it will be signed.
+    """
+    text = encoding.encode(manifest, bytes(TAG_BYTES))
+    signature = SIGNATURE_BYTES if signed else 0
+    return HEADER_BYTES + len(text) + _CIPHER_TAG_BYTES + signature
 
 
 def open_sealed(

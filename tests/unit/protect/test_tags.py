@@ -43,7 +43,7 @@ BIG = pool_of(
     [("t", (MIB + 3 * MIB // 8 + 1 + MIB // 2,))],
 )
 """Four chunks; the plain tensors a, b, c and e have bytes in them."""
-"""Its tensors are in plain order; in stored order it is one."""
+
 
 TURNED = Pool(**{**vars(BIG), "stored": BIG.plain, "plain": BIG.stored})
 

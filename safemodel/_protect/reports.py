@@ -1,0 +1,247 @@
+"""What the verbs of protected files have done: values, and their JSON.
+
+No report has a key, a name of a plain tensor or any of a file's data: only what
+everyone may count or read in the header of a seal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safemodel._value import Value
+
+SCHEMA_VERSION = 1
+"""Version of the JSON form; a field that changes its meaning raises it."""
+
+
+class ProtectReport(Value):
+    """What `protect` has written.
+
+    Attributes:
+        path: The file or folder as it was named; "" for what has no name.
+        out: Where the protected one is.
+        format: "safetensors", "torch" or "folder".
+        size: Bytes of what was protected.
+        out_size: Bytes of what was written.
+        key_id: Id of the key.
+        file_id: Id of the file, in hexadecimal; it stays when the file is rotated.
+        epoch: Which of the file's versions.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether tensors are encrypted.
+        signer: The Ed25519 key that signed, in hexadecimal; "" if none did.
+        tensors: How many tensors were protected.
+        tensor_bytes: Their bytes.
+        seconds: How long it took.
+        parts: Of a folder: a report for each file.
+    """
+
+    path: str
+    out: str
+    format: str
+    size: int
+    out_size: int
+    key_id: str
+    file_id: str
+    epoch: int
+    expires: int | None
+    confidential: bool
+    signer: str
+    tensors: int
+    tensor_bytes: int
+    seconds: float
+    parts: tuple[ProtectReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return _members(self)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON."""
+        return _json(self, indent)
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        how = "and encrypted " if self.confidential else ""
+        return _lines(self, f"protected {how}{self.tensors:,} tensors")
+
+
+class VerifyReport(Value):
+    """What `verify` has found to hold.
+
+    Attributes:
+        path: The file or folder as it was named; "" for what has no name.
+        format: "safetensors", "torch" or "folder".
+        size: Bytes of the file.
+        key_id: Id of the key it is protected with.
+        file_id: Id of the file, in hexadecimal; it stays when the file is rotated.
+        epoch: Which of the file's versions.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether tensors are encrypted.
+        signer: The Ed25519 key that signed, in hexadecimal; "" if none did.
+        checked_by: "key", "signature" or "key and signature".
+        tensor_bytes: Bytes of all tensors.
+        seconds: How long it took.
+        parts: Of a folder: a report for each file.
+    """
+
+    path: str
+    format: str
+    size: int
+    key_id: str
+    file_id: str
+    epoch: int
+    expires: int | None
+    confidential: bool
+    signer: str
+    checked_by: str
+    tensor_bytes: int
+    seconds: float
+    parts: tuple[VerifyReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return _members(self)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON."""
+        return _json(self, indent)
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        return _lines(self, f"every byte is as it was (checked by {self.checked_by})")
+
+
+class RestoreReport(Value):
+    """What `restore` has written.
+
+    Attributes:
+        path: The file or folder as it was named; "" for what has no name.
+        out: Where the plain one is.
+        format: "safetensors", "torch" or "folder": what the protected one is.
+        size: Bytes of the protected file.
+        out_size: Bytes of what was written.
+        key_id: Id of the key.
+        file_id: Id of the protected file, in hexadecimal.
+        epoch: Which of the file's versions.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether tensors were encrypted.
+        signer: The Ed25519 key that signed, in hexadecimal; "" if none did.
+        tensors: How many tensors were restored.
+        tensor_bytes: Their bytes.
+        seconds: How long it took.
+        parts: Of a folder: a report for each file.
+    """
+
+    path: str
+    out: str
+    format: str
+    size: int
+    out_size: int
+    key_id: str
+    file_id: str
+    epoch: int
+    expires: int | None
+    confidential: bool
+    signer: str
+    tensors: int
+    tensor_bytes: int
+    seconds: float
+    parts: tuple[RestoreReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return _members(self)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON."""
+        return _json(self, indent)
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        return _lines(self, f"restored {self.tensors:,} tensors")
+
+
+class RotateReport(Value):
+    """What `rotate` has written.
+
+    Attributes:
+        path: The file or folder as it was named; "" for what has no name.
+        out: Where the new one is.
+        format: "safetensors", "torch" or "folder".
+        size: Bytes of the old file.
+        out_size: Bytes of the new one.
+        old_key_id: Id of the key it had.
+        key_id: Id of the key it has.
+        file_id: Id of the file, in hexadecimal; both have the same.
+        old_epoch: Which of the file's versions it was.
+        epoch: Which of the file's versions it is: the next one.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether tensors are encrypted.
+        signer: The Ed25519 key that signed, in hexadecimal; "" if none did.
+        tensors: How many tensors were protected anew.
+        tensor_bytes: Their bytes.
+        seconds: How long it took.
+        parts: Of a folder: a report for each file.
+    """
+
+    path: str
+    out: str
+    format: str
+    size: int
+    out_size: int
+    old_key_id: str
+    key_id: str
+    file_id: str
+    old_epoch: int
+    epoch: int
+    expires: int | None
+    confidential: bool
+    signer: str
+    tensors: int
+    tensor_bytes: int
+    seconds: float
+    parts: tuple[RotateReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return _members(self)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON."""
+        return _json(self, indent)
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        old = f"from epoch {self.old_epoch:,} to {self.epoch:,}"
+        return _lines(self, f"rotated {self.tensors:,} tensors {old}")
+
+
+def _members(report: Any) -> dict[str, Any]:
+    """Return the JSON form of a report."""
+    parts = [part.to_dict() for part in report.parts]
+    return {"schema": SCHEMA_VERSION, **vars(report), "parts": parts}
+
+
+def _json(report: Any, indent: int | None) -> str:
+    import json
+
+    return json.dumps(_members(report), indent=indent)
+
+
+def _lines(report: Any, done: str) -> str:
+    """Return a report for people, the first line of which says what was done."""
+    members = vars(report)
+    rows = [("file", members["path"]), ("written", members.get("out", ""))]
+    rows += [("key", members["key_id"]), ("file id", members["file_id"])]
+    rows.append(("epoch", f"{members['epoch']:,}"))
+    if members["expires"] is not None:
+        rows.append(("expires", f"{members['expires']} (seconds since 1970)"))
+    if members["signer"]:
+        rows.append(("signed by", members["signer"]))
+    lines = [f"{name + ':':<11}{_shown(text)}" for name, text in rows if text]
+    return "\n".join([done, *lines])
+
+
+def _shown(text: str) -> str:
+    """Return a name such that a terminal does nothing but show it."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
