@@ -25,16 +25,13 @@ from __future__ import annotations
 import hmac
 import os
 import re
-import stat
 import time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safemodel._protect.header import MAX_TIME
-from safemodel._protect.key_files import write_private
-from safemodel._protect.tags import FILE_ID_BYTES
+from safemodel._protect.owned_files import NOT_WRITTEN, read_owned
 from safemodel.errors import StateFormatError, VerificationError, quote
 
 if TYPE_CHECKING:
@@ -43,7 +40,8 @@ if TYPE_CHECKING:
     from safemodel._types import StrPath
 
 MAX_FILES = 1 << 16
-MAX_EPOCH = MAX_TIME  # as the header of a seal bounds it
+MAX_EPOCH = (1 << 63) - 1  # as the header of a seal bounds it
+FILE_ID_BYTES = 32
 _FIRST = "safemodel-epochs-1\n"
 _VERSION = re.compile(rb"safemodel-epochs-([0-9]{1,4})\n")
 _LINE = re.compile(rf"([0-9a-f]{{{2 * FILE_ID_BYTES}}}) ([0-9]{{1,19}})\n")
@@ -51,10 +49,7 @@ _LAST = re.compile(r"sha256 [0-9a-f]{64}\n")
 _LAST_BYTES = 72
 _LINE_BYTES = 2 * FILE_ID_BYTES + 21
 _MAX_BYTES = len(_FIRST) + MAX_FILES * _LINE_BYTES + _LAST_BYTES
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE = 0o600
-# Opening a pipe would wait for somebody to write.
-_OLD = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.005
@@ -129,6 +124,8 @@ class EpochState:
             ValueError: ``file_id`` is not 32 bytes, or ``epoch`` is out of range.
             VerificationError: A higher epoch was seen, maybe only meanwhile.
         """
+        from safemodel._protect.key_files import write_private
+
         _check_file_id(file_id)
         _check_epoch(epoch)
         if self._read().get(file_id) == epoch:
@@ -146,20 +143,13 @@ class EpochState:
     def _read(self) -> dict[bytes, int]:
         """Return the epoch of each file (rules 2 and 3)."""
         try:
-            descriptor = os.open(self.path, _OLD)
+            data = read_owned(self.path, _MAX_BYTES, others=NOT_WRITTEN, link=False)
         except FileNotFoundError:
             return {}
         except OSError as error:
             if self.path.is_symlink():
                 raise self._refused("it is a link") from error
             raise
-        try:
-            if reason := _open_to_others(os.fstat(descriptor)):
-                raise self._refused(reason)
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                data = file.read(_MAX_BYTES + 1)
-        finally:
-            os.close(descriptor)
         marks = _decoded(data)
         if isinstance(marks, str):
             raise self._refused(marks)
@@ -229,18 +219,6 @@ def _check_mark(mark: int | None, epoch: int) -> None:
         )
 
 
-def _open_to_others(about: os.stat_result) -> str:
-    """Return why a file cannot be trusted to remember, or "" (rule 3)."""
-    if not stat.S_ISREG(about.st_mode):
-        return "not a regular file"
-    mode = stat.S_IMODE(about.st_mode)
-    if mode & _OTHERS_WRITE:
-        return f"others may write it (mode {mode:04o}); chmod 600 makes it private"
-    if about.st_uid not in (0, os.geteuid()):
-        return "it belongs to another user"
-    return ""
-
-
 def _encoded(marks: dict[bytes, int]) -> bytes:
     """Return the text of what is remembered (rule 1)."""
     lines = [f"{file_id.hex()} {epoch}\n" for file_id, epoch in sorted(marks.items())]
@@ -248,8 +226,10 @@ def _encoded(marks: dict[bytes, int]) -> bytes:
     return text + f"sha256 {sha256(text).hexdigest()}\n".encode("ascii")
 
 
-def _decoded(data: bytes) -> dict[bytes, int] | str:
+def _decoded(data: bytes | str) -> dict[bytes, int] | str:
     """Return the epoch of each file, or what is wrong with a text (rule 2)."""
+    if isinstance(data, str):
+        return data
     if len(data) > _MAX_BYTES:
         return f"it has more than {_MAX_BYTES:,} bytes"
     version = _VERSION.match(data)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from safemodel._protect import state
+from safemodel._protect import header, state, tags
 from safemodel._protect.state import MAX_EPOCH, MAX_FILES, EpochState
 from safemodel.errors import StateFormatError, VerificationError
 
@@ -221,6 +221,12 @@ def test_only_epochs_are_epochs(tmp_path, epoch):
 def test_a_path_without_a_name_is_no_file():
     with pytest.raises(ValueError, match="not the name"):
         EpochState("/")
+
+
+def test_ids_and_epochs_are_those_of_a_seal():
+    """Written down twice, because reading a seal takes more imports."""
+    assert MAX_EPOCH == header.MAX_TIME
+    assert state.FILE_ID_BYTES == tags.FILE_ID_BYTES
 
 
 def test_it_is_bounded(tmp_path):
