@@ -27,11 +27,11 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self, final
 
+from safemodel._protect.owned_files import NOT_READ, read_owned
 from safemodel.errors import KeyFormatError, KeyRequiredError, quote
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _LINE = re.compile(
     rf"{_PREFIX}{_VERSION}:([0-9a-f]{{{2 * ID_BYTES}}})"
     rf":([0-9a-f]{{{2 * KEY_BYTES}}}):([0-9a-f]{{8}})"
 )
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _COMMENT = """\
 # Key of files protected by safemodel. Whoever has it can undo the protection and forge
 # it; without it, nobody can restore them: keep a copy in a safe place.
@@ -116,7 +115,9 @@ class ProtectionKey:
             KeyFormatError: It is not a key file, or others may read or write it.
             OSError: It cannot be read.
         """
-        found = _parsed(_read(Path(path), shared=shared))
+        found = _parsed(
+            read_owned(Path(path), _MAX_TEXT, others=0 if shared else NOT_READ)
+        )
         if isinstance(found, str):
             raise KeyFormatError(f"{quote(str(path))}: {found}")
         return cls(found)
@@ -280,27 +281,6 @@ def no_such_key(key_id: str, *, given: tuple[str, ...]) -> KeyRequiredError:
     return KeyRequiredError(
         f"key {quote(key_id)} is needed, {there}", key_id=key_id, given=given
     )
-
-
-def _read(path: Path, *, shared: bool) -> bytes | str:
-    """Return the bytes of a key file, or what is wrong with it (rule 4)."""
-    # Opening a pipe would wait for somebody to write.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    descriptor = os.open(path, flags)
-    try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            return "not a regular file"
-        mode = stat.S_IMODE(about.st_mode)
-        if mode & _OTHERS and not shared:
-            return f"others may use it (mode {mode:04o}); chmod 600 makes it private"
-        if about.st_uid not in (0, os.geteuid()) and not shared:
-            return "it belongs to another user"
-        # Not all at once: another process may make the file longer meanwhile.
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(_MAX_TEXT + 1)
-    finally:
-        os.close(descriptor)
 
 
 def _parsed(text: bytes | str) -> bytes | str:
