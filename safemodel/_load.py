@@ -15,7 +15,9 @@ from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE, STRICT, Policy
 
 if TYPE_CHECKING:
-    from safemodel._types import FileLike, MapLocation
+    from safemodel._containers.source import Source
+    from safemodel._protect.keys import KeyProvider, ProtectionKey
+    from safemodel._types import FileLike, MapLocation, StrPath
     from safemodel.limits import Limits
 
 
@@ -29,6 +31,9 @@ def safe_load(
     policy: Policy | None = None,
     limits: Limits | None = None,
     verify_checksums: bool | Literal["all"] = True,
+    key: ProtectionKey | KeyProvider | None = None,
+    min_epoch: int = 0,
+    state: StrPath | None = None,
     **pickle_load_args: Any,
 ) -> Any:
     """Load a model file without running anything in it.
@@ -49,6 +54,12 @@ def safe_load(
         limits: How much the file may ask for.
         verify_checksums: Compare the CRC-32 of every record read with the archive's.
             With ``mmap=True`` that is the pickle's record only; "all" insists.
+        key: The key of a protected file, or where keys come from. The file is verified
+            and restored in memory, and then loaded as any other. With a key, a file
+            that is not protected is refused.
+        min_epoch: The lowest epoch of a protected file to accept.
+        state: A file that remembers the highest epoch that was seen of each protected
+            file; an older one is refused.
         **pickle_load_args: ``encoding`` and ``errors`` for strings of Python 2, as in
             `pickle.load`; ``fix_imports`` is accepted and always on.
 
@@ -59,9 +70,12 @@ def safe_load(
         UnsafeFileError: The file asks for something that is not allowed.
         MalformedFileError: It is not a well-formed file.
         UnsupportedFormatError: It is something else; the message says what.
+        KeyRequiredError: It is protected, and the key is not there or another one.
+        VerificationError: ``key`` is given, and the file was changed, is too old, has
+            expired or is not protected.
         OSError: It cannot be opened or read.
         TypeError: An argument is of the wrong type.
-        ValueError: ``mmap=True`` without a path.
+        ValueError: ``mmap=True`` without a path, or with ``key``.
     """
     from safemodel._build.objects import build
     from safemodel._containers.source import open_source
@@ -71,12 +85,15 @@ def safe_load(
     encoding, errors = _text_arguments(pickle_load_args)
     if verify_checksums not in (True, False, "all"):
         raise TypeError("verify_checksums is True, False or 'all'")
-    if mmap and not isinstance(f, (str, os.PathLike)):
-        raise ValueError("mmap=True needs the path of a file")
+    if mmap and (key is not None or not isinstance(f, (str, os.PathLike))):
+        raise ValueError("mmap=True needs the path of a file, and takes no key")
+    if key is None and (min_epoch or state is not None):
+        raise ValueError("min_epoch and state are for protected files: give a key")
     limits = DEFAULT_LIMITS if limits is None else limits
     with collector_paused(), open_source(f) as source:
+        plain = _plain(source, key, min_epoch, state, limits)
         graph, reading = read_file(
-            source,
+            plain,
             policy=_choose(policy, weights_only),
             limits=limits,
             verify=bool(verify_checksums),
@@ -92,10 +109,36 @@ def safe_load(
                 or (bool(verify_checksums) and not mmap),
                 limits=limits,
             )
-            source.finish(reading.consumed)
+            source.finish(reading.consumed if plain is source else source.size)
         finally:
             reading.close()
     return result
+
+
+def _plain(
+    source: Source,
+    key: ProtectionKey | KeyProvider | None,
+    min_epoch: int,
+    state: StrPath | None,
+    limits: Limits,
+) -> Source:
+    """Return what is loaded: of a protected file what it was, once it is verified."""
+    from safemodel._protect.frames import find_seal
+
+    if key is None:
+        if find_seal(source, limits) is not None:
+            from safemodel._protect.verifying import key_needed
+
+            raise key_needed(source, limits)
+        return source
+    from safemodel._protect.restoring import restore_in_memory
+    from safemodel._protect.verifying import open_trusted, remember, trust_in
+
+    trust = trust_in(key, min_epoch=min_epoch, state=state, limits=limits)
+    opened = open_trusted(source, trust)
+    plain = restore_in_memory(opened, limits)
+    remember(trust, opened.manifest.file_id, opened.manifest.epoch)
+    return plain
 
 
 def _choose(policy: Policy | None, weights_only: bool | None) -> Policy:

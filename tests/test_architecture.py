@@ -38,6 +38,7 @@ LAYERS = {
     "_load": 4.0,
     "evaluation": 4.0,
     "_disarm": 4.0,
+    "protection": 4.0,
     "scanning": 4.0,
     "testing": 5.0,
     "monkeypatch": 5.0,
@@ -349,6 +350,7 @@ def test_no_exception_outlives_its_reason():
 
 
 HEAVY = ("torch", "numba", "numpy", "safetensors", "rich", "jinja2")
+HEAVY += ("cryptography", "blake3")
 
 
 def heavy_modules_after(statement: str) -> list[str]:

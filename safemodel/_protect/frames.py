@@ -1,14 +1,14 @@
 """The file around the pools: a `.safetensors` file or a torch archive, and its seal.
 
-A protected file is *holes* and what lies between them, its *frame*. The first hole holds
-the seal, each other one the bytes of one stored tensor, pool by pool, the pools with the
-widest elements first, so that each tensor is aligned:
+A protected file is *holes* and what lies between them, its *frame*. The first hole
+holds the seal, each other one the bytes of one stored tensor, pool by pool, the pools
+with the widest elements first, so that each tensor is aligned:
 
     frame | seal | frame | tensor | frame | tensor | ... | tensor | frame
 
 1. The seal is found without reading anything else. In a `.safetensors` file it is the
-   first value of the header, in base64, behind fixed bytes. In a torch archive it is the
-   first record, behind a fixed header. There are no other places for it.
+   first value of the header, in base64, behind fixed bytes. In a torch archive it is
+   the first record, behind a fixed header. There are no other places for it.
 2. The frame follows from the pools, the length of the seal and, in an archive, the
    CRC-32 of each tensor. It says nothing that everyone could not count.
 3. Where the holes lie is sealed. So a reader with the key parses no JSON and no zip.
@@ -27,6 +27,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from safemodel._formats.protected import SEAL_NAME
 from safemodel.errors import LimitExceededError, VerificationError
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 SAFETENSORS, TORCH = 1, 2
 """What a protected file is; the numbers are sealed."""
 
-SEAL_NAME = "safemodel.seal"
 ROOT = "archive"
 
 _JSON_START = b'{"__metadata__":{"' + SEAL_NAME.encode() + b'":"'
@@ -144,7 +144,9 @@ def _in_header(source: Source, length: int, limits: Limits) -> FoundSeal:
     most = int(limits.max_header_bytes * _ENCODED) + len(_JSON_START) + _MOST_FRAME
     length = min(length, source.size - 8)
     _bound(length, most)
-    text = source.read(_JSON_AT, 8 + length - _JSON_AT) if 8 + length > _JSON_AT else b""
+    text = (
+        source.read(_JSON_AT, 8 + length - _JSON_AT) if 8 + length > _JSON_AT else b""
+    )
     end = text.find(b'"')
     encoded = text[: max(end, 0)]
     try:

@@ -11,8 +11,8 @@ Leaves (`tags`) cut a pool into chunks:
 2. In plain order a chunk ends where a tensor does, so that a change is in one tensor.
    A tensor of more than 1 MiB has one for each MiB and one for the rest.
 3. A pool of n bytes has at most 128 + n / 32,000 of those, a tenth of a percent. If
-   there would be more, tensors that follow each other share a chunk of at most 1 KiB, or
-   of twice as much, and so on up to 1 MiB, whatever is the first that suffices.
+   there would be more, tensors that follow each other share a chunk of at most 1 KiB,
+   or of twice as much, and so on up to 1 MiB, whatever is the first that suffices.
 """
 
 from __future__ import annotations

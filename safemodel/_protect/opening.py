@@ -154,7 +154,7 @@ class Opened:
     def differences(
         self, number: int, found: list[bytes], order: int = STORED
     ) -> tuple[Difference, ...]:
-        """Return what differs between the leaves of a pool and those that are sealed."""
+        """Return what differs between leaves of a pool and those that are sealed."""
         expected = self.manifest.leaves[number][order]
         tagger = PoolTagger(self._tagger, number, self.manifest.pools[number], order)
         return tagger.differences(number, expected or (), found)

@@ -106,13 +106,12 @@ def _no_pool(number: int, at: int, view: memoryview) -> None:
     raise AssertionError(f"pool {number} is not read: {at}, {len(view)}")
 
 
-def restore_in_memory(opened: Opened, limits: Limits, step: Step) -> PlainSource:
+def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
     """Return the plain file without writing it.
 
     Args:
         opened: The protected file.
         limits: How much the skeleton may ask for.
-        step: Is told how many bytes more were read.
 
     Raises:
         VerificationError: Tensors were changed.
@@ -121,7 +120,7 @@ def restore_in_memory(opened: Opened, limits: Limits, step: Step) -> PlainSource
     views: list[memoryview] = []
     changed: list[Difference] = []
     for number in range(len(opened.manifest.pools)):
-        view, differences = _in_memory(opened, number, step)
+        view, differences = _in_memory(opened, number)
         views.append(view)
         changed += differences
 
@@ -137,7 +136,7 @@ def restore_in_memory(opened: Opened, limits: Limits, step: Step) -> PlainSource
 
 
 def _in_memory(
-    opened: Opened, number: int, step: Step
+    opened: Opened, number: int
 ) -> tuple[memoryview, tuple[Difference, ...]]:
     """Return a pool in plain order, and which of its chunks were not as sealed."""
     from safemodel._protect.permutation import aligned, restore_pool
@@ -148,7 +147,7 @@ def _in_memory(
     kind = f"u{pool.itemsize}" if pool.itemsize < 16 else "c16"
     stored = aligned(size, kind)
     data = _bytes_of(stored)
-    load, tags = opened.loader(number, step)
+    load, tags = opened.loader(number, lambda _: None)
     at = 0
     for index, end in enumerate(opened.ends(number)):
         load(index, data[at:end])
@@ -160,4 +159,4 @@ def _in_memory(
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
     """Return the bytes of an array; a view of none cannot be cast."""
-    return memoryview(array).cast("B") if array.size else memoryview(bytearray())
+    return array.data.cast("B") if array.size else memoryview(bytearray())

@@ -275,9 +275,7 @@ def _write_pool(
 def _settle(out: Output, before: Frame, after: Frame) -> None:
     """Write the gaps that are others now that all CRC-32 are known."""
     at = 0
-    for old, new, hole in zip(
-        before.gaps, after.gaps, (*before.holes, 0), strict=True
-    ):
+    for old, new, hole in zip(before.gaps, after.gaps, (*before.holes, 0), strict=True):
         if old != new:
             out.patch(at, new)
         at += len(old) + hole

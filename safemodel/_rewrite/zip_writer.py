@@ -128,9 +128,7 @@ def directory(entries: Sequence[Entry], start: int) -> bytes:
         )
         parts.append(_LOCATOR.pack(0x07064B50, 0, start + size, 1))
     few, narrow = min(count, _MAX_16), min(size, _MAX_32)
-    parts.append(
-        _END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0)
-    )
+    parts.append(_END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0))
     return b"".join(parts)
 
 
