@@ -91,6 +91,10 @@ class Source(ABC):
         self._check(offset, size)
         return _PartSource(self, offset, size)
 
+    def origin(self, offset: int) -> tuple[Source, int]:
+        """Return the source that this is a span of, or itself, and where a byte is."""
+        return self, offset
+
     def at_once(self) -> Source:
         """Return a source of the same bytes, all of them in memory."""
         data = memoryview(self.read(0, self.size))
@@ -130,13 +134,20 @@ class _MemorySource(Source):
     """A buffer, or what was read from a stream."""
 
     def __init__(
-        self, data: memoryview, *, name: str = "", file: Any = None, start: int = 0
+        self,
+        data: memoryview,
+        *,
+        name: str = "",
+        file: Any = None,
+        start: int = 0,
+        span: Source | None = None,
     ) -> None:
         self.size = data.nbytes
         self.name = name
         self._data = data
         self._file = file
         self._start = start
+        self._span = span
 
     def read(self, offset: int, size: int) -> bytes:
         return bytes(self.view(offset, size))
@@ -149,6 +160,9 @@ class _MemorySource(Source):
         if offset < 0 or size < 0 or end > self.size:
             self._check(offset, size)
         return self._data[offset:end]
+
+    def origin(self, offset: int) -> tuple[Source, int]:
+        return (self, offset) if self._span is None else self._span.origin(offset)
 
     def finish(self, consumed: int) -> None:
         if self._file is not None:
@@ -275,6 +289,14 @@ class _PartSource(Source):
     def part(self, offset: int, size: int) -> Source:
         self._check(offset, size)
         return _PartSource(self._whole, self._start + offset, size)
+
+    def origin(self, offset: int) -> tuple[Source, int]:
+        return self._whole.origin(self._start + offset)
+
+
+def copy_of(span: Source, data: bytes) -> Source:
+    """Return a span that has been read as a source of its own."""
+    return _MemorySource(memoryview(data), name=span.name, span=span)
 
 
 def open_source(f: FileLike) -> Source:
