@@ -19,6 +19,7 @@ import torch
 from generate import FULL, TINY
 from measure import interleave
 
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ ROUNDS = 7
 WIDTH = 1280
 """Floats of a row: those of the largest model in the published table."""
 
-KEY = PoolKey(bytes(range(32)), bytes(range(32, 64)), epoch=0, pool="float32")
+KEY = PoolKey(
+    ProtectionKey(bytes(range(32))), bytes(range(32, 64)), epoch=0, pool="float32"
+)
 
 OURS = "permute_pool"
 ROWS, SELECT = "rows, tensor[randperm]", "rows, index_select"
@@ -43,8 +46,9 @@ COMPILE = """
 import sys, time
 import safemodel._kernels.permute  # numba itself is no kernel
 import cryptography.hazmat.primitives.kdf.hkdf, cryptography.hazmat.primitives.ciphers
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
-key = PoolKey(bytes(32), bytes(32), epoch=0, pool="p")
+key = PoolKey(ProtectionKey(bytes(32)), bytes(32), epoch=0, pool="p")
 source, target = aligned(1 << 18, sys.argv[1]), aligned(1 << 18, sys.argv[1])
 source[:] = 1
 times = []

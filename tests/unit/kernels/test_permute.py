@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from safemodel._kernels import _lines, permute
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 from tests.reference import naive_permutation as naive
 
@@ -185,7 +186,7 @@ def test_a_pool_is_permuted_as_the_twin_says(count, itemsize):
     """From the master key to the last element; and restored."""
     source, values = numbered(count, itemsize)
     target = aligned(count, source.dtype)
-    key = PoolKey(MASTER, FILE, epoch=3, pool="weights")
+    key = PoolKey(ProtectionKey(MASTER), FILE, epoch=3, pool="weights")
     permute_pool(source, target, key)
     assert integers(target) == naive.permuted(
         values, itemsize, master=MASTER, file_id=FILE, epoch=3, pool="weights"

@@ -9,6 +9,7 @@ leave room: what is caught is caught by far.
 import numpy as np
 import pytest
 
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool
 
 SIZE = 1 << 20
@@ -18,7 +19,7 @@ SIZES = [SIZE, SIZE + 12_345, 2**16, 700_001]
 def places(size, *, master=0, file_id=0, epoch=0, pool="p", dtype="u4"):
     """Return where each element of a pool goes."""
     key = PoolKey(
-        master.to_bytes(32, "little"),
+        ProtectionKey(master.to_bytes(32, "little")),
         file_id.to_bytes(32, "little"),
         epoch=epoch,
         pool=pool,
@@ -260,7 +261,9 @@ def test_a_related_checkpoint_places_no_rows(strength):
     assert (placed_rows(tuned[order], public) == order).mean() > 0.95
     source, target = aligned(tuned.size, "f4"), aligned(tuned.size, "f4")
     source[:] = tuned.reshape(-1)
-    permute_pool(source, target, PoolKey(b"k" * 32, b"f" * 32, epoch=0, pool="p"))
+    permute_pool(
+        source, target, PoolKey(ProtectionKey(b"k" * 32), b"f" * 32, epoch=0, pool="p")
+    )
     # An element of each row says which row it came from, if anything does.
     came = inverse(places_of(tuned.size)) // 128
     found = placed_rows(target.reshape(public.shape), public)
@@ -272,5 +275,7 @@ def places_of(size):
     """Return where the elements of the pool above went."""
     source, target = aligned(size, "u4"), aligned(size, "u4")
     source[:] = np.arange(size)
-    permute_pool(source, target, PoolKey(b"k" * 32, b"f" * 32, epoch=0, pool="p"))
+    permute_pool(
+        source, target, PoolKey(ProtectionKey(b"k" * 32), b"f" * 32, epoch=0, pool="p")
+    )
     return inverse(target.astype(np.int64))
