@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from safemodel._containers.source import Source
-    from safemodel._protect.anatomy import PlainPool
+    from safemodel._protect.anatomy import Anatomy, PlainPool
     from safemodel._protect.keys import ProtectionKey
     from safemodel._protect.reports import ProtectReport
-    from safemodel._protect.writing import ReadInto
+    from safemodel._protect.writing import ReadInto, Recipe
     from safemodel.limits import Limits
 
 KINDS = {"safetensors": SAFETENSORS, "torch": TORCH}
@@ -96,10 +96,6 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
     from safemodel._protect.anatomy import dissect
     from safemodel._protect.frames import find_seal
     from safemodel._protect.reports import ProtectReport
-    from safemodel._protect.scratch import Scratch
-    from safemodel._protect.skeleton import take
-    from safemodel._protect.writing import Recipe, write
-    from safemodel._rewrite.output import whole_file
     from safemodel.errors import UnsupportedFormatError
 
     started = time.perf_counter()
@@ -108,34 +104,9 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
             "a protected file: rotate it, which also takes another key"
         )
     anatomy = dissect(source, limits=how.limits)
-    kind = KINDS[anatomy.format]
-    check_suffix(target, kind)
-    plain = anatomy.pools()
-    recipe = Recipe(
-        kind=kind,
-        key=how.key,
-        file_id=os.urandom(FILE_ID_BYTES),
-        epoch=how.epoch,
-        expires=how.expires,
-        confidential=how.confidential,
-        signer=how.signer,
-        pools=cut(plain),
-        skeleton=take(source, anatomy, limits=how.limits),
-        limits=how.limits,
-    )
-    spans = [Scattered.of(pool.extents, pool.starts) for pool in plain]
-
-    @contextmanager
-    def plain_of(number: int) -> Iterator[ReadInto]:
-        yield lambda at, view: spans[number].each(source.read_into, at, view)
-
-    total = sum(pool.length for pool in plain)
-    step = Progress(how.progress, 2 * total).step
-    whole = whole_file(target, overwrite=how.overwrite, read_back=False)
-    with whole as (out, commit), Scratch(target.parent) as scratch:
-        size = write(out, recipe, plain_of, scratch, step)
-        out.finish()
-        commit()
+    check_suffix(target, KINDS[anatomy.format])
+    recipe = _recipe(source, anatomy, how)
+    size = _write(source, anatomy, recipe, target, how, private=not path)
     return ProtectReport(
         path=path,
         out=str(target),
@@ -149,9 +120,60 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
         confidential=how.confidential,
         signer=signer_of(how.signer),
         tensors=len(anatomy.parts),
-        tensor_bytes=total,
+        tensor_bytes=sum(part.length for part in anatomy.parts),
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
+    """Return what the protected file is to be (rules 2 and 3)."""
+    from safemodel._protect.skeleton import take
+    from safemodel._protect.writing import Recipe
+
+    return Recipe(
+        kind=KINDS[anatomy.format],
+        key=how.key,
+        file_id=os.urandom(FILE_ID_BYTES),
+        epoch=how.epoch,
+        expires=how.expires,
+        confidential=how.confidential,
+        signer=how.signer,
+        pools=cut(anatomy.pools()),
+        skeleton=take(source, anatomy, limits=how.limits),
+        limits=how.limits,
+    )
+
+
+def _write(
+    source: Source,
+    anatomy: Anatomy,
+    recipe: Recipe,
+    target: Path,
+    how: How,
+    *,
+    private: bool,
+) -> int:
+    """Write the protected file; return its size (rule 4)."""
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.writing import write
+    from safemodel._rewrite.output import whole_file
+
+    spans = [Scattered.of(pool.extents, pool.starts) for pool in anatomy.pools()]
+
+    @contextmanager
+    def plain_of(number: int) -> Iterator[ReadInto]:
+        yield lambda at, view: spans[number].each(source.read_into, at, view)
+
+    total = sum(part.length for part in anatomy.parts)
+    step = Progress(how.progress, 2 * total).step
+    # What was only in memory must not reach the disk on its way.
+    scratch = Scratch(target.parent, private=private)
+    whole = whole_file(target, overwrite=how.overwrite, read_back=False)
+    with whole as (out, commit):
+        size = write(out, recipe, plain_of, scratch, step)
+        out.finish()
+        commit()
+    return size
 
 
 def signer_of(signer: Ed25519PrivateKey | None) -> str:

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from safemodel._protect.keys import ProtectionKey
     from safemodel._protect.opening import Opened
     from safemodel._protect.reports import RotateReport
+    from safemodel._protect.scratch import Scratch
     from safemodel._protect.verifying import Trust
-    from safemodel._protect.writing import ReadInto, Step
+    from safemodel._protect.writing import ReadInto, Recipe, Step
 
 
 class Turn(Value):
@@ -65,13 +66,45 @@ def rotate_file(
     from safemodel._protect.writing import Recipe, write
     from safemodel._rewrite.output import whole_file
 
+    from safemodel._protect.reports import RotateReport
+
     started = time.perf_counter()
     opened = open_trusted(source, trust)
+    check_suffix(target, opened.contents.kind)
+    recipe = _next(opened, trust, turn)
+    size = _write(opened, recipe, target, trust, overwrite=turn.overwrite)
+    known = facts(opened) | {
+        "key_id": recipe.key.id,
+        "epoch": recipe.epoch,
+        "expires": recipe.expires,
+        "confidential": recipe.confidential,
+        "signer": signer_of(turn.signer),
+    }
+    return RotateReport(
+        path=path,
+        out=str(target),
+        size=source.size,
+        out_size=size,
+        old_key_id=opened.key.id,
+        old_epoch=opened.manifest.epoch,
+        tensors=tensors_of(opened),
+        seconds=round(time.perf_counter() - started, 3),
+        **known,
+    )
+
+
+def _next(opened: Opened, trust: Trust, turn: Turn) -> Recipe:
+    """Return what the file is to be in its next epoch.
+
+    Raises:
+        VerificationError: There is none.
+    """
+    from safemodel._protect.writing import Recipe
+
     old = opened.manifest
     if old.epoch >= MAX_TIME:
         raise VerificationError("it is in its last epoch: protect it as a new file")
-    check_suffix(target, opened.contents.kind)
-    recipe = Recipe(
+    return Recipe(
         kind=opened.contents.kind,
         key=turn.key or opened.key,
         file_id=old.file_id,
@@ -85,53 +118,46 @@ def rotate_file(
         skeleton=opened.contents.skeleton,
         limits=trust.limits,
     )
-    step = Progress(trust.progress, 3 * old.tensor_bytes).step
-    whole = whole_file(target, overwrite=turn.overwrite, read_back=False)
-    with whole as (out, commit), Scratch(target.parent, private=True) as scratch:
 
-        def plain_of(number: int) -> AbstractContextManager[ReadInto]:
-            return _plain(opened, number, target.parent, step)
 
+def _write(
+    opened: Opened, recipe: Recipe, target: Path, trust: Trust, *, overwrite: bool
+) -> int:
+    """Write the new file; return its size."""
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.writing import write
+    from safemodel._rewrite.output import whole_file
+
+    step = Progress(trust.progress, 3 * opened.manifest.tensor_bytes).step
+    scratch = Scratch(target.parent, private=True)
+
+    def plain_of(number: int) -> AbstractContextManager[ReadInto]:
+        return _plain(opened, number, scratch, step)
+
+    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()
         remember(trust, recipe.file_id, recipe.epoch)
         commit()
-    known = facts(opened)
-    known |= {
-        "key_id": recipe.key.id,
-        "epoch": recipe.epoch,
-        "expires": recipe.expires,
-        "confidential": recipe.confidential,
-        "signer": signer_of(turn.signer),
-    }
-    return RotateReport(
-        path=path,
-        out=str(target),
-        size=source.size,
-        out_size=size,
-        old_key_id=opened.key.id,
-        old_epoch=old.epoch,
-        tensors=tensors_of(opened),
-        seconds=round(time.perf_counter() - started, 3),
-        **known,
-    )
+    return size
 
 
 @contextmanager
-def _plain(opened: Opened, number: int, folder: Path, step: Step) -> Iterator[ReadInto]:
+def _plain(
+    opened: Opened, number: int, scratch: Scratch, step: Step
+) -> Iterator[ReadInto]:
     """Give what reads a pool in plain order, for as long as it is needed.
 
     Raises:
         VerificationError: It is not what was sealed.
     """
     from safemodel._protect.restoring import restore_pool_to
-    from safemodel._protect.scratch import Scratch
 
-    with Scratch(folder, private=True) as plain:
-        with Scratch(folder, private=True) as scratch:
-            changed = restore_pool_to(
-                opened, number, plain.write_at, scratch=scratch, step=step
-            )
+    with scratch.file(opened.manifest.pools[number].length) as plain:
+        changed = restore_pool_to(
+            opened, number, plain.write_at, scratch=scratch, step=step
+        )
         if changed:
             check_pools(opened, Progress(None, 0))  # names those of all pools
             raise opened.damage(changed, lambda _: plain.read_into)

@@ -181,18 +181,15 @@ def check_pools(opened: Opened, progress: Progress) -> None:
     if not changed:
         return
     # Now it may take longer: only in plain order there are tensors with names.
+    scratch = Scratch(gettempdir(), private=True)
     with ExitStack() as stack:
         found = {}
         for number in {one.pool for one in changed}:
-            plain = stack.enter_context(Scratch(gettempdir(), private=True))
-            with Scratch(gettempdir(), private=True) as scratch:
-                restore_pool_to(
-                    opened,
-                    number,
-                    plain.write_at,
-                    scratch=scratch,
-                    step=lambda _: None,
-                )
+            length = opened.manifest.pools[number].length
+            plain = stack.enter_context(scratch.file(length))
+            restore_pool_to(
+                opened, number, plain.write_at, scratch=scratch, step=lambda _: None
+            )
             found[number] = plain.read_into
         raise opened.damage(changed, found.__getitem__)
 
@@ -211,10 +208,8 @@ def restore_to(
     check_suffix(target, opened.contents.kind)
     step = Progress(trust.progress, opened.manifest.tensor_bytes).step
     whole = whole_file(target, overwrite=overwrite, read_back=False)
-    with (
-        whole as (out, commit),
-        Scratch(target.parent, private=True) as scratch,
-    ):
+    scratch = Scratch(target.parent)
+    with whole as (out, commit):
         size = restore_file(opened, out, trust.limits, scratch=scratch, step=step)
         out.finish()
         # Before it appears: what is refused here is not to be used.

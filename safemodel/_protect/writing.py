@@ -96,8 +96,7 @@ def permutation_key(
     key: ProtectionKey, file_id: bytes, epoch: int, number: int, pool: Pool
 ) -> PoolKey:
     """Return the key of the permutation of a pool: of its file, epoch and number."""
-    master = key._derive("permutation", 32)
-    return PoolKey(master, file_id, epoch=epoch, pool=f"{number} {pool.dtype}")
+    return PoolKey(key, file_id, epoch=epoch, pool=f"{number} {pool.dtype}")
 
 
 def frame_tag(
