@@ -62,11 +62,6 @@ def rotate_file(
 ) -> RotateReport:
     """Rotate one file; see `safemodel.rotate`."""
     from safemodel._protect.reports import RotateReport
-    from safemodel._protect.scratch import Scratch
-    from safemodel._protect.writing import Recipe, write
-    from safemodel._rewrite.output import whole_file
-
-    from safemodel._protect.reports import RotateReport
 
     started = time.perf_counter()
     opened = open_trusted(source, trust)
