@@ -88,7 +88,7 @@ def take(source: Source, anatomy: Anatomy, *, limits: Limits = DEFAULT_LIMITS) -
     out.raw(packer.compress(rows))
     for start, stop in _gaps(places, anatomy.size):
         for at in range(start, stop, _STEP):
-            piece = source.read(at, min(_STEP, stop - at))
+            piece = source.view(at, min(_STEP, stop - at))
             out.raw(packer.compress(piece))
     out.raw(packer.flush())
     return out.joined()

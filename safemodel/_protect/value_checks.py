@@ -59,9 +59,10 @@ def check_values(
     """
     from safemodel._build.assemble import Assembler
 
+    room = memoryview(bytearray(_PIECE))
     for storage in _read(graph, used):
         if storage.record is not None:
-            _check_sum(storage.record, limits)
+            _check_sum(storage.record, room, limits)
         if storage.location != "cpu":
             checked_location(storage.location)
     needed = _needed(graph.specs)
@@ -88,7 +89,7 @@ def _read(graph: TensorGraph, used: Iterable[StorageSpec]) -> list[StorageSpec]:
     return list(found.values())
 
 
-def _check_sum(record: Record, limits: Limits) -> None:
+def _check_sum(record: Record, room: memoryview, limits: Limits) -> None:
     """Rule 1; a deflated record is inflated, and nothing kept of it."""
     if record.method != STORED:
         for _ in record.inflated(limits=limits):
@@ -98,7 +99,6 @@ def _check_sum(record: Record, limits: Limits) -> None:
         return
     from safemodel._build.checksums import crc32
 
-    room = memoryview(bytearray(min(record.size, _PIECE)))
     found = 0
     for at in range(0, record.size, _PIECE):
         piece = room[: min(_PIECE, record.size - at)]
