@@ -145,13 +145,13 @@ def dissect(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Anatomy:
             check_values(graph, uses.storages, limits)
         finally:
             reading.close()
-    if form is Format.PICKLE:
-        raise UnsupportedFormatError(f"a pickle holds its tensors itself; {_HINT}")
-    return Anatomy(
-        format="safetensors" if form is Format.SAFETENSORS else "torch",
-        size=source.size,
-        parts=_parts(source, storages, uses, limits),
-    )
+        if form is Format.PICKLE:
+            raise UnsupportedFormatError(f"a pickle holds its tensors itself; {_HINT}")
+        return Anatomy(
+            format="safetensors" if form is Format.SAFETENSORS else "torch",
+            size=source.size,
+            parts=_parts(source, storages, uses, limits),
+        )
 
 
 def _parts(
@@ -171,7 +171,11 @@ def _parts(
         )
     parts.sort(key=lambda part: (part.start, part.length))
     names = Names(_MARK)
-    return tuple(part._replace(name=names.new(part.name or _ROOT)) for part in parts)
+    for at, part in enumerate(parts):
+        name = names.new(part.name or _ROOT)
+        if name != part.name:
+            parts[at] = part._replace(name=name)
+    return tuple(parts)
 
 
 def _all(

@@ -13,6 +13,7 @@ from safemodel._graph.specs import (
     ParameterSpec,
     QuantizedSpec,
     SparseSpec,
+    Spec,
     StorageSpec,
     StorageViewSpec,
     TensorSpec,
@@ -57,7 +58,15 @@ class Uses:
         self.storages: list[StorageSpec] = []
         self.arrays: list[ArraySpec] = []
         self._room = _MOST_NAMES
+        seen: set[int] = set()
         for name, leaf in named_leaves(graph.root, as_name, LONGEST_NAME):
+            # Two bytes of a pickle name one again.
+            if not isinstance(leaf, Spec) or id(leaf) in seen:
+                continue
+            seen.add(id(leaf))
+            if type(leaf) is TensorSpec:
+                self._add(name, leaf)
+                continue
             for found, spec in _tensors(name, leaf):
                 self._add(found, spec)
 
