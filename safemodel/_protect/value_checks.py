@@ -7,12 +7,14 @@ Rules:
 2. A view over a storage, and an array of plain numbers, are proved by the check of the
    file; any bytes are numbers. They are not built.
 3. What else there is, is: tensors whose numbers say where others lie (sparse, nested),
-   scales, arrays with text in them, values of torch. It is thrown away.
+   scales, arrays with text in them, values of torch. It is thrown away. Quantised
+   numbers are left out, for rule 2 holds for them, too.
 4. Then the containers are put together, which finds keys that cannot be hashed.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from safemodel._containers.records import STORED, Record
@@ -66,7 +68,11 @@ def check_values(
         if storage.location != "cpu":
             checked_location(storage.location)
     needed = _needed(graph.specs)
-    rest = [spec for spec in graph.specs if not _is_done(spec, needed, limits)]
+    rest = [
+        _without_numbers(spec) if type(spec) is QuantizedSpec else spec
+        for spec in graph.specs
+        if not _is_done(spec, needed, limits)
+    ]
     for storage in graph.storages.values():
         storage.built = None
     if rest:
@@ -145,6 +151,23 @@ def _is_done(spec: Any, needed: set[int], limits: Limits) -> bool:
         return False
     spec.built = None
     return True
+
+
+def _without_numbers(spec: QuantizedSpec) -> QuantizedSpec:
+    """Return a quantised tensor of no elements with the same scales, if there is one.
+
+    As many channels have to be there as it has scales, so one axis stays as it is.
+    """
+    view, old = spec.view, spec.view.storage
+    shape = tuple(n if at == spec.axis else 0 for at, n in enumerate(view.shape))
+    if prod(shape):
+        return spec
+    storage = StorageSpec(
+        old.key, old.dtype, old.itemsize, 0, None, old.location, old.typed
+    )
+    empty = TensorSpec(storage, view.dtype, 0, shape, view.stride)
+    spec.built = None
+    return QuantizedSpec(empty, spec.scheme, spec.scale, spec.zero_point, spec.axis)
 
 
 def _is_numbers(dtype: NumpyDTypeSpec) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -21,6 +24,7 @@ from safemodel._protect.anatomy import Anatomy, Part, dissect
 from safemodel._protect.layout import Pool
 from safemodel.errors import (
     ChecksumError,
+    ForbiddenCallError,
     LimitExceededError,
     StorageBoundsError,
     UnsupportedFormatError,
@@ -437,3 +441,60 @@ def test_a_member_of_an_archive_is_not_read_into_memory(tmp_path):
             tracemalloc.stop()
     assert [part.length for part in anatomy.parts] == [40 * MIB]
     assert peak < 8 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel says how much it was")
+@pytest.mark.parametrize("channels", [False, True])
+def test_quantised_numbers_are_not_read_into_memory(tmp_path, channels):
+    """Their scales are looked at; a model may be larger than memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if channels:
+            numbers = torch._empty_per_channel_affine_quantized(
+                (1, 120 * MIB),
+                scales=torch.ones(1),
+                zero_points=torch.zeros(1).long(),
+                axis=0,
+                dtype=torch.qint8,
+            )
+        else:
+            numbers = torch._empty_affine_quantized(
+                (120 * MIB, 1), scale=0.5, zero_point=0, dtype=torch.qint8
+            )
+        path = tmp_path / "old.pt"
+        path.write_bytes(saved([numbers], _use_new_zipfile_serialization=False))
+    program = f"""
+import warnings
+warnings.simplefilter("ignore")
+import safemodel._build.objects
+from safemodel._containers.source import open_source
+from safemodel._protect.anatomy import dissect
+def peak():
+    # Unlike `ru_maxrss`, it is not that of the process that started this one.
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+before = peak()
+lengths = [part.length for part in dissect(open_source({str(path)!r})).parts]
+print(max(lengths), peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    length, grown = map(int, done.stdout.split())
+    assert length == 120 * MIB
+    assert grown < 32 << 10
+
+
+@pytest.mark.parametrize("scale", [b"-1", b"nan"])
+def test_a_scale_that_is_none_is_refused_all_the_same(scale):
+    """As `safe_load` refuses it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = torch.quantize_per_tensor(torch.ones(2, 2), 0.5, 0, torch.qint8)
+        old = saved([value], _use_new_zipfile_serialization=False)
+    half = struct.pack(">d", 0.5)
+    assert old.count(half) == 1
+    bad = old.replace(half, struct.pack(">d", float(scale)))
+    error, ours = refusal_by_load(bad), refusal_by_dissect(bad)
+    assert type(ours) is ForbiddenCallError
+    assert str(ours) == str(error)
