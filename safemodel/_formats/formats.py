@@ -48,6 +48,7 @@ def read_file(
     verify: bool = True,
     encoding: str = "utf-8",
     errors: str = "strict",
+    spool: bool = False,
 ) -> tuple[TensorGraph, Reading]:
     """Read and check a file; build nothing.
 
@@ -64,6 +65,7 @@ def read_file(
         encoding=encoding,
         errors=errors,
         verify=verify,
+        spool=spool,
     )
     try:
         root, reading.consumed = read_any(reading, source, "")

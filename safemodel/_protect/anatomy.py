@@ -10,8 +10,8 @@ Rules:
    pickle, is refused: `disarm` writes it as one. Arrays that a pickle spells out stay
    with the pickle.
 4. A part has the name of the tensor that covers it, else of the first tensor on it,
-   else of its storage. Names are unique; a lone surrogate in one is escaped, and a long
-   one is cut.
+   else of its storage. Names are unique; a lone surrogate in one is escaped, a long one
+   is cut, and so many characters are there for all of them; then they are numbers.
 5. A part has the dtype of its storage, or of the tensor that covers untyped bytes. What
    torch has no dtype for is uint8. The bytes are those of the file, whatever their
    order within a number.
@@ -34,7 +34,6 @@ from safemodel._rewrite.names import Names
 from safemodel._value import Value
 from safemodel.errors import (
     LimitExceededError,
-    MalformedFileError,
     UnsupportedFormatError,
     quote,
 )
@@ -53,7 +52,7 @@ _ROOT = "tensor"
 _HINT = "`safemodel disarm` first: what it writes can be protected"
 
 
-class Part(Value):
+class Part(NamedTuple):
     """The bytes of one storage in a file.
 
     Attributes:
@@ -104,6 +103,15 @@ class Anatomy(Value):
     size: int
     parts: tuple[Part, ...]
 
+    def __post_init__(self) -> None:
+        end = 0
+        for part in self.parts:
+            if part.start < end:
+                raise ValueError("parts overlap, or are not in the order of the file")
+            end = part.start + part.length
+        if end > self.size:
+            raise ValueError("a part ends behind the file")
+
     def pools(self) -> tuple[PlainPool, ...]:
         """Return the parts by dtype, in the order in which dtypes come in the file."""
         found: dict[tuple[str, int], list[Part]] = {}
@@ -128,7 +136,7 @@ def dissect(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Anatomy:
     """
     form = sniff(source)
     with collector_paused():
-        graph, reading = read_file(source, policy=STRICT, limits=limits)
+        graph, reading = read_file(source, policy=STRICT, limits=limits, spool=True)
         try:
             uses = Uses(graph)
             storages = dict(graph.storages)
@@ -137,13 +145,13 @@ def dissect(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Anatomy:
             check_values(graph, uses.storages, limits)
         finally:
             reading.close()
-    if form is Format.PICKLE:
-        raise UnsupportedFormatError(f"a pickle holds its tensors itself; {_HINT}")
-    return Anatomy(
-        format="safetensors" if form is Format.SAFETENSORS else "torch",
-        size=source.size,
-        parts=_parts(source, storages, uses, limits),
-    )
+        if form is Format.PICKLE:
+            raise UnsupportedFormatError(f"a pickle holds its tensors itself; {_HINT}")
+        return Anatomy(
+            format="safetensors" if form is Format.SAFETENSORS else "torch",
+            size=source.size,
+            parts=_parts(source, storages, uses, limits),
+        )
 
 
 def _parts(
@@ -162,13 +170,12 @@ def _parts(
             "max_tensors", allowed=limits.max_tensors, requested=len(parts)
         )
     parts.sort(key=lambda part: (part.start, part.length))
-    end = 0
-    for part in parts:
-        if part.start < end or part.start + part.length > source.size:
-            raise MalformedFileError("two storages share bytes", record=part.name)
-        end = part.start + part.length
     names = Names(_MARK)
-    return tuple(_renamed(part, names.new(part.name or _ROOT)) for part in parts)
+    for at, part in enumerate(parts):
+        name = names.new(part.name or _ROOT)
+        if name != part.name:
+            parts[at] = part._replace(name=name)
+    return tuple(parts)
 
 
 def _all(
@@ -234,11 +241,6 @@ def _start(source: Source, record: Record | None, length: int, key: str) -> int:
             f"tensor bytes {quote(key)} are compressed, or within a pickle; {_HINT}"
         )
     return 0
-
-
-def _renamed(part: Part, name: str) -> Part:
-    """Return a part under another name."""
-    return part if name == part.name else Part(**{**vars(part), "name": name})
 
 
 def _pool(dtype: str, itemsize: int, parts: list[Part]) -> PlainPool:

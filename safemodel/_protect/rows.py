@@ -59,20 +59,22 @@ class Rows:
 
     def _in_row(self, row: int, low: int, high: int) -> Iterator[tuple[int, int]]:
         """Yield what one row has from a column to another."""
-        order = self._order[row]
-        starts = self._columns[row][order]
+        import numpy as np
+
+        shape, order = self._shape, self._order[row]
+        starts = self._columns[row][order].astype(np.int64)
         first = int(starts.searchsorted(low, "right")) - 1
-        last = int(starts.searchsorted(high))
-        # Before the first run is the end of the one that goes round.
-        begins = [int(starts[-1]) - self._shape.tiles, *starts.tolist()]
-        blocks = [int(order[-1]), *order.tolist()]
-        ends = [*begins[1:], self._shape.tiles]
-        for k in range(first + 1, last + 1):
-            block, begin = blocks[k], begins[k]
-            at, until = max(begin, low), min(ends[k], high)
-            tile, after = self._shape.span(block)
-            line = tile * self._shape.rows + row * (after - tile) + at - begin
-            yield line * self.line, (until - at) * self.line
+        runs = np.arange(first, int(starts.searchsorted(high)))
+        begins, blocks = starts[runs], order[runs].astype(np.int64)
+        if first < 0:  # before the first run is the end of the one that goes round
+            begins[0] -= shape.tiles
+        at = np.maximum(begins, low)
+        counts = np.minimum(BLOCK, shape.tiles - blocks * BLOCK)
+        lines = blocks * BLOCK * shape.rows + row * counts + at - begins
+        sizes = np.diff(at, append=high)
+        yield from zip(
+            (lines * self.line).tolist(), (sizes * self.line).tolist(), strict=True
+        )
 
     def of_block(self, block: int) -> Iterator[tuple[int, int]]:
         """Yield what a block has, row after row: where rows have it.

@@ -180,7 +180,8 @@ class _OnDisk(ScratchFile):
         with self._reading:
             for at, length in parts:
                 part = view[done : done + length]
-                if os.preadv(descriptor, [part], at) != length:
+                # At -1 the system would read where it read last.
+                if at < 0 or os.preadv(descriptor, [part], at) != length:
                     self._read_rest(at, part)
                 done += length
 

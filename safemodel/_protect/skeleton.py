@@ -26,6 +26,7 @@ from itertools import accumulate
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from safemodel._collector import collector_paused
 from safemodel._containers.source import Source
 from safemodel._protect.encoding import Reader, Writer
 from safemodel._value import Value
@@ -72,7 +73,8 @@ def take(source: Source, anatomy: Anatomy, *, limits: Limits = DEFAULT_LIMITS) -
         LimitExceededError: Too much of the file is no tensor.
         TruncatedFileError: The file has become shorter.
     """
-    places = _places_of(anatomy)
+    with collector_paused():
+        places = _places_of(anatomy)
     inside = sum(place.length for place in places)
     _check_rest(anatomy.size - inside, len(places), limits)
     out = Writer()
@@ -88,7 +90,7 @@ def take(source: Source, anatomy: Anatomy, *, limits: Limits = DEFAULT_LIMITS) -
     out.raw(packer.compress(rows))
     for start, stop in _gaps(places, anatomy.size):
         for at in range(start, stop, _STEP):
-            piece = source.read(at, min(_STEP, stop - at))
+            piece = source.view(at, min(_STEP, stop - at))
             out.raw(packer.compress(piece))
     out.raw(packer.flush())
     return out.joined()
@@ -133,7 +135,8 @@ class Skeleton(Value):
         _check_rest(size - inside, number, limits)
         rows = number * _PLACE.size
         body = _inflate(reader.raw(reader.left), rows + size - inside)
-        places = _read_places(body[:rows], size, inside)
+        with collector_paused():
+            places = _read_places(body[:rows], size, inside)
         return cls(size=size, places=places, rest=body[rows:])
 
     def lengths(self) -> tuple[int, ...]:

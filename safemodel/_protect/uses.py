@@ -13,6 +13,7 @@ from safemodel._graph.specs import (
     ParameterSpec,
     QuantizedSpec,
     SparseSpec,
+    Spec,
     StorageSpec,
     StorageViewSpec,
     TensorSpec,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from safemodel._graph.composite_specs import TensorGraph
 
 LONGEST_NAME = 512
+_MOST_NAMES = 16 << 20
+"""Characters of all names together."""
 _CUT = "..."
 _FIELDS = {
     NestedSpec: ("buffer", "sizes", "strides", "offsets"),
@@ -43,7 +46,7 @@ class Uses:
 
     Attributes:
         names: Name of the tensor that covers a storage, else of the first on it; of an
-            array, its path. By id.
+            array, its path. By id; "" once there are too many.
         covers: The tensors that cover a storage, by its id: the first of each.
         storages: All storages that are used, in the order of the file.
         arrays: All arrays, likewise.
@@ -54,7 +57,16 @@ class Uses:
         self.covers: dict[int, TensorSpec] = {}
         self.storages: list[StorageSpec] = []
         self.arrays: list[ArraySpec] = []
+        self._room = _MOST_NAMES
+        seen: set[int] = set()
         for name, leaf in named_leaves(graph.root, as_name, LONGEST_NAME):
+            # Two bytes of a pickle name one again.
+            if not isinstance(leaf, Spec) or id(leaf) in seen:
+                continue
+            seen.add(id(leaf))
+            if type(leaf) is TensorSpec:
+                self._add(name, leaf)
+                continue
             for found, spec in _tensors(name, leaf):
                 self._add(found, spec)
 
@@ -62,17 +74,22 @@ class Uses:
         """Note a tensor, storage or array."""
         if type(spec) is ArraySpec:
             if id(spec) not in self.names:
-                self.names[id(spec)] = name
+                self._name(spec, name)
                 self.arrays.append(spec)
             return
         view = spec if type(spec) is TensorSpec else None
         storage = spec if view is None else view.storage
         if id(storage) not in self.names:
-            self.names[id(storage)] = name
+            self._name(storage, name)
             self.storages.append(storage)
         if view is not None and id(storage) not in self.covers and covers(view):
-            self.names[id(storage)] = name
+            self._name(storage, name)
             self.covers[id(storage)] = view
+
+    def _name(self, spec: StorageSpec | ArraySpec, name: str) -> None:
+        """Give a name for as long as there is room for names."""
+        self._room += len(self.names.get(id(spec), "")) - len(name)
+        self.names[id(spec)] = name if self._room >= 0 else ""
 
 
 def parts_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -7,12 +7,14 @@ Rules:
 2. A view over a storage, and an array of plain numbers, are proved by the check of the
    file; any bytes are numbers. They are not built.
 3. What else there is, is: tensors whose numbers say where others lie (sparse, nested),
-   scales, arrays with text in them, values of torch. It is thrown away.
+   scales, arrays with text in them, values of torch. It is thrown away. Quantised
+   numbers are left out, for rule 2 holds for them, too.
 4. Then the containers are put together, which finds keys that cannot be hashed.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from safemodel._containers.records import STORED, Record
@@ -59,13 +61,18 @@ def check_values(
     """
     from safemodel._build.assemble import Assembler
 
+    room = memoryview(bytearray(_PIECE))
     for storage in _read(graph, used):
         if storage.record is not None:
-            _check_sum(storage.record, limits)
+            _check_sum(storage.record, room, limits)
         if storage.location != "cpu":
             checked_location(storage.location)
     needed = _needed(graph.specs)
-    rest = [spec for spec in graph.specs if not _is_done(spec, needed, limits)]
+    rest = [
+        _without_numbers(spec) if type(spec) is QuantizedSpec else spec
+        for spec in graph.specs
+        if not _is_done(spec, needed, limits)
+    ]
     for storage in graph.storages.values():
         storage.built = None
     if rest:
@@ -88,7 +95,7 @@ def _read(graph: TensorGraph, used: Iterable[StorageSpec]) -> list[StorageSpec]:
     return list(found.values())
 
 
-def _check_sum(record: Record, limits: Limits) -> None:
+def _check_sum(record: Record, room: memoryview, limits: Limits) -> None:
     """Rule 1; a deflated record is inflated, and nothing kept of it."""
     if record.method != STORED:
         for _ in record.inflated(limits=limits):
@@ -98,7 +105,6 @@ def _check_sum(record: Record, limits: Limits) -> None:
         return
     from safemodel._build.checksums import crc32
 
-    room = memoryview(bytearray(min(record.size, _PIECE)))
     found = 0
     for at in range(0, record.size, _PIECE):
         piece = room[: min(_PIECE, record.size - at)]
@@ -145,6 +151,23 @@ def _is_done(spec: Any, needed: set[int], limits: Limits) -> bool:
         return False
     spec.built = None
     return True
+
+
+def _without_numbers(spec: QuantizedSpec) -> QuantizedSpec:
+    """Return a quantised tensor of no elements with the same scales, if there is one.
+
+    As many channels have to be there as it has scales, so one axis stays as it is.
+    """
+    view, old = spec.view, spec.view.storage
+    shape = tuple(n if at == spec.axis else 0 for at, n in enumerate(view.shape))
+    if prod(shape):
+        return spec
+    storage = StorageSpec(
+        old.key, old.dtype, old.itemsize, 0, None, old.location, old.typed
+    )
+    empty = TensorSpec(storage, view.dtype, 0, shape, view.stride)
+    spec.built = None
+    return QuantizedSpec(empty, spec.scheme, spec.scale, spec.zero_point, spec.axis)
 
 
 def _is_numbers(dtype: NumpyDTypeSpec) -> bool:

@@ -285,7 +285,7 @@ def _verify_signed(
         (found.start, found.end),
         header.file_id,
         header.epoch,
-        progress=Progress(trust.progress, source.size).step,
+        progress=Progress(trust.progress, source.size - found.end + found.start).step,
     )
     if not hmac.compare_digest(root, header.public_root or b""):
         raise VerificationError(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import subprocess
+import sys
+import tracemalloc
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -16,10 +20,11 @@ import torch
 from safemodel import disarm, safe_load
 from safemodel._containers.source import open_source
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE, QUANTIZED
-from safemodel._protect.anatomy import Anatomy, dissect
+from safemodel._protect.anatomy import Anatomy, Part, dissect
 from safemodel._protect.layout import Pool
 from safemodel.errors import (
     ChecksumError,
+    ForbiddenCallError,
     LimitExceededError,
     StorageBoundsError,
     UnsupportedFormatError,
@@ -40,6 +45,7 @@ from tests.unit.protect.helpers_anatomy import (
 
 SEEDS = build_corpus()
 MUTANTS = 1_000
+MIB = 1 << 20
 MODULES = {"zip-module", "legacy-module"}
 """Whole modules, which `safe_load` refuses under `STRICT`."""
 MADE = {
@@ -387,7 +393,103 @@ def test_no_torch_is_needed_for_ordinary_files(tmp_path):
     assert "torch" not in found
 
 
-def test_an_anatomy_is_a_value():
-    """Two of one file are equal."""
-    assert anatomy_of(MADE["zip-tied"]) == anatomy_of(MADE["zip-tied"])
-    assert type(anatomy_of(MADE["zip-tied"])) is Anatomy
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([(0, 4), (3, 1)], "overlap"),
+        ([(4, 4), (0, 4)], "order of the file"),
+        ([(0, 4), (4, 5)], "behind the file"),
+    ],
+)
+def test_parts_lie_one_behind_the_other(spans, message):
+    """Anything else would give a byte to two tensors."""
+
+    def part(start: int, length: int) -> Part:
+        return Part(f"{start}", "uint8", 1, (length,), start, length)
+
+    Anatomy(format="torch", size=8, parts=(part(0, 4), part(4, 0), part(4, 4)))
+    with pytest.raises(ValueError, match=message):
+        Anatomy(format="torch", size=8, parts=tuple(part(*span) for span in spans))
+
+
+def test_names_of_many_deep_tensors_are_bounded(monkeypatch):
+    """From then on they are numbers: one long key may be in every path."""
+    from safemodel._protect import uses
+
+    value = {"k" * 400: [torch.ones(1) for _ in range(5)]}
+    data = saved(value)
+    assert [len(name) for name in named(data)] == [403] * 5
+    monkeypatch.setattr(uses, "_MOST_NAMES", 2 * 403)
+    long = "k" * 400
+    assert list(named(data)) == [
+        f"{long}[0]", f"{long}[1]", "tensor", "tensor~2", "tensor~3",
+    ]  # fmt: skip
+
+
+def test_a_member_of_an_archive_is_not_read_into_memory(tmp_path):
+    """A stored one is a span of the file, however large."""
+    inner = saved({"w": torch.zeros(10 * MIB)})
+    path = tmp_path / "agent.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("policy.pth", inner)
+    with open_source(path) as source:
+        tracemalloc.start()
+        try:
+            anatomy = dissect(source)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert [part.length for part in anatomy.parts] == [40 * MIB]
+    assert peak < 8 * MIB
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_quantised_numbers_are_not_read_into_memory(tmp_path, channels):
+    """Their scales are looked at; a model may be larger than memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if channels:
+            numbers = torch._empty_per_channel_affine_quantized(
+                (1, 120 * MIB),
+                scales=torch.ones(1),
+                zero_points=torch.zeros(1).long(),
+                axis=0,
+                dtype=torch.qint8,
+            )
+        else:
+            numbers = torch._empty_affine_quantized(
+                (120 * MIB, 1), scale=0.5, zero_point=0, dtype=torch.qint8
+            )
+        path = tmp_path / "old.pt"
+        path.write_bytes(saved([numbers], _use_new_zipfile_serialization=False))
+    program = f"""
+import resource, sys, warnings
+warnings.simplefilter("ignore")
+import safemodel._build.objects
+from safemodel._containers.source import open_source
+from safemodel._protect.anatomy import dissect
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+lengths = [part.length for part in dissect(open_source({str(path)!r})).parts]
+print(max(lengths), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    length, grown = map(int, done.stdout.split())
+    assert length == 120 * MIB
+    assert grown < 32 << 10
+
+
+@pytest.mark.parametrize("scale", [b"-1", b"nan"])
+def test_a_scale_that_is_none_is_refused_all_the_same(scale):
+    """As `safe_load` refuses it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = torch.quantize_per_tensor(torch.ones(2, 2), 0.5, 0, torch.qint8)
+        old = saved([value], _use_new_zipfile_serialization=False)
+    half = struct.pack(">d", 0.5)
+    assert old.count(half) == 1
+    bad = old.replace(half, struct.pack(">d", float(scale)))
+    error, ours = refusal_by_load(bad), refusal_by_dissect(bad)
+    assert type(ours) is ForbiddenCallError
+    assert str(ours) == str(error)
