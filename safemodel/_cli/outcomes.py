@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemodel._report.words import shown
 from safemodel.errors import (
@@ -13,7 +13,9 @@ from safemodel.errors import (
     SafeModelError,
     StateFormatError,
     UnsupportedFormatError,
+    VerificationError,
 )
+from safemodel.reports import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 
 DONE, CHANGED, CANNOT = 0, 1, 2
+_MOST = 20
 FAILURES = (SafeModelError, OSError, ValueError)
 """What a verb explains in a line: all else is a fault of ours."""
 _NOT_THE_FILE = (
@@ -52,13 +55,54 @@ def complain(path: str, error: Exception) -> int:
     code = code_of(error)
     # Of a folder, a note says which of its files it is.
     place = "/".join([path, *getattr(error, "__notes__", ())])
-    if isinstance(error, OSError | KeyFormatError | StateFormatError | ValueError):
+    if isinstance(error, OSError):
+        said = system_said(error)
+    elif isinstance(error, KeyFormatError | StateFormatError | ValueError):
         said = str(error)  # it names its own file
     else:
         refused = "refused: " if code == CHANGED else ""
-        said = f"{place}: {refused}{error}" if place else str(error)
+        reason = error.reason if isinstance(error, VerificationError) else str(error)
+        said = f"{place}: {refused}{reason}" if place else reason
     sys.stderr.write(f"safemodel: {shown(said)}\n")
+    if isinstance(error, VerificationError):
+        sys.stderr.writelines(f"{line}\n" for line in changes(error))
     return code
+
+
+def changes(error: VerificationError) -> Iterator[str]:
+    """Yield which tensors have changed, and where in their pools."""
+    for name in error.tensors[:_MOST]:
+        yield f"  changed  {shown(name)}"
+    for pool, start, end in error.ranges[:_MOST]:
+        yield f"  within   pool {pool}, bytes {start:,} to {end:,}"
+    more = max(len(error.tensors) - _MOST, 0), max(len(error.ranges) - _MOST, 0)
+    if any(more):
+        yield f"  ... {more[0]:,} tensors and {more[1]:,} ranges more; --json has all"
+
+
+def reason_of(error: Exception | None) -> str:
+    """Return what an error says, without the number of an error of the system."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
+
+
+def error_dict(error: Exception) -> dict[str, Any]:
+    """Return the JSON form of an error."""
+    changed = error if isinstance(error, VerificationError) else None
+    return {
+        "kind": type(error).__name__,
+        "message": changed.reason if changed else reason_of(error),
+        "tensors": list(changed.tensors) if changed else [],
+        "ranges": [list(one) for one in changed.ranges] if changed else [],
+    }
+
+
+def system_said(error: OSError) -> str:
+    """Return what the system says, after the file it is about."""
+    reason = error.strerror or str(error)
+    said = f"{error.filename}: {reason}" if error.filename else reason
+    return f"{said}; -f replaces it" if isinstance(error, FileExistsError) else said
 
 
 def written(
@@ -77,6 +121,11 @@ def written(
         with ends_clean(), progress_shown(doing) as progress:
             report = work(progress)
     except FAILURES as error:
+        if options.json:
+            import json
+
+            said = {"schema": SCHEMA_VERSION, "error": error_dict(error)}
+            sys.stdout.write(json.dumps(said) + "\n")
         return complain(options.source, error)
     if options.json:
         sys.stdout.write(report.to_json(indent=1) + "\n")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 0.5
 _PAUSE_S = 0.05
+_INDENT = 2
 
 
 class BytesBar:
@@ -47,7 +48,7 @@ class BytesBar:
             self._bar = Progress(
                 "{task.description}",
                 BarColumn(),
-                DownloadColumn(binary_units=True),
+                DownloadColumn(),
                 TransferSpeedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
@@ -67,9 +68,13 @@ class BytesBar:
 
 
 def print_coloured(lines: Iterable[str], colour: str) -> None:
-    """Print lines, what stands behind the path of the first in a colour."""
+    """Print lines, what stands behind the path of the first in a colour.
+
+    Long ones go on below, indented.
+    """
     console = Console(highlight=False)
     for number, line in enumerate(lines):
         path, between, rest = line.partition(": ") if not number else ("", "", line)
-        text = Text.assemble(path, between, (rest, colour if not number else ""))
-        console.print(text, soft_wrap=True)
+        text = Text.assemble(path, between, (rest, "" if number else colour))
+        for at, piece in enumerate(text.wrap(console, console.width - _INDENT)):
+            console.print(Text.assemble(" " * _INDENT if at else "", piece))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._cli.outcomes import CANNOT, CHANGED, DONE, code_of
+from safemodel._cli.outcomes import (
+    CANNOT,
+    CHANGED,
+    DONE,
+    changes,
+    code_of,
+    error_dict,
+    reason_of,
+)
 from safemodel._report.words import shown, size_text, time_text
 from safemodel.errors import VerificationError
 from safemodel.reports import SCHEMA_VERSION
@@ -17,7 +25,6 @@ if TYPE_CHECKING:
 
 _WORDS = {DONE: "verified", CHANGED: "refused", CANNOT: "not verified"}
 _COLOURS = {DONE: "green", CHANGED: "bold red", CANNOT: "yellow"}
-_MOST = 20
 
 
 class Verdict(NamedTuple):
@@ -45,15 +52,15 @@ class Verdict(NamedTuple):
             yield f"{shown(self.path)}: {word} ({_facts(self.report)})"
         elif isinstance(self.error, VerificationError):
             yield f"{shown(self.path)}: {word} ({shown(self.error.reason)})"
-            yield from _changes(self.error)
+            yield from changes(self.error)
         else:
-            name, said = type(self.error).__name__, shown(_said(self.error))
+            name, said = type(self.error).__name__, shown(reason_of(self.error))
             yield f"{shown(self.path)}: {word} ({name}: {said})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         report = None if self.report is None else self.report.to_dict()
-        error = None if self.error is None else _error_dict(self.error)
+        error = None if self.error is None else error_dict(self.error)
         verdict = _WORDS[self.code]
         return {"path": self.path, "verdict": verdict, "report": report, "error": error}
 
@@ -128,32 +135,3 @@ def _facts(report: VerifyReport) -> str:
     if not report.confidential:
         facts.append("not encrypted")
     return ", ".join([*facts, size_text(report.size)])
-
-
-def _changes(error: VerificationError) -> Iterator[str]:
-    """Yield which tensors have changed, and where in their pools."""
-    for name in error.tensors[:_MOST]:
-        yield f"  changed  {shown(name)}"
-    for pool, start, end in error.ranges[:_MOST]:
-        yield f"  within   pool {pool}, bytes {start:,} to {end:,}"
-    more = max(len(error.tensors) - _MOST, 0), max(len(error.ranges) - _MOST, 0)
-    if any(more):
-        yield f"  ... {more[0]:,} tensors and {more[1]:,} ranges more; --json has all"
-
-
-def _said(error: Exception | None) -> str:
-    """Return what an error says, without the number of an error of the system."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)
-
-
-def _error_dict(error: Exception) -> dict[str, Any]:
-    """Return the JSON form of an error."""
-    changed = error if isinstance(error, VerificationError) else None
-    return {
-        "kind": type(error).__name__,
-        "message": changed.reason if changed else _said(error),
-        "tensors": list(changed.tensors) if changed else [],
-        "ranges": [list(one) for one in changed.ranges] if changed else [],
-    }

@@ -123,7 +123,11 @@ def test_a_changed_file_is_refused_and_the_tensor_is_named(folder, capsys):
         assert main([*arguments, *KEY]) == 1
         printed = capsys.readouterr()
         assert printed.out == ""
-        assert re.search(r"^safemodel: p\.safetensors: refused: .*layer\.", printed.err)
+        first, *more = printed.err.splitlines()
+        assert (
+            first == "safemodel: p.safetensors: refused: bytes of tensors have changed"
+        )
+        assert more == said[1:]
         assert (folder / "p.safetensors").read_bytes() == before
     assert names(folder) == set()
 
@@ -182,6 +186,21 @@ def test_reports_as_json(folder, capsys, verb):
     assert report["tensors"] == 2
 
 
+def test_errors_as_json(folder, capsys):
+    """What has changed, for programs, on standard output; for people on the other."""
+    flip(folder / "p.safetensors", -3)
+    for verb in ("restore", "rotate"):
+        arguments = [verb, "p.safetensors", "out.safetensors", "--json", *KEY]
+        assert main(arguments) == 1
+        printed = capsys.readouterr()
+        error = json.loads(printed.out)["error"]
+        assert error["kind"] == "VerificationError"
+        assert error["tensors"][0].startswith("layer.")
+        assert len(error["ranges"]) == 1
+        assert printed.err.startswith("safemodel: p.safetensors: refused: ")
+    assert names(folder) == set()
+
+
 def test_another_key_is_no_change(folder, capsys):
     """2, and the ids of both."""
     ids = [ProtectionKey.from_file(name).id for name in ("k", "other")]
@@ -226,7 +245,8 @@ def test_a_file_that_is_there_stays(folder, capsys):
     for verb, source in (("protect", "plain.safetensors"), ("restore", "p.safetensors"),
                          ("rotate", "p.safetensors")):  # fmt: skip
         assert main([verb, source, "out.safetensors", *KEY]) == 2
-        assert "File exists: 'out.safetensors'" in capsys.readouterr().err
+        said = "safemodel: out.safetensors: File exists; -f replaces it\n"
+        assert capsys.readouterr().err == said
         assert (folder / "out.safetensors").read_text() == "mine"
     assert main(["restore", "p.safetensors", "out.safetensors", "-f", *KEY]) == 0
     plain = (folder / "plain.safetensors").read_bytes()
@@ -358,6 +378,22 @@ def test_a_terminal_gets_colour_and_a_pipe_gets_none(folder):
     )
     assert b"\x1b" not in done.stdout
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_long_lines_go_on_below(folder, columns):
+    """No word is broken where it need not be, and no line is longer."""
+    verify = ["verify", "plain.safetensors", *KEY]
+    seen, code = in_terminal(verify, str(folder), columns=columns)
+    assert code == 1
+    first, *rest = CONTROL.sub("", seen).replace("\r\n", "\n").splitlines()
+    assert first.startswith("plain.safetensors: refused (there is")
+    assert rest
+    for line in rest:
+        assert line.startswith("  ")
+        assert len(line) <= columns
+    words = " ".join([first, *rest]).split()
+    assert " ".join(words).endswith("or somebody took the seal away)")
 
 
 @pytest.mark.parametrize("verb", ["protect", "verify", "restore", "rotate"])
