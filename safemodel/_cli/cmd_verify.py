@@ -50,7 +50,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Verify; return the exit code."""
-    from safemodel._cli.interrupts import interrupts_count
     from safemodel._cli.outcomes import CANNOT, FAILURES, complain, progress_shown
     from safemodel._cli.verdicts import JsonVerdicts, TextVerdicts, Verdict
 
@@ -63,15 +62,13 @@ def run(options: argparse.Namespace) -> int:
         # A key or a state is what all files need.
         return complain("", error)
     output = JsonVerdicts() if options.json else TextVerdicts(quiet=options.quiet)
-    with interrupts_count() as check_interrupt:
-        for path in options.paths:
-            check_interrupt()
-            try:
-                with progress_shown("verifying") as progress:
-                    verdict = Verdict(path, verify(path, progress), None)
-            except FAILURES as error:
-                verdict = Verdict(path, None, error)
-            output.add(verdict)
+    for path in options.paths:
+        try:
+            with progress_shown("verifying") as progress:
+                verdict = Verdict(path, verify(path, progress), None)
+        except FAILURES as error:
+            verdict = Verdict(path, None, error)
+        output.add(verdict)
     return output.close()
 
 

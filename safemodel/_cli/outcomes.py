@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol, TypeAlias
 
-    Progress: TypeAlias = Callable[[int, int], None] | None
+    Progress: TypeAlias = Callable[[int, int], None]
 
     class Report(Protocol):
         """What a verb has done."""
@@ -141,14 +141,25 @@ def written(
 
 @contextmanager
 def progress_shown(doing: str) -> Iterator[Progress]:
-    """Give what to call with bytes done and bytes in all: a bar, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from safemodel._cli.protect_terminal import BytesBar
+    """Give what to call with bytes done and bytes in all.
 
-    bar = BytesBar(doing)
-    try:
-        yield bar.update
-    finally:
-        bar.close()
+    It shows a bar, on a terminal only, and lets no interrupt be lost.
+    """
+    from safemodel._cli.interrupts import interrupts_count
+
+    with interrupts_count() as check_interrupt:
+        if not sys.stderr.isatty():
+            yield lambda _done, _total: check_interrupt()
+            return
+        from safemodel._cli.protect_terminal import BytesBar
+
+        bar = BytesBar(doing)
+
+        def show(done: int, total: int) -> None:
+            check_interrupt()
+            bar.update(done, total)
+
+        try:
+            yield show
+        finally:
+            bar.close()

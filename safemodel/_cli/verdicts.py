@@ -51,11 +51,10 @@ class Verdict(NamedTuple):
         if self.report is not None:
             yield f"{shown(self.path)}: {word} ({_facts(self.report)})"
         elif isinstance(self.error, VerificationError):
-            yield f"{shown(self.path)}: {word} ({shown(self.error.reason)})"
+            yield f"{shown(self.path)}: {word}: {shown(self.error.reason)}"
             yield from changes(self.error)
         else:
-            name, said = type(self.error).__name__, shown(reason_of(self.error))
-            yield f"{shown(self.path)}: {word} ({name}: {said})"
+            yield f"{shown(self.path)}: {word}: {shown(reason_of(self.error))}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
