@@ -27,6 +27,8 @@ from safemodel._containers.records import Record
 from safemodel.errors import TruncatedFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from safemodel._types import FileLike
 
 __all__ = ["Record", "Source", "open_source"]
@@ -44,10 +46,12 @@ class Source(ABC):
     Attributes:
         size: Bytes there are.
         name: Path for messages; "" for a buffer.
+        beside: What lies beside it by name, if that is not to be looked for on disk.
     """
 
     size: int
     name: str
+    beside: Mapping[str, Source] | None = None
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes:
