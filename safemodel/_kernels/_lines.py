@@ -65,8 +65,8 @@ class Lines(NamedTuple):
         base: Where line 0 begins.
         first: The number of its first line.
         apart: By how much the numbers of its lines differ.
-        listed: Where there are 64-bit numbers, one for each of its lines; the number of
-            its line x is then ``first`` and the x-th of those.
+        listed: Where there are 64-bit numbers, one for each of its lines: where line x
+            begins is then the sum of the x-th, in bytes, and of where ``first`` does.
     """
 
     base: Any
@@ -74,11 +74,13 @@ class Lines(NamedTuple):
     apart: int = 1
     listed: Any = None
 
-    def number(self, code: Code, x: Number | int) -> Number:
-        """Return the number of line x of the network."""
-        if self.listed is not None:
-            return code.get(self.listed, x) + self.first
-        return code.number(x) * self.apart + self.first
+    def place(self, code: Code, x: Number | int, kind: Any, size: int) -> Any:
+        """Return the address of line x of the network; a line has so many bytes."""
+        if self.listed is None:
+            line = code.number(x) * self.apart + self.first
+            return code.place(self.base, line, kind, size)
+        start = code.place(self.base, self.first, ir.IntType(8), size)
+        return code.place(start, code.get(self.listed, x), kind, 1)
 
 
 class Layer(NamedTuple):
@@ -211,7 +213,7 @@ class Network:
         """Return the address of line x of some, as that of 64-bit words."""
         size = lanes_of(self.size) * self.size
         kind = ir.VectorType(I64, size // 8)
-        return code.place(lines.base, lines.number(code, x), kind, size)
+        return lines.place(code, x, kind, size)
 
     def _store(self, code: Code, value: Any, place: Any, *, stream: bool) -> None:
         """Write a line, past the caches if that is what is wanted and it can be."""
@@ -318,7 +320,7 @@ def _moved(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
 
 
 def prefetch(
-    code: Code, lines: Lines, count: Number | int, size: int, *, write: bool = False
+    code: Code, lines: Lines, count: int, size: int, *, write: bool = False
 ) -> None:
     """Ask for the first of some lines before they are needed, for every cache.
 
@@ -329,7 +331,6 @@ def prefetch(
     known = code.module.globals.get(name)
     function = known or ir.Function(code.module, kind, name)
     how = [ir.Constant(_I32, n) for n in (int(write), 3, 1)]
-    with code.loop(0, count) as x:
-        line = lines.number(code, x)
-        place = code.place(lines.base, line, ir.IntType(8), lanes_of(size) * size)
+    for x in range(count):
+        place = lines.place(code, x, ir.IntType(8), lanes_of(size) * size)
         code.build.call(function, [place, *how])

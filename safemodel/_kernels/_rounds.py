@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
@@ -26,6 +26,10 @@ BLOCK = 64
 
 FAR = 4 * FEW // 2
 """Words of the four layers of switches of 16 lines."""
+
+
+_I32 = ir.IntType(32)
+_FEW32, _FEW64 = ir.VectorType(_I32, FEW), ir.VectorType(I64, FEW)
 
 
 def step_of(size: int) -> int:
@@ -94,6 +98,7 @@ class _Deal:
         self.source, self.target, self.pieces, self.columns = code.args[:4]
         self.tile, lists, self.bits = code.args[4:7]
         self.first, self.last, self.tiles, self.blocks = code.args[7:]
+        self.begins = code.room(FEW * self.lanes, _I32)
         self.starts, self.soon, self.places = (
             code.place(lists, n * width_of(size), ir.IntType(8), 8) for n in range(3)
         )
@@ -108,25 +113,62 @@ class _Deal:
         """List where the pieces of a tile begin, and those of the next."""
         code = self.code
         after = code.choose(t + 1 < self.tiles, t + 1, t)
+        size = FEW * self.lanes * self.size
         with code.loop(0, self.lanes) as x:
             piece = code.get(self.pieces, t * self.lanes + x, 4)
             code.refuse(piece.reaches(self.tiles * self.lanes))
-            code.put(self.starts, x, piece * FEW)
+            code.put(self.starts, x, piece * size)
             piece = code.get(self.pieces, after * self.lanes + x, 4)
-            code.put(self.soon, x, piece * FEW)
+            code.put(self.soon, x, piece * size)
+
+    def list_columns(self, t: Number) -> None:
+        """List where the lines of a block begin in rows r, r + lanes ..., for all r.
+
+        Once for a block: for each tile it would take as long as the switches.
+        """
+        code = self.code
+        starts_block = code.build.icmp_unsigned("==", (t % BLOCK).value, I64(0))
+        is_first = code.build.icmp_unsigned("==", t.value, self.first.value)
+        with (
+            code.build.if_then(code.build.or_(starts_block, is_first)),
+            code.loop(0, self.lanes) as r,
+            code.loop(0, FEW) as i,
+        ):
+            entry = (i * self.lanes + r) * self.blocks + t // BLOCK
+            column = code.get(self.columns, entry, 4)
+            code.refuse(column.reaches(self.tiles))
+            place = code.place(self.begins, r * FEW + i, _I32, 4)
+            code.build.store(code.build.trunc(column.value, _I32), place)
 
     def list_rows(self, t: Number, r: Number) -> None:
         """List the lines where rows r, r + lanes ... of a tile go."""
-        code = self.code
-        block, inside = t // BLOCK, t % BLOCK
-        with code.loop(0, FEW) as i:
-            row = i * self.lanes + r
-            start = code.get(self.columns, row * self.blocks + block, 4)
-            code.refuse(start.reaches(self.tiles))
-            column = start + inside
-            less = column - self.tiles
-            column = code.choose(less < 0, column, less)
-            code.put(self.places, i, row * self.tiles + column)
+        code, build = self.code, self.code.build
+        column = build.load(code.place(self.begins, r, _FEW32, 4 * FEW), align=4)
+        column = build.add(column, self._every(t % BLOCK, _FEW32))
+        # Without a sign, what is below the number of tiles is large when that is taken
+        # off, so the smaller one is the remainder.
+        less = build.sub(column, self._every(self.tiles, _FEW32))
+        smaller = build.icmp_unsigned("<", column, less)
+        column = build.zext(build.select(smaller, column, less), _FEW64)
+        rows = build.add(
+            build.mul(
+                self._every(self.tiles, _FEW64),
+                _FEW64([i * self.lanes for i in range(FEW)]),
+            ),
+            self._every(self.tiles * r, _FEW64),
+        )
+        line = self.lanes * self.size
+        places = build.mul(build.add(rows, column), _FEW64([line] * FEW))
+        build.store(places, code.place(self.places, 0, _FEW64, 8), align=8)
+
+    def _every(self, number: Number, kind: Any) -> Any:
+        """Return a vector whose elements are one number."""
+        build, value = self.code.build, number.value
+        if kind.element != I64:
+            value = build.trunc(value, kind.element)
+        one = build.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
+        zeros = ir.Constant(ir.VectorType(_I32, FEW), [0] * FEW)
+        return build.shuffle_vector(one, one, zeros)
 
 
 def spread(size: int) -> Writer:
@@ -140,6 +182,7 @@ def spread(size: int) -> Writer:
         lanes, room = deal.lanes, deal.room
         with code.loop(deal.first, deal.last) as t:
             deal.list_pieces(t)
+            deal.list_columns(t)
             near_at, far_at = deal.words(t)
             with code.loop(0, FEW) as i:
                 read = Lines(deal.source, i, listed=deal.starts)
@@ -148,7 +191,8 @@ def spread(size: int) -> Writer:
             with code.loop(0, lanes) as r:
                 # Pieces are anywhere: without this, every tile waits for its lines.
                 ahead = Lines(deal.source, r, listed=deal.soon)
-                prefetch(code, ahead, code.choose(r < FEW, lanes, 0), size)
+                with code.build.if_then(r < FEW):
+                    prefetch(code, ahead, lanes, size)
                 deal.list_rows(t, r)
                 read = Lines(deal.tile, r, lanes)
                 made = Lines(deal.target, 0, listed=deal.places)
@@ -170,6 +214,7 @@ def gather(size: int, *, stream: bool) -> Writer:
         deal = _Deal(code, size)
         lanes, room = deal.lanes, deal.room
         with code.loop(deal.first, deal.last) as t:
+            deal.list_columns(t)
             near_at, far_at = deal.words(t)
             with code.loop(0, lanes) as r:
                 deal.list_rows(t, r)

@@ -205,7 +205,7 @@ def _check_deal(
     rows = FEW * lanes
     _check(
         fit=source.itemsize == target.itemsize == tile.itemsize
-        and 0 <= first <= last <= tiles
+        and 0 <= first <= last <= tiles < 1 << 31
         and source.size >= tiles * rows * lanes <= target.size
         and tile.size >= rows * lanes
         and lists.dtype == _I64
