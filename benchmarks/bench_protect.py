@@ -42,20 +42,24 @@ OURS = "permute_pool"
 ROWS, SELECT = "rows, tensor[randperm]", "rows, index_select"
 NUMPY, COPY = "elements, numpy", "memcpy"
 
+ALL = "u1 u2 u4 u8 c16"
+"""One type of each size of elements."""
+
 COMPILE = """
 import sys, time
-import safemodel._kernels.permute  # numba itself is no kernel
+import safemodel._kernels.permute  # numpy and LLVM are no kernels
 import cryptography.hazmat.primitives.kdf.hkdf, cryptography.hazmat.primitives.ciphers
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 key = PoolKey(ProtectionKey(bytes(32)), bytes(32), epoch=0, pool="p")
-source, target = aligned(1 << 18, sys.argv[1]), aligned(1 << 18, sys.argv[1])
-source[:] = 1
+pools = [(aligned(1 << 18, t), aligned(1 << 18, t)) for t in sys.argv[1].split()]
 times = []
 for _ in range(2):
     start = time.process_time()
-    permute_pool(source, target, key)
-    restore_pool(target, source, key)
+    for source, target in pools:
+        source[:] = 1
+        permute_pool(source, target, key)
+        restore_pool(target, source, key)
     times.append(time.process_time() - start)
 print(times[0] - times[1])
 """
@@ -132,12 +136,13 @@ def test_restore(benchmark: BenchmarkFixture) -> None:
     assert (back.view(np.uint32) == source.view(np.uint32)).all()
 
 
-def compile_s(dtype: str) -> float:
+def compile_s(dtypes: str) -> float:
     """Return what the first calls take more than the second, in a new process.
 
+    Of both ways, for one type or for several one after the other.
     In seconds of a processor: one thread compiles, and others may be busy meanwhile.
     """
-    command = [sys.executable, "-c", COMPILE, dtype]
+    command = [sys.executable, "-c", COMPILE, dtypes]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -168,5 +173,5 @@ def main(gigabytes: float, *, numpy: bool, rounds: int) -> None:
 if __name__ == "__main__":
     size = float(sys.argv[1])
     main(size, numpy="--no-numpy" not in sys.argv and size <= 1, rounds=ROUNDS)
-    for dtype in ("u4", "u2", "u1", "u8", "c16"):
-        print(f"compiling, {dtype:4} {compile_s(dtype):6.2f} s")
+    for dtype in (*ALL.split(), ALL):
+        print(f"compiling, {dtype:16} {compile_s(dtype):6.2f} s")
