@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
 
-from safemodel._kernels._native import BYTES, I64, Code, Number
+from safemodel._kernels._native import BYTES, I64, Code, Number, aligned_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ class Network:
                 regs = {}
                 for r in mine:
                     place = self._place(code, between if n else source, group + r)
-                    regs[r] = code.build.load(place, align=self.size)
+                    regs[r] = code.build.load(place, align=aligned_to(self.size))
                 for layer in stage:
                     self._layer(code, regs, layer, others, group, bits, at)
                 last = n == len(todo) - 1
@@ -218,7 +218,9 @@ class Network:
     def _store(self, code: Code, value: Any, place: Any, *, stream: bool) -> None:
         """Write a line, past the caches if that is what is wanted and it can be."""
         stream = stream and lanes_of(self.size) * self.size == LINE
-        store = code.build.store(value, place, align=LINE if stream else self.size)
+        store = code.build.store(
+            value, place, align=LINE if stream else aligned_to(self.size)
+        )
         if stream:
             mark = code.module.add_metadata([ir.Constant(_I32, 1)])
             store.set_metadata("nontemporal", mark)

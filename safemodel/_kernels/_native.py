@@ -150,6 +150,14 @@ class Code:
         self.build.store(self.number(value).value, place)
 
 
+def aligned_to(size: int) -> int:
+    """Return of what the addresses of elements of so many bytes are multiples.
+
+    Numpy's of 16 bytes are complex numbers: two elements of 8.
+    """
+    return min(size, 8)
+
+
 def compiled(
     kinds: str,
     write: Callable[[Code], Number | None],
@@ -198,15 +206,16 @@ def _engine(text: str, cpu: str, features: str) -> Any:
 
 
 def address(array: NDArray[Any], *, write: bool = False) -> int:
-    """Return where an array's elements begin; see rule 1 of `permute`.
+    """Return where an array's elements begin.
 
     write: it will be written to.
 
     Raises:
-        ValueError: It is not C-contiguous, or may not be written to.
+        ValueError: It is not C-contiguous, its elements do not begin at multiples of
+            their size or of 8, or it may not be written to.
     """
     flags = array.flags
-    if not flags.c_contiguous or (write and not flags.writeable):
+    if not (flags.c_contiguous and flags.aligned and flags.writeable >= write):
         raise ValueError("kernels take C-contiguous arrays, and write to writable ones")
     if flags.writeable and array.size:
         # A quarter of the time of the other way, which takes a microsecond.

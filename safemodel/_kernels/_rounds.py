@@ -14,7 +14,7 @@ from safemodel._kernels._lines import (
     prefetch,
     room_for_lines,
 )
-from safemodel._kernels._native import I64, Code, Number
+from safemodel._kernels._native import I64, Code, Number, aligned_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def shuffle(size: int) -> Writer:
 
     Its parameters: pools, draws, rows, elements of a row, draws of a row, first, back.
     """
-    kind = ir.IntType(8 * size)
+    kind, align = ir.IntType(8 * size), aligned_to(size)
 
     def write(code: Code) -> None:
         pools, draws, rows, width, count, first, back = code.args
@@ -79,9 +79,9 @@ def shuffle(size: int) -> Writer:
             code.refuse(other.reaches(width))
             one = code.place(pools, r * width + other, kind, size)
             two = code.place(pools, r * width + first + k, kind, size)
-            held = code.build.load(one, align=size)
-            code.build.store(code.build.load(two, align=size), one, align=size)
-            code.build.store(held, two, align=size)
+            held = code.build.load(one, align=align)
+            code.build.store(code.build.load(two, align=align), one, align=align)
+            code.build.store(held, two, align=align)
 
     return write
 

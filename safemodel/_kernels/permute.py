@@ -6,9 +6,9 @@ elements, in `_native`; `_rounds` has its instructions.
 
 Rules, for every kernel here:
 
-1. Arrays are C-contiguous and overlap only where that is said. A pool in rounds is
-   whole tiles of ``rows * lanes`` elements: a line has ``lanes`` of them, see `_lines`,
-   and there are 16 * lanes rows. A piece is 16 lines.
+1. Arrays are C-contiguous, aligned as numpy says, and do not overlap. A pool in rounds
+   is whole tiles of ``rows * lanes`` elements: a line has ``lanes`` of them, see
+   `_lines`, and there are 16 * lanes rows. A piece is 16 lines.
 2. ``bits`` are the words of the switches, see `_lines`: unsigned integers of as many
    bits as there are lanes, and at least 8. Each tile or chunk has its own words, and
    those of the first come first.
