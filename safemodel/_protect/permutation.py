@@ -194,8 +194,10 @@ def _places(rounds: Rounds, segment: int) -> NDArray[Any]:
 
     firsts, counts = rounds.dealt(segment)
     before = np.cumsum(counts) - counts
-    dealt = np.repeat(firsts - before, counts) + np.arange(counts.sum())
-    places = dealt[rounds.pieces(segment)].astype(np.uint32)
+    # Differences may be negative: they come right again when the places are added.
+    dealt = np.repeat((firsts - before).astype(np.uint32), counts)
+    dealt += np.arange(len(dealt), dtype=np.uint32)
+    places = dealt.take(rounds.pieces(segment))
     # The kernel asks early for the tile after the last one.
     return np.append(places, places[-rounds.shape.lanes :])
 

@@ -228,7 +228,9 @@ def permuted(
             slab,
             segment,
         )
-        columns = [_columns(shape, Words(key("columns"), r)) for r in range(shape.rows)]
+        columns = []
+        for number in range(shape.rows // 16):
+            columns += _columns(shape, Words(key("columns"), number))
         body = shape.spread(body, pieces, columns, shape.bits(key("tile"), near + far))
     body += rest
     shuffle(body, Words(key("exchange")), shape.whole)
@@ -239,11 +241,14 @@ def permuted(
 
 
 def _columns(shape, words):
-    """Return where blocks of 64 tiles begin in a row."""
-    starts = list(range(shape.tiles // 64))
-    shuffle(starts, words, 0)
-    starts = [64 * start for start in starts]
+    """Return where blocks of 64 tiles begin in 16 rows."""
+    whole = shape.tiles // 64
+    rows = [[64 * start for start in range(whole)] for _ in range(16)]
+    shuffle_rows(rows, words)
     if shape.tiles % 64:
-        starts.append(shape.tiles - shape.tiles % 64)
-    turn = words.below(shape.tiles)
-    return [(start + turn) % shape.tiles for start in starts]
+        rows = [[*starts, shape.tiles - shape.tiles % 64] for starts in rows]
+    turns = [words.below(shape.tiles) for _ in rows]
+    return [
+        [(start + turn) % shape.tiles for start in starts]
+        for starts, turn in zip(rows, turns, strict=True)
+    ]
