@@ -5,8 +5,8 @@ a pool that is small is shuffled by Fisher and Yates. A larger one goes through 
 rounds:
 
 1. Its pieces of 1 KiB are dealt to tiles in random order, segment by segment, one piece
-   to each lane of a tile; random switches send each element of a piece to a row of its own; and in each
-   row the lines of blocks of tiles are put in another random order.
+   to each lane of a tile; random switches send each element of a piece to a row of its
+   own; and in each row the lines of blocks of tiles are put in another random order.
 2. In each chunk, which is as large as a tile, random switches send each element to any
    place.
 
