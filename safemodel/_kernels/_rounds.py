@@ -89,7 +89,8 @@ def shuffle(size: int) -> Writer:
 class _Deal:
     """What both kernels of the first round take, in this order.
 
-    source, target, pieces, columns, tile, lists, bits; first, last, tiles, blocks.
+    source, target, pieces, columns, tile, lists, bits; first, last, tiles, blocks,
+    and how many pieces there are to choose from.
     """
 
     def __init__(self, code: Code, size: int) -> None:
@@ -97,7 +98,7 @@ class _Deal:
         self.room = room_for_lines(code, size)
         self.source, self.target, self.pieces, self.columns = code.args[:4]
         self.tile, lists, self.bits = code.args[4:7]
-        self.first, self.last, self.tiles, self.blocks = code.args[7:]
+        self.first, self.last, self.tiles, self.blocks, self.count = code.args[7:]
         self.begins = code.room(FEW * self.lanes, _I32)
         self.starts, self.soon, self.places = (
             code.place(lists, n * width_of(size), ir.IntType(8), 8) for n in range(3)
@@ -116,7 +117,7 @@ class _Deal:
         size = FEW * self.lanes * self.size
         with code.loop(0, self.lanes) as x:
             piece = code.get(self.pieces, t * self.lanes + x, 4)
-            code.refuse(piece.reaches(self.tiles * self.lanes))
+            code.refuse(piece.reaches(self.count))
             code.put(self.starts, x, piece * size)
             piece = code.get(self.pieces, after * self.lanes + x, 4)
             code.put(self.soon, x, piece * size)

@@ -45,9 +45,9 @@ _SIZES = (1, 2, 4, 8, 16)
 _U32, _I64 = np.dtype(np.uint32), np.dtype(np.int64)
 _WRITERS: dict[str, tuple[str, Callable[[int], Any]]] = {
     "shuffle": ("ppnnnnn", _rounds.shuffle),
-    "spread": ("pppppppnnnn", _rounds.spread),
-    "gather": ("pppppppnnnn", lambda size: _rounds.gather(size, stream=False)),
-    "gather, aligned": ("pppppppnnnn", lambda size: _rounds.gather(size, stream=True)),
+    "spread": ("pppppppnnnnn", _rounds.spread),
+    "gather": ("pppppppnnnnn", lambda size: _rounds.gather(size, stream=False)),
+    "gather, aligned": ("pppppppnnnnn", lambda size: _rounds.gather(size, stream=True)),
     "stir": ("ppnn", lambda size: _rounds.stir(size, back=False)),
     "unstir": ("ppnn", lambda size: _rounds.stir(size, back=True)),
 }
@@ -125,15 +125,15 @@ def spread(
 ) -> None:
     """Send each element of a piece to another row: the first round.
 
-    source, target: the pool and where it goes, at least the whole tiles of it;
+    source, target: the pieces, however many, and where they go, at least all tiles;
     ``target`` begins at a multiple of 64 bytes.
-    deal: which piece is in which lane of which tile, (tiles * lanes,) of 32 bits; where
-    in a row the lines of a block of tiles begin, (rows, blocks) of 32 bits; and room
-    for one tile, (rows * lanes,).
+    deal: which piece is in which lane of which tile, (tiles * lanes,) of 32 bits, those
+    of the tiles up to one after the last at least; where in a row the lines of a block
+    of tiles begin, (rows, blocks) of 32 bits; and room for one tile, (rows * lanes,).
     span, lists, bits: see rules 2 and 3.
     """
     _check_words(source.itemsize, span, bits, 1)
-    _check_deal(source, target, deal, span, lists)
+    _check_deal(target, source, deal, span, lists)
     _check(fit=address(target) % LINE == 0)
     _run_deal("spread", source, target, deal, span, lists, bits)
 
@@ -193,8 +193,8 @@ def _check(*, fit: Any) -> None:
 
 
 def _check_deal(
-    source: NDArray[Any],
-    target: NDArray[Any],
+    rows_of: NDArray[Any],
+    pieces_of: NDArray[Any],
     deal: Deal,
     span: Span,
     lists: NDArray[Any],
@@ -204,14 +204,14 @@ def _check_deal(
     first, last, tiles, lanes, _ = span
     rows = FEW * lanes
     _check(
-        fit=source.itemsize == target.itemsize == tile.itemsize
+        fit=rows_of.itemsize == pieces_of.itemsize == tile.itemsize
         and 0 <= first <= last <= tiles < 1 << 31
-        and source.size >= tiles * rows * lanes <= target.size
+        and rows_of.size >= tiles * rows * lanes
         and tile.size >= rows * lanes
         and lists.dtype == _I64
         and lists.size >= 3 * max(lanes, FEW)
         and pieces.dtype == columns.dtype == _U32
-        and pieces.size >= tiles * lanes
+        and pieces.size >= min(last + 1, tiles) * lanes
         and columns.shape[0] == rows
         and columns.shape[1] * _rounds.BLOCK >= last
     )
@@ -254,7 +254,9 @@ def _run_deal(
         address(lists, write=True),
         address(bits),
     )
-    _done(run(*places, *span[:3], columns.shape[1]))
+    pieces_of = source if name == "spread" else target
+    count = pieces_of.size // (FEW * span[3])
+    _done(run(*places, *span[:3], columns.shape[1], count))
 
 
 def _run_chunks(name: str, pool: NDArray[Any], span: Span, bits: NDArray[Any]) -> None:
