@@ -18,8 +18,9 @@ UNDER ?=
 # Layers 0 and 1: what decides about a file.
 DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemodel/reports.py,safemodel/_types.py,safemodel/_value.py,safemodel/_containers/*,safemodel/_unpickle/*,safemodel/_graph/*
 
-# What tests compiled loops, directly or through what calls them.
-KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
+# What tests loops that numba compiles, directly or through what calls them. Those of
+# the permutation are LLVM's only, and always checked: docs/adr/0021.
+KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz clean

@@ -4,6 +4,8 @@ As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
 `python benchmarks/bench_protect.py 0.25` prints the ratios of one run at so many GB,
 and what compiling the kernels takes for each size of elements, both ways. Numpy's
 shuffle takes 8 bytes an element more and is left out above 1 GB, or with `--no-numpy`.
+`python benchmarks/bench_protect.py 0.25 --files FOLDER` measures file to file instead:
+permuting and restoring a pool of so many GB, against `cp`, all with `fsync`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from filecmp import cmp
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +23,10 @@ import torch
 from generate import FULL, TINY
 from measure import interleave
 
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
+from safemodel._protect.pool_stream import CHUNK, permuted, restored
+from safemodel._protect.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,25 +40,32 @@ ROUNDS = 7
 WIDTH = 1280
 """Floats of a row: those of the largest model in the published table."""
 
-KEY = PoolKey(bytes(range(32)), bytes(range(32, 64)), epoch=0, pool="float32")
+KEY = PoolKey(
+    ProtectionKey(bytes(range(32))), bytes(range(32, 64)), epoch=0, pool="float32"
+)
 
 OURS = "permute_pool"
 ROWS, SELECT = "rows, tensor[randperm]", "rows, index_select"
 NUMPY, COPY = "elements, numpy", "memcpy"
 
+ALL = "u1 u2 u4 u8 c16"
+"""One type of each size of elements."""
+
 COMPILE = """
 import sys, time
-import safemodel._kernels.permute  # numba itself is no kernel
+import safemodel._kernels.permute  # numpy and LLVM are no kernels
 import cryptography.hazmat.primitives.kdf.hkdf, cryptography.hazmat.primitives.ciphers
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
-key = PoolKey(bytes(32), bytes(32), epoch=0, pool="p")
-source, target = aligned(1 << 18, sys.argv[1]), aligned(1 << 18, sys.argv[1])
-source[:] = 1
+key = PoolKey(ProtectionKey(bytes(32)), bytes(32), epoch=0, pool="p")
+pools = [(aligned(1 << 18, t), aligned(1 << 18, t)) for t in sys.argv[1].split()]
 times = []
 for _ in range(2):
     start = time.process_time()
-    permute_pool(source, target, key)
-    restore_pool(target, source, key)
+    for source, target in pools:
+        source[:] = 1
+        permute_pool(source, target, key)
+        restore_pool(target, source, key)
     times.append(time.process_time() - start)
 print(times[0] - times[1])
 """
@@ -106,6 +120,64 @@ def check(name: str, source: NDArray[Any], target: NDArray[Any]) -> None:
     assert (old == new).all()
 
 
+class Files:
+    """A pool in a file, and what is made of it: each writes `out` and syncs it."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.plain, self.stored = folder / "pool.plain", folder / "pool.stored"
+        self.out = folder / "pool.out"
+        self._scratch = Scratch(folder)
+        self._length = 4 * count
+        weights(count).tofile(self.plain)
+
+    def copy(self) -> None:
+        """Copy the pool as `cp` does."""
+        subprocess.run(["/bin/cp", self.plain, self.out], check=True)
+        with self.out.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def permute(self) -> None:
+        """Write the pool in stored order."""
+        with self.plain.open("rb") as file, self.out.open("wb") as out:
+
+            def read(at: int, view: memoryview) -> None:
+                assert os.preadv(file.fileno(), [view], at) == len(view)
+
+            for chunk in permuted(read, self._length, 4, KEY, scratch=self._scratch):
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+
+    def restore(self) -> None:
+        """Write the stored pool in plain order."""
+        with self.stored.open("rb") as file, self.out.open("wb") as out:
+
+            def write(at: int, view: memoryview) -> None:
+                assert os.pwrite(out.fileno(), view, at) == len(view)
+
+            room = memoryview(bytearray(CHUNK))
+            chunks = iter(lambda: room[: file.readinto(room)], b"")
+            restored(chunks, self._length, 4, KEY, write, scratch=self._scratch)
+            os.fsync(out.fileno())
+
+    def check(self) -> None:
+        """Assert that what is permuted is in another order, and comes back."""
+        self.permute()
+        self.out.rename(self.stored)
+        assert self.stored.stat().st_size == self._length
+        assert not cmp(self.plain, self.stored, shallow=False)
+        self.restore()
+        assert cmp(self.plain, self.out, shallow=False)
+
+
+def test_files(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Permuted and restored from file to file, it is the file that it was."""
+    files = Files(tmp_path, NUMBERS[SIZES])
+    files.check()
+    benchmark(files.permute)
+    assert cmp(files.out, files.stored, shallow=False)
+
+
 @pytest.mark.parametrize("name", list(contenders(weights(WIDTH), weights(WIDTH))))
 def test_permute(benchmark: BenchmarkFixture, name: str) -> None:
     """Each has all elements in the target."""
@@ -128,12 +200,13 @@ def test_restore(benchmark: BenchmarkFixture) -> None:
     assert (back.view(np.uint32) == source.view(np.uint32)).all()
 
 
-def compile_s(dtype: str) -> float:
+def compile_s(dtypes: str) -> float:
     """Return what the first calls take more than the second, in a new process.
 
+    Of both ways, for one type or for several one after the other.
     In seconds of a processor: one thread compiles, and others may be busy meanwhile.
     """
-    command = [sys.executable, "-c", COMPILE, dtype]
+    command = [sys.executable, "-c", COMPILE, dtypes]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -161,8 +234,25 @@ def main(gigabytes: float, *, numpy: bool, rounds: int) -> None:
         print(f"{name:24} {timings.median(name):8.3f} s   ours takes {times:6.2f} x")
 
 
+def main_files(gigabytes: float, folder: Path, *, rounds: int) -> None:
+    """Measure from file to file, and print ratios and medians."""
+    files = Files(folder, int(gigabytes * 1e9 / 4))
+    files.check()
+    timed = {"cp": files.copy, "permuted": files.permute, "restored": files.restore}
+    timings = interleave(timed, rounds, prepare=lambda: files.out.unlink(True))
+    print(f"{gigabytes} GB of float32, file to file, fsync, {rounds} rounds, medians")
+    for name in timed:
+        times = timings.ratio(name, "cp")
+        print(f"{name:24} {timings.median(name):8.3f} s   {times:6.2f} x of cp")
+    for path in (files.plain, files.stored, files.out):
+        path.unlink()
+
+
 if __name__ == "__main__":
     size = float(sys.argv[1])
+    if "--files" in sys.argv:
+        main_files(size, Path(sys.argv[sys.argv.index("--files") + 1]), rounds=3)
+        sys.exit()
     main(size, numpy="--no-numpy" not in sys.argv and size <= 1, rounds=ROUNDS)
-    for dtype in ("u4", "u2", "u1", "u8", "c16"):
-        print(f"compiling, {dtype:4} {compile_s(dtype):6.2f} s")
+    for dtype in (*ALL.split(), ALL):
+        print(f"compiling, {dtype:16} {compile_s(dtype):6.2f} s")

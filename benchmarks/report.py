@@ -13,8 +13,8 @@ import torch
 from bench_disarm import CONTENDERS as WRITERS
 from bench_disarm import same, settle, suffix_of
 from bench_load import torch_loads
+from bench_protect import ALL, NUMPY, OURS, ROWS, SELECT, compile_s, weights
 from bench_protect import NUMBERS as POOL
-from bench_protect import NUMPY, OURS, ROWS, SELECT, compile_s, weights
 from bench_protect import check as check_pool
 from bench_protect import contenders as shufflers
 from bench_scrub import NUMBERS, check, numbers
@@ -352,6 +352,8 @@ def measure_protect(report: Report) -> None:
     ratio = timings.ratio(NUMPY, OURS)
     report.row(f"permute_pool vs {NUMPY}", ratio, must=20, aim=50)
     report.row("compiling it, float32, both ways", compile_s("u4"), "s", must=3)
+    seconds = compile_s(ALL)
+    report.row("compiling it, every size of elements", seconds, "s", must=3)
     report.timings("permuting 0.25 GB of float32", timings)
 
 

@@ -15,16 +15,21 @@ from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
+    KeyFormatError,
+    KeyRequiredError,
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
+    StateFormatError,
     StorageBoundsError,
     TruncatedFileError,
     UnsafeFileError,
     UnsupportedFormatError,
+    VerificationError,
 )
 from safemodel.limits import Limits
 from safemodel.policy import SALVAGE, STRICT, Policy
+from safemodel.protection import ProtectionKey, protect, restore, rotate, verify
 from safemodel.scanning import inspect_file, scan_files
 from safemodel.scrub import Scrub
 
@@ -38,21 +43,30 @@ __all__ = [
     "ForbiddenCallError",
     "ForbiddenGlobalError",
     "ForbiddenOpcodeError",
+    "KeyFormatError",
+    "KeyRequiredError",
     "LimitExceededError",
     "Limits",
     "MalformedFileError",
     "Opaque",
     "Policy",
+    "ProtectionKey",
     "SafeModelError",
     "Scrub",
+    "StateFormatError",
     "StorageBoundsError",
     "TruncatedFileError",
     "UnsafeFileError",
     "UnsupportedFormatError",
+    "VerificationError",
     "__version__",
     "disarm",
     "inspect_file",
+    "protect",
+    "restore",
+    "rotate",
     "safe_load",
     "scan_files",
     "state_dict",
+    "verify",
 ]

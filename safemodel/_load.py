@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._collector import collector_paused
@@ -15,7 +16,12 @@ from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE, STRICT, Policy
 
 if TYPE_CHECKING:
-    from safemodel._types import FileLike, MapLocation
+    from collections.abc import Iterator
+
+    from safemodel._containers.source import Source
+    from safemodel._protect.keys import KeyProvider, ProtectionKey
+    from safemodel._protect.verifying import Trust
+    from safemodel._types import FileLike, MapLocation, StrPath
     from safemodel.limits import Limits
 
 
@@ -29,6 +35,9 @@ def safe_load(
     policy: Policy | None = None,
     limits: Limits | None = None,
     verify_checksums: bool | Literal["all"] = True,
+    key: ProtectionKey | KeyProvider | None = None,
+    min_epoch: int = 0,
+    state: StrPath | None = None,
     **pickle_load_args: Any,
 ) -> Any:
     """Load a model file without running anything in it.
@@ -49,6 +58,13 @@ def safe_load(
         limits: How much the file may ask for.
         verify_checksums: Compare the CRC-32 of every record read with the archive's.
             With ``mmap=True`` that is the pickle's record only; "all" insists.
+        key: The key of a protected file, or where keys come from. The file is verified
+            and restored in memory, and then loaded as any other. With a key, a file
+            that is not protected is refused, and ``f`` may be the path of a protected
+            folder.
+        min_epoch: The lowest epoch of a protected file to accept.
+        state: A file that remembers the highest epoch that was seen of each protected
+            file; an older one is refused.
         **pickle_load_args: ``encoding`` and ``errors`` for strings of Python 2, as in
             `pickle.load`; ``fix_imports`` is accepted and always on.
 
@@ -59,24 +75,29 @@ def safe_load(
         UnsafeFileError: The file asks for something that is not allowed.
         MalformedFileError: It is not a well-formed file.
         UnsupportedFormatError: It is something else; the message says what.
+        KeyRequiredError: It is protected, and the key is not there or another one.
+        VerificationError: ``key`` is given, and the file was changed, is too old, has
+            expired or is not protected.
         OSError: It cannot be opened or read.
         TypeError: An argument is of the wrong type.
-        ValueError: ``mmap=True`` without a path.
+        ValueError: ``mmap=True`` without a path, or with ``key``.
     """
     from safemodel._build.objects import build
-    from safemodel._containers.source import open_source
     from safemodel._formats.formats import read_file
 
     del pickle_module
     encoding, errors = _text_arguments(pickle_load_args)
     if verify_checksums not in (True, False, "all"):
         raise TypeError("verify_checksums is True, False or 'all'")
-    if mmap and not isinstance(f, (str, os.PathLike)):
-        raise ValueError("mmap=True needs the path of a file")
+    if mmap and (key is not None or not isinstance(f, (str, os.PathLike))):
+        raise ValueError("mmap=True needs the path of a file, and takes no key")
+    if key is None and (min_epoch or state is not None):
+        raise ValueError("min_epoch and state are for protected files: give a key")
     limits = DEFAULT_LIMITS if limits is None else limits
-    with collector_paused(), open_source(f) as source:
+    trust = key, min_epoch, state
+    with collector_paused(), _opened(f, trust, limits) as (source, plain):
         graph, reading = read_file(
-            source,
+            plain,
             policy=_choose(policy, weights_only),
             limits=limits,
             verify=bool(verify_checksums),
@@ -92,10 +113,59 @@ def safe_load(
                 or (bool(verify_checksums) and not mmap),
                 limits=limits,
             )
-            source.finish(reading.consumed)
+            source.finish(reading.consumed if plain is source else source.size)
         finally:
             reading.close()
     return result
+
+
+@contextmanager
+def _opened(
+    f: FileLike,
+    trust: tuple[ProtectionKey | KeyProvider | None, int, StrPath | None],
+    limits: Limits,
+) -> Iterator[tuple[Source, Source]]:
+    """Open a file; give it, and what is loaded of it.
+
+    That is another one if it is protected: what it was, once it is verified.
+    """
+    from safemodel._containers.source import open_source
+
+    if trust[0] is not None:
+        from safemodel._protect.verifying import trust_in
+
+        keys, min_epoch, state = trust
+        given = trust_in(keys, min_epoch=min_epoch, state=state, limits=limits)
+        if isinstance(f, (str, os.PathLike)) and os.path.isdir(f):  # noqa: PTH112 - pathlib costs start-up time
+            from pathlib import Path
+
+            from safemodel._protect.folder_load import folder_in_memory
+
+            plain = folder_in_memory(Path(f), given)
+            yield plain, plain
+            return
+        with open_source(f) as source:
+            yield source, _restored(source, given)
+        return
+    with open_source(f) as source:
+        from safemodel._protect.frames import find_seal
+
+        if find_seal(source, limits) is not None:
+            from safemodel._protect.verifying import key_needed
+
+            raise key_needed(source, limits)
+        yield source, source
+
+
+def _restored(source: Source, trust: Trust) -> Source:
+    """Return what was protected, in memory."""
+    from safemodel._protect.restoring import restore_in_memory
+    from safemodel._protect.verifying import open_trusted, remember
+
+    opened = open_trusted(source, trust)
+    plain = restore_in_memory(opened, trust.limits)
+    remember(trust, opened.manifest.file_id, opened.manifest.epoch)
+    return plain
 
 
 def _choose(policy: Policy | None, weights_only: bool | None) -> Policy:

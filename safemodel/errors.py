@@ -10,6 +10,7 @@ Told apart by what the caller should do next:
   keep it as evidence, and get the file again from where it was made.
 * `KeyRequiredError`: nothing is wrong with the file: find the key it names.
 * `KeyFormatError`: nothing is wrong with the file: put the key file right.
+* `StateFormatError`: nothing is wrong with the file: what remembers epochs is damaged.
 
 No error holds a byte of a key. No class here derives from `pickle.UnpicklingError` or
 `ValueError`: callers answer the first by loading again without protection, and swallow
@@ -321,6 +322,20 @@ class KeyFormatError(SafeModelError):
 
     Attributes:
         reason: What is wrong; never any text of the key.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class StateFormatError(SafeModelError):
+    """What should remember epochs is damaged or full, or others may write it.
+
+    Put back a copy of it: without it, nobody can tell an old version from the newest.
+
+    Attributes:
+        reason: What is wrong.
     """
 
     def __init__(self, reason: str) -> None:

@@ -127,7 +127,7 @@ class FileReport(Value):
         """The verdict: is it refused, not of a format that is read, or unreadable?"""
         if self.read_error is not None:
             return Status.UNREADABLE
-        if self.error == "UnsupportedFormatError":
+        if self.error in ("UnsupportedFormatError", "KeyRequiredError"):
             return Status.UNSUPPORTED
         return Status.REFUSED if self.refused else Status.CLEAN
 

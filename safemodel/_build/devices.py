@@ -11,26 +11,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.serialization import default_restore_location
 
-from safemodel.errors import MalformedFileError, quote
+from safemodel._graph.storages import checked_location
 
 if TYPE_CHECKING:
     from safemodel._types import MapLocation
-
-_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,31}(:[0-9]{1,4})?", re.ASCII)
-
-
-def _checked_tag(location: str) -> str:
-    """Return a file's location string if it is one (rule 3)."""
-    if _TAG.fullmatch(location) is None:
-        raise MalformedFileError(f"not a location tag: {quote(location)}")
-    return location
 
 
 def _restore(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
@@ -108,7 +98,7 @@ class Placement:
         """
         if self._fixed is not None:
             return _restore(storage, self._fixed)
-        location = _checked_tag(location)
+        location = checked_location(location)
         if self._table is not None and location in self._table:
             return _restore(storage, str(self._table[location]))
         if self._call is not None:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 def interrupts_count() -> Iterator[Callable[[], None]]:
     """Give a function that raises KeyboardInterrupt if one would have been lost.
 
-    Python raises it within whatever runs; where that is a finaliser, it prints the
-    exception, forgets it and goes on. An interrupt that is ignored stays ignored, as
-    for a job in the background.
+    Python raises it within whatever runs; where that is a finaliser, or what a library
+    in C calls back, it prints the exception, forgets it and goes on. An interrupt that
+    is ignored stays ignored, as for a job in the background.
     """
     lost = False
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
         nonlocal lost
         while frame is not None:
-            if frame.f_code.co_name == "__del__":
+            if frame.f_code.co_name == "__del__" or _is_compiling(frame):
                 lost = True
                 return
             frame = frame.f_back
@@ -45,6 +45,11 @@ def interrupts_count() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is_compiling(frame: FrameType) -> bool:
+    """Tell whether a frame is of the compiler of kernels, which calls back."""
+    return str(frame.f_globals.get("__name__")).startswith("llvmlite.")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from safemodel._report.words import place, shown, what
 from safemodel.reports import Severity, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from safemodel.reports import DisarmReport, FileReport, Finding
 
@@ -209,9 +209,14 @@ def waiting_shown(doing: str) -> Iterator[None]:
 
 
 def print_disarmed(report: DisarmReport) -> None:
-    """Print what became of a file; long lines go on below their own text."""
+    """Print what became of a file."""
+    print_lines(report_lines(report))
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines, each with what it is; long ones go on below their own text."""
     console = Console(highlight=False)
-    for kind, line in report_lines(report):
+    for kind, line in lines:
         start, indent = _starts(kind, line)
         body = Text(line[start:], style=_LINES.get(kind, ""))
         for at, piece in enumerate(body.wrap(console, console.width - indent)):

@@ -44,10 +44,12 @@ class Source(ABC):
     Attributes:
         size: Bytes there are.
         name: Path for messages; "" for a buffer.
+        beside: What lies beside it by name, if that is not to be looked for on disk.
     """
 
     size: int
     name: str
+    beside: dict[str, Source] | None = None
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes:
@@ -91,6 +93,10 @@ class Source(ABC):
         self._check(offset, size)
         return _PartSource(self, offset, size)
 
+    def origin(self, offset: int) -> tuple[Source, int]:
+        """Return the source that this is a span of, or itself, and where a byte is."""
+        return self, offset
+
     def at_once(self) -> Source:
         """Return a source of the same bytes, all of them in memory."""
         data = memoryview(self.read(0, self.size))
@@ -130,13 +136,20 @@ class _MemorySource(Source):
     """A buffer, or what was read from a stream."""
 
     def __init__(
-        self, data: memoryview, *, name: str = "", file: Any = None, start: int = 0
+        self,
+        data: memoryview,
+        *,
+        name: str = "",
+        file: Any = None,
+        start: int = 0,
+        span: Source | None = None,
     ) -> None:
         self.size = data.nbytes
         self.name = name
         self._data = data
         self._file = file
         self._start = start
+        self._span = span
 
     def read(self, offset: int, size: int) -> bytes:
         return bytes(self.view(offset, size))
@@ -149,6 +162,9 @@ class _MemorySource(Source):
         if offset < 0 or size < 0 or end > self.size:
             self._check(offset, size)
         return self._data[offset:end]
+
+    def origin(self, offset: int) -> tuple[Source, int]:
+        return (self, offset) if self._span is None else self._span.origin(offset)
 
     def finish(self, consumed: int) -> None:
         if self._file is not None:
@@ -276,6 +292,14 @@ class _PartSource(Source):
         self._check(offset, size)
         return _PartSource(self._whole, self._start + offset, size)
 
+    def origin(self, offset: int) -> tuple[Source, int]:
+        return self._whole.origin(self._start + offset)
+
+
+def copy_of(span: Source, data: bytes) -> Source:
+    """Return a span that has been read as a source of its own."""
+    return _MemorySource(memoryview(data), name=span.name, span=span)
+
 
 def open_source(f: FileLike) -> Source:
     """Open a path, a buffer or a binary file object for reading.
@@ -299,8 +323,7 @@ def open_source(f: FileLike) -> Source:
             "expected a path, a bytes-like object or a binary file object, not "
             + type(f).__name__
         ) from None
-    if not data.c_contiguous:
-        data = memoryview(data.tobytes())
+    data = data if data.c_contiguous else memoryview(data.tobytes())
     # A view with a zero in its shape cannot be cast; it has no bytes either.
     data = data.cast("B") if data.nbytes else memoryview(b"")
     return _MemorySource(data.toreadonly())

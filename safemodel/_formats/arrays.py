@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from safemodel._containers.npy_header import read_npy_header
 from safemodel._containers.records import STORED, Record
-from safemodel._containers.source import open_source
+from safemodel._containers.source import copy_of, open_source
 from safemodel._graph.array_specs import ArraySpec
 from safemodel._graph.reconstructors.common import INDEX_END
 from safemodel._graph.reconstructors.numpy_descr import dtype_from_descr
@@ -84,7 +84,10 @@ def record_source(reading: Reading, record: Record) -> Source:
     if record.method == STORED and (record.crc32 is None or not reading.verify):
         return record.source.part(record.offset, record.size)
     if not reading.spools_record(record):
-        return open_source(reading.read_record(record))
+        data = reading.read_record(record)
+        if record.method != STORED:
+            return open_source(data)
+        return copy_of(record.source.part(record.offset, record.size), data)
     reading.check.add_record(record)
     if record.method == STORED:
         record.verify(limits=reading.limits)

@@ -20,6 +20,7 @@ from safemodel._containers.zip_archive import read_zip
 from safemodel._formats.arrays import read_npy, read_npz
 from safemodel._formats.bundle import read_bundle
 from safemodel._formats.legacy import read_legacy
+from safemodel._formats.protected import refuse_protected
 from safemodel._formats.reading import Reading
 from safemodel._formats.safetensors import read_safetensors_file
 from safemodel._formats.sharded import read_sharded
@@ -47,6 +48,7 @@ def read_file(
     verify: bool = True,
     encoding: str = "utf-8",
     errors: str = "strict",
+    spool: bool = False,
 ) -> tuple[TensorGraph, Reading]:
     """Read and check a file; build nothing.
 
@@ -63,6 +65,7 @@ def read_file(
         encoding=encoding,
         errors=errors,
         verify=verify,
+        spool=spool,
     )
     try:
         root, reading.consumed = read_any(reading, source, "")
@@ -99,6 +102,7 @@ def read_any(reading: Reading, source: Source, prefix: str) -> tuple[object, int
 def _read_zip(reading: Reading, source: Source, prefix: str) -> object:
     """Return the value of a zip archive, by the names of its records."""
     archive = read_zip(source, limits=reading.limits)
+    refuse_protected(archive.records, prefix)
     reading.archives[prefix] = archive
     form = reading.forms[prefix] = classify_zip(archive.records)
     if form is Format.TORCH_ZIP:

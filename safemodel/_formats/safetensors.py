@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._containers.safetensors_file import read_safetensors
+from safemodel._formats.protected import refuse_protected
 from safemodel._graph.specs import StorageSpec, TensorSpec
 from safemodel.errors import UnsupportedFormatError, quote
 
@@ -39,7 +40,8 @@ DTYPES = {
 
 def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> object:
     """Return the dictionary of tensors of a file; its metadata is not part of it."""
-    entries, _ = read_safetensors(source, limits=reading.limits)
+    entries, metadata = read_safetensors(source, limits=reading.limits)
+    refuse_protected(metadata, prefix)
     tensors: dict[str, object] = {}
     storages: list[StorageSpec] = []
     for name, dtype, axes, _, _, record in entries:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safemodel._graph.allowlist import STORAGE_DTYPES
@@ -36,6 +37,7 @@ _Placed: TypeAlias = PersistentRef | TensorCall
 
 _MAX_LOCATION = 64
 _MAX_KEY = 64
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,31}(:[0-9]{1,4})?", re.ASCII)
 _PLAIN_ID = 5
 _VIEW_ID = 6
 _NUMEL_END = 1 << 62
@@ -54,6 +56,17 @@ def key_text(key: object) -> str | None:
     if type(key) is int and key.bit_length() <= _MAX_KEY:
         return str(key)
     return None
+
+
+def checked_location(location: str) -> str:
+    """Return a file's location string if it is one.
+
+    Raises:
+        MalformedFileError: It is not.
+    """
+    if _TAG.fullmatch(location) is None:
+        raise MalformedFileError(f"not a location tag: {quote(location)}")
+    return location
 
 
 class StorageTable:

@@ -1,4 +1,6 @@
-"""The only import of Numba's compiler; every flag of every kernel is decided here.
+"""The only import of Numba's compiler; every flag of its kernels is decided here.
+
+Kernels of the permutation are not Numba's, see `_native`.
 
 - ``nogil``: callers run a kernel on several pieces in threads of their own. Numba's own
   threads (``parallel``) take longer to compile, and one of the layers they may run on

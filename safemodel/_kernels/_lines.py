@@ -1,290 +1,296 @@
 """Networks of random switches over cache lines, as instructions for whole lines.
 
 A line is 64 bytes, 32, 16, 8 or 4 elements, its lanes; of elements of one byte it is 32
-bytes. A network reads a few lines at once, moves their elements about in registers, and
-writes as many lines.
+bytes. A network reads a few lines, moves their elements about, and writes as many
+lines.
 
 - A layer of switches: lines r and r + h, for every r whose bit h is not set, exchange
   the elements of those lanes whose bit is set in a word of ``bits``. Layers are taken
   for h = 1, 2, 4 ... below the number of lines, so that of all its layers together an
   element is moved to any of the lines with the same chance.
-- A transposition: lane l of line r changes place with lane r of line l.
+- A transposition: lane l of line r changes place with lane r of line l. That is layers
+  too, for the same h in any order: elements that are h lanes apart change places
+  between lines that are h apart.
 
-Numba has no words for either, and loops that say the same are not turned into them:
-they are written for LLVM here, once for every size of elements. Elements are never
-looked at, so that every bit of them survives. The processor is taken to be
-little-endian. Under ``NUMBA_DISABLE_JIT=1`` a network
-is the plain function below.
+Elements are never looked at, so that every bit of them survives. The processor is taken
+to be little-endian.
 
 Rules, for every network:
 
-1. ``source`` and ``target`` are C-contiguous, of one type; line n is the 64 bytes
-   from 64 * n, or the 32 from 32 * n. A network reads the lines
-   ``source_lines[x] + source_first`` for x = 0, 1 ... and writes likewise.
+1. Line n is the 64 bytes from 64 * n, or the 32 from 32 * n.
 2. ``bits`` has a word for each switch of two lines, from ``at`` on, and one bit of the
    word for each lane, lowest first. Layer after layer, switch after switch.
-3. `prefetch` asks for the lines a network will read soon, as many as a line has lanes.
-   It may be wrong about them: nothing is read.
-4. A network that streams writes whole lines of 64 bytes past the caches. It may be used
+3. A network that streams writes whole lines of 64 bytes past the caches. It may be used
    only where ``target`` begins at a multiple of 64 bytes.
+
+Twice as many instructions in a row take LLVM more than twice the time. So layers are
+taken in stages: those of a few h, which join a few lines. A stage is a loop over groups
+of lines; between stages, lines are in the first cache.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
-from numba.core import config, types
-from numba.extending import intrinsic
+
+from safemodel._kernels._native import BYTES, I64, Code, Number, aligned_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Network = Callable[..., None]
+    from collections.abc import Iterator
 
 LINE = 64
 """Bytes of a line of processors, and of the lines here but for one size."""
 
 MAX_LANES = 32
-"""A network of 64 lines of 64 lanes takes LLVM seconds to compile, and no less time."""
 
 FEW = 16
 """Lines a network reads that does not read one line a lane."""
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-_BYTES = ir.IntType(8).as_pointer()
+_TOGETHER = {1: 3, 2: 3, 4: 4, 8: 4, 16: 3}
+"""Different h of a stage, by the size of elements: 3 join 8 lines, 4 join 16.
+
+With 16 lines of 4 bytes, kernels are 2 to 7 % faster and compile for 0.1 s longer; with
+32 lines there is no stage that processors have registers for."""
+
+_I32 = ir.IntType(32)
 
 
-def network(*steps: str, few: bool = False, stream: bool = False) -> Network:
-    """Return a network, to be called by kernels.
+class Lines(NamedTuple):
+    """The lines a network reads or writes.
+
+    Attributes:
+        base: Where line 0 begins.
+        first: The number of its first line.
+        apart: By how much the numbers of its lines differ.
+        listed: Where there are 64-bit numbers, one for each of its lines: where line x
+            begins is then the sum of the x-th, in bytes, and of where ``first`` does.
+    """
+
+    base: Any
+    first: Number | int
+    apart: int = 1
+    listed: Any = None
+
+    def place(self, code: Code, x: Number | int, kind: Any, size: int) -> Any:
+        """Return the address of line x of the network; a line has so many bytes."""
+        if self.listed is None:
+            line = code.number(x) * self.apart + self.first
+            return code.place(self.base, line, kind, size)
+        start = code.place(self.base, self.first, ir.IntType(8), size)
+        return code.place(start, code.get(self.listed, x), kind, 1)
+
+
+class Layer(NamedTuple):
+    """One layer of a network.
+
+    Attributes:
+        kind: "switch" or "turn".
+        h: How far lines are apart that exchange elements.
+        first: Of switches, the place of its first word.
+    """
+
+    kind: str
+    h: int
+    first: int = 0
+
+
+def lanes_of(size: int) -> int:
+    """Return the lanes of a line of elements of so many bytes."""
+    return min(LINE // size, MAX_LANES)
+
+
+def layers(steps: tuple[str, ...], lines: int) -> list[Layer]:
+    """Return the layers of a network of so many lines.
 
     steps: "switch" for layers of switches, "back" for the same layers from the last
     to the first, which takes "switch" back, and "turn" for the transposition.
-    few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
-    stream: see rule 4.
-    """
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # set at run time
-        return _plain(steps, few=few)
-    return _compiled(steps, few=few, stream=stream)
-
-
-def prefetch() -> Network:
-    """Return what asks for lines before they are needed, to be called by kernels."""
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # set at run time
-        return lambda *_lines: None
-
-    @intrinsic
-    def ask(_typing: Any, source: Any, source_lines: Any, source_first: Any) -> Any:
-        signature = types.void(source, source_lines, source_first)
-        size = source.dtype.bitwidth // 8
-
-        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            values = _values(context, build, signature, args)
-            _emit_prefetch(build, values, min(LINE // size, MAX_LANES), size)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return ask
-
-
-def _values(context: Any, build: Any, signature: Any, args: Any) -> list[Any]:
-    """Return arguments: of arrays, where their elements begin."""
-    return [
-        context.make_array(kind)(context, build, arg).data
-        if isinstance(kind, types.Array)
-        else arg
-        for kind, arg in zip(signature.args, args, strict=True)
-    ]
-
-
-def _emit_prefetch(build: Any, values: list[Any], lanes: int, size: int) -> None:
-    """Write a prefetch for each line: to be read, and to be kept in every cache."""
-    name = "llvm.prefetch.p0"
-    kind = ir.FunctionType(ir.VoidType(), [_BYTES, _I32, _I32, _I32])
-    known = build.module.globals.get(name)
-    function = known or ir.Function(build.module, kind, name)
-    for x in range(lanes):
-        place = _place(build, values[0], values[1], values[2], x, lanes * size)
-        place = build.bitcast(place, _BYTES)
-        build.call(function, [place, *(ir.Constant(_I32, n) for n in (0, 3, 1))])
-
-
-def _order(steps: tuple[str, ...], lines: int) -> list[tuple[str, int, int]]:
-    """Return each layer in turn: kind, h, and where its words begin.
 
     Steps that run backwards find their words where the steps they take back did: the
     last of them has the first words.
     """
     heights = [1 << k for k in range(lines.bit_length() - 1)]
     half = lines // 2
-    layers: list[tuple[str, int, int]] = []
+    made: list[Layer] = []
     runs = sum(step != "turn" for step in steps)
     seen = 0
     for step in steps:
         if step == "turn":
-            layers.append(("turn", 0, 0))
+            made += [Layer("turn", h) for h in heights]
             continue
         run = seen if step == "switch" else runs - 1 - seen
         first = run * len(heights) * half
-        these = [("switch", h, first + k * half) for k, h in enumerate(heights)]
-        layers += these if step == "switch" else these[::-1]
+        these = [Layer("switch", h, first + k * half) for k, h in enumerate(heights)]
+        made += these if step == "switch" else these[::-1]
         seen += 1
-    return layers
+    return made
 
 
-def _plain(steps: tuple[str, ...], *, few: bool) -> Network:
-    """Return a network as a function of arrays."""
+def stages(todo: list[Layer], together: int) -> list[list[Layer]]:
+    """Divide layers into stages of so many different h at most.
 
-    def net(
-        source: NDArray[Any],
-        source_lines: NDArray[Any],
-        source_first: int,
-        target: NDArray[Any],
-        target_lines: NDArray[Any],
-        target_first: int,
-        bits: NDArray[Any],
-        at: int,
-    ) -> None:
-        size = source.dtype.itemsize
-        lanes = min(LINE // size, MAX_LANES)
-        count = FEW if few else lanes
-        view = source.view(np.dtype((np.void, size)))[: source.size // lanes * lanes]
-        lines = view.reshape(-1, lanes)[source_lines[:count] + source_first]
-        for kind, h, first in _order(steps, count):
-            if kind == "turn":
-                lines = lines.T.copy()
-                continue
-            for k, r in enumerate(r for r in range(count) if not r & h):
-                word = int(bits[at + first + k])
-                swap = [lane for lane in range(lanes) if word >> lane & 1]
-                held = lines[r, swap].copy()
-                lines[r, swap] = lines[r + h, swap]
-                lines[r + h, swap] = held
-        out = target.view(np.dtype((np.void, size)))[: target.size // lanes * lanes]
-        out.reshape(-1, lanes)[target_lines[:count] + target_first] = lines
-
-    return net
-
-
-def _compiled(steps: tuple[str, ...], *, few: bool, stream: bool) -> Network:
-    """Return a network as instructions."""
-
-    @intrinsic
-    def net(
-        _typing: Any,
-        source: Any,
-        source_lines: Any,
-        source_first: Any,
-        target: Any,
-        target_lines: Any,
-        target_first: Any,
-        bits: Any,
-        at: Any,
-    ) -> Any:
-        signature = types.void(
-            source,
-            source_lines,
-            source_first,
-            target,
-            target_lines,
-            target_first,
-            bits,
-            at,
+    Layers of one transposition may change places.
+    """
+    todo = list(todo)
+    made: list[list[Layer]] = [[]]
+    while todo:
+        turns = next((n for n, t in enumerate(todo) if t.kind != "turn"), len(todo))
+        later = [layer.h for layer in todo[turns:]]
+        # What the next switches need last comes first, and leaves room for the others.
+        choice = sorted(
+            todo[: max(turns, 1)],
+            key=lambda layer: later.index(layer.h) if layer.h in later else 0,
+            reverse=True,
         )
-        size = source.dtype.bitwidth // 8
+        have = {layer.h for layer in made[-1]}
+        fits = [layer for layer in choice if layer.h in have]
+        if not fits and len(have) == together:
+            made.append([])
+            continue
+        taken = (fits or choice)[0]
+        made[-1].append(taken)
+        todo.remove(taken)
+    return made
 
-        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            values = _values(context, build, signature, args)
-            _emit(build, values, steps, size=size, few=few, stream=stream)
-            return context.get_dummy_value()
 
-        return signature, generate
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A network, to be written into kernels.
 
-    return net
+    Attributes:
+        steps: See `layers`.
+        size: Bytes of an element.
+        few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
+        stream: See rule 3.
+    """
 
+    steps: tuple[str, ...]
+    size: int
+    few: bool = False
+    stream: bool = False
 
-def _emit(
-    build: Any,
-    values: list[Any],
-    steps: tuple[str, ...],
-    *,
-    size: int,
-    few: bool,
-    stream: bool,
-) -> None:
-    """Write the instructions of a network: load, move, store."""
-    source, source_lines, source_first, target, target_lines, target_first = values[:6]
-    lanes = min(LINE // size, MAX_LANES)
-    stream = stream and lanes * size == LINE
-    count = FEW if few else lanes
-    regs = []
-    for x in range(count):
-        place = _place(build, source, source_lines, source_first, x, lanes * size)
-        load = build.load(place)
-        load.align = size
-        regs.append(load)
-    words = build.gep(values[6], [values[7]])
-    for kind, h, first in _order(steps, count):
-        if kind == "turn":
-            _turn(build, regs, size)
-        else:
-            _switch(build, regs, words, h=h, first=first, lanes=lanes)
-    for x in range(count):
-        place = _place(build, target, target_lines, target_first, x, lanes * size)
-        store = build.store(regs[x], place)
-        store.align = LINE if stream else size
+    @property
+    def lines(self) -> int:
+        """How many lines it reads, and writes."""
+        return FEW if self.few else lanes_of(self.size)
+
+    def write(
+        self,
+        code: Code,
+        source: Lines,
+        target: Lines,
+        bits: Any,
+        at: Number,
+        *,
+        room: Any,
+    ) -> None:
+        """Write its instructions.
+
+        bits, at: see rule 2.
+        room: for lines between stages, see `room_for_lines`.
+        """
+        todo = stages(layers(self.steps, self.lines), _TOGETHER[self.size])
+        between = Lines(room, 0)
+        for n, stage in enumerate(todo):
+            heights = {layer.h for layer in stage}
+            mine = [r for r in range(self.lines) if not r & ~sum(heights)]
+            others = [r for r in range(self.lines) if not r & sum(heights)]
+            with _groups(code, others) as group:
+                regs = {}
+                for r in mine:
+                    place = self._place(code, between if n else source, group + r)
+                    regs[r] = code.build.load(place, align=aligned_to(self.size))
+                for layer in stage:
+                    self._layer(code, regs, layer, others, group, bits, at)
+                last = n == len(todo) - 1
+                for r in mine:
+                    place = self._place(code, target if last else between, group + r)
+                    self._store(code, regs[r], place, stream=self.stream and last)
+
+    def _place(self, code: Code, lines: Lines, x: Number) -> Any:
+        """Return the address of line x of some, as that of 64-bit words."""
+        size = lanes_of(self.size) * self.size
+        kind = ir.VectorType(I64, size // 8)
+        return lines.place(code, x, kind, size)
+
+    def _store(self, code: Code, value: Any, place: Any, *, stream: bool) -> None:
+        """Write a line, past the caches if that is what is wanted and it can be."""
+        stream = stream and lanes_of(self.size) * self.size == LINE
+        store = code.build.store(
+            value, place, align=LINE if stream else aligned_to(self.size)
+        )
         if stream:
-            mark = build.module.add_metadata([ir.Constant(_I32, 1)])
+            mark = code.module.add_metadata([ir.Constant(_I32, 1)])
             store.set_metadata("nontemporal", mark)
 
+    def _layer(
+        self,
+        code: Code,
+        regs: dict[int, Any],
+        layer: Layer,
+        others: list[int],
+        group: Number,
+        bits: Any,
+        at: Number,
+    ) -> None:
+        """Take one layer, of the lines of one group."""
+        h = layer.h
+        # Word k is that of lines r and r + h: k is r without its bit h.
+        above = len(others) > 1 and others[1] > h
+        start = at + layer.first + (group // 2 if above else group)
+        for r in [r for r in regs if not r & h]:
+            pair = regs[r], regs[r + h]
+            if layer.kind == "switch":
+                word = start + (r // (2 * h) * h + r % h)
+                pair = _switched(code, pair, bits, word, self.size)
+            elif h * self.size < 8:
+                pair = _shifted(code.build, *pair, h * self.size)
+            else:
+                pair = _moved(code.build, *pair, h * self.size)
+            regs[r], regs[r + h] = pair
 
-def _place(
-    build: Any, base: Any, lines: Any, first: Any, x: int, line_bytes: int
-) -> Any:
-    """Return the address of a line, as that of a vector of 64-bit words."""
-    line = build.add(build.load(build.gep(lines, [ir.Constant(_I64, x)])), first)
-    start = build.bitcast(base, _BYTES)
-    place = build.gep(start, [build.mul(line, ir.Constant(_I64, line_bytes))])
-    return build.bitcast(place, ir.VectorType(_I64, line_bytes // 8).as_pointer())
 
+@contextmanager
+def _groups(code: Code, firsts: list[int]) -> Iterator[Number]:
+    """Write a loop over groups of lines; gives the first line of a group.
 
-def _switch(
-    build: Any, regs: list[Any], words: Any, *, h: int, first: int, lanes: int
-) -> None:
-    """Exchange elements of lines h apart, where a bit says so."""
-    whole = regs[0].type
-    elements = ir.VectorType(ir.IntType(whole.count * 64 // lanes), lanes)
-    for k, r in enumerate(r for r in range(len(regs)) if not r & h):
-        word = build.load(build.gep(words, [ir.Constant(_I64, first + k)]))
-        if lanes < 8:  # a word has eight bits at least
-            word = build.trunc(word, ir.IntType(lanes))
-        swap = build.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
-        one = build.bitcast(regs[r], elements)
-        two = build.bitcast(regs[r + h], elements)
-        regs[r] = build.bitcast(build.select(swap, two, one), whole)
-        regs[r + h] = build.bitcast(build.select(swap, one, two), whole)
-
-
-def _turn(build: Any, regs: list[Any], size: int) -> None:
-    """Transpose a square of lines and lanes: bit by bit of both numbers.
-
-    Elements that are h lanes apart change places between lines that are h apart. Below
-    64 bits that is shifts and masks, above it is moves of whole 64-bit words.
+    firsts: those lines: 0, and multiples of another.
     """
-    h = 1
-    while h < len(regs):
-        apart = h * size
-        for r in range(len(regs)):
-            if r & h:
-                continue
-            one, two = regs[r], regs[r + h]
-            move = _shifted if apart < 8 else _moved
-            regs[r], regs[r + h] = move(build, one, two, apart)
-        h *= 2
+    if len(firsts) == 1:
+        yield code.number(0)
+        return
+    with code.loop(0, len(firsts)) as n:
+        yield n * firsts[1]
+
+
+def room_for_lines(code: Code, size: int) -> Any:
+    """Return where as many lines may be as any network has."""
+    lanes = lanes_of(size)
+    return code.room(max(lanes, FEW), ir.VectorType(I64, lanes * size // 8))
+
+
+def _switched(
+    code: Code, pair: tuple[Any, Any], bits: Any, at: Number, size: int
+) -> tuple[Any, Any]:
+    """Exchange elements of two lines where a bit says so."""
+    build, lanes, whole = code.build, lanes_of(size), pair[0].type
+    kind = ir.IntType(max(lanes, 8))
+    word = build.load(code.place(bits, at, kind, max(lanes, 8) // 8))
+    if lanes < 8:
+        # LLVM knows no good way to move elements of 16 bytes: two halves of one have
+        # a bit each, so that dcba becomes ddccbbaa.
+        word = build.and_(word, kind(0x0F))
+        word = build.and_(build.or_(word, build.shl(word, kind(2))), kind(0x33))
+        word = build.and_(build.or_(word, build.shl(word, kind(1))), kind(0x55))
+        word = build.or_(word, build.shl(word, kind(1)))
+        lanes = 8
+    swap = build.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
+    elements = ir.VectorType(ir.IntType(whole.count * 64 // lanes), lanes)
+    one, two = (build.bitcast(line, elements) for line in pair)
+    first = build.bitcast(build.select(swap, two, one), whole)
+    return first, build.bitcast(build.select(swap, one, two), whole)
 
 
 def _shifted(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
@@ -294,10 +300,10 @@ def _shifted(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
     mask = ir.Constant(one.type, [low] * words)
     rest = ir.Constant(one.type, [low ^ (1 << 64) - 1] * words)
     by = ir.Constant(one.type, [8 * apart] * words)
-    up = build.shl(build.and_(two, mask), by)
-    down = build.lshr(build.and_(one, rest), by)
-    first = build.or_(build.and_(one, mask), up)
-    second = build.or_(build.and_(two, rest), down)
+    # Masks come last: "this one or that one" is a single instruction then.
+    up, down = build.shl(two, by), build.lshr(one, by)
+    first = build.or_(build.and_(one, mask), build.and_(up, rest))
+    second = build.or_(build.and_(down, mask), build.and_(two, rest))
     return first, second
 
 
@@ -313,3 +319,20 @@ def _moved(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
         build.shuffle_vector(one, two, ir.Constant(kind, pick)) for pick in picks
     )
     return first, second
+
+
+def prefetch(
+    code: Code, lines: Lines, count: int, size: int, *, write: bool = False
+) -> None:
+    """Ask for the first of some lines before they are needed, for every cache.
+
+    It may be wrong about them: nothing is read.
+    """
+    name = "llvm.prefetch.p0"
+    kind = ir.FunctionType(ir.VoidType(), [BYTES, _I32, _I32, _I32])
+    known = code.module.globals.get(name)
+    function = known or ir.Function(code.module, kind, name)
+    how = [ir.Constant(_I32, n) for n in (int(write), 3, 1)]
+    for x in range(count):
+        place = lines.place(code, x, ir.IntType(8), lanes_of(size) * size)
+        code.build.call(function, [place, *how])

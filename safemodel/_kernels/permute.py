@@ -1,55 +1,72 @@
 """Move the elements of a pool to places that depend on random words, and back.
 
-Elements are never looked at. The types of ``pool``, ``source`` and ``target`` are
-unsigned integers of 1, 2, 4 or 8 bytes; 16 bytes are complex numbers of two floats,
-because numpy has no such integer, and they are moved only.
+Elements are never looked at: ``pool``, ``source`` and ``target`` are of any type of 1,
+2, 4, 8 or 16 bytes. Every kernel is compiled when it is first called for a size of
+elements, in `_native`; `_rounds` has its instructions.
 
 Rules, for every kernel here:
 
-1. A pool in rounds is whole tiles of ``rows * lanes`` elements: a line has ``lanes`` of
-   them, see `_lines`, and there are 16 * lanes rows. A piece is 16 lines.
+1. Arrays are C-contiguous, aligned as numpy says, and do not overlap. A pool in rounds
+   is whole tiles of ``rows * lanes`` elements: a line has ``lanes`` of them, see
+   `_lines`, and there are 16 * lanes rows. A piece is 16 lines.
 2. ``bits`` are the words of the switches, see `_lines`: unsigned integers of as many
    bits as there are lanes, and at least 8. Each tile or chunk has its own words, and
    those of the first come first.
 3. ``span`` says: tiles or chunks from the first to below the last, of how many in the
    pool, the lanes, and the words of as many layers as reach every lane of a line.
-   ``lists`` is (4, m) of 64 bits, m at least 16 and at least the lanes: 0, 1, 2 ...;
-   lanes * 0, lanes * 1, lanes * 2 ...; and two lists of room. No other thread has it.
-4. Every index is in range if ``pieces``, ``columns`` and ``draws`` are what
-   `safemodel._protect.permutation` makes of random words: nothing of a file.
+   ``lists`` is (3, m) of 64 bits at least, m at least 16 and at least the lanes: room.
+   No other thread has it.
+4. Nothing is read or written outside the arrays: types and sizes are checked before a
+   kernel runs, and each number of ``pieces``, ``columns`` and ``draws`` where it is
+   used. All of that comes of random words and not of a file; a mistake in it is a
+   ValueError, and the target may hold anything then.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safemodel._kernels._jit import kernel
-from safemodel._kernels._lines import FEW, network, prefetch
+from safemodel._kernels import _rounds
+from safemodel._kernels._lines import FEW, LINE, lanes_of
+from safemodel._kernels._native import REFUSED, address, compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-FAR = 4 * FEW // 2
-"""Words of the four layers of switches of 16 lines."""
+    Deal = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    Span = tuple[int, int, int, int, int]
 
-BLOCK = 64
-"""Tiles whose lines stay side by side in every row: 4 KiB are written in one place."""
-
-_open = network("turn", "switch")
-_close = network("switch", few=True, stream=True)
-_stir_far = network("switch", few=True)
-_stir_near = network("switch", "turn", "switch")
-
-_soon = prefetch()
-
-_open_back = network("back", "turn")
-_few_back = network("back", few=True)
-_stir_near_back = network("back", "turn", "back")
+_SIZES = (1, 2, 4, 8, 16)
+_U32, _I64 = np.dtype(np.uint32), np.dtype(np.int64)
+_WRITERS: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "shuffle": ("ppnnnnn", _rounds.shuffle),
+    "spread": ("pppppppnnnnn", _rounds.spread),
+    "gather": ("pppppppnnnnn", lambda size: _rounds.gather(size, stream=False)),
+    "gather, aligned": ("pppppppnnnnn", lambda size: _rounds.gather(size, stream=True)),
+    "stir": ("ppnn", lambda size: _rounds.stir(size, back=False)),
+    "unstir": ("ppnn", lambda size: _rounds.stir(size, back=True)),
+}
+"""Kernels that are compiled for each size of elements: parameters, and instructions."""
 
 
-@kernel
+@cache
+def made(name: str, size: int) -> Callable[..., int]:
+    """Return a compiled kernel for elements of so many bytes."""
+    kinds, writer = _WRITERS[name]
+    return compiled(kinds, writer(size))
+
+
+@cache
+def _bounded() -> Callable[..., int]:
+    """Return `bounded`, compiled."""
+    return compiled("pppnnn", _rounds.bounded)
+
+
 def bounded(
     words: NDArray[Any], first: int, draws: NDArray[Any], refused: NDArray[Any]
 ) -> int:
@@ -64,112 +81,85 @@ def bounded(
 
     Source: Lemire, "Fast random integer generation in an interval", 2019.
     """
-    count = 0
-    low = np.uint64(0xFFFFFFFF)
-    for r in range(words.shape[0]):
-        for k in range(words.shape[1]):
-            bound = np.uint64(first + k + 1)
-            product = np.uint64(words[r, k]) * bound
-            draws[r, k] = np.int64(product >> np.uint64(32))
-            rest = product & low
-            # The remainder costs 20 times the rest, and is below the bound: most
-            # words are above it.
-            if rest < bound and rest < (low + np.uint64(1)) % bound:
-                refused[count] = r * words.shape[1] + k
-                count += 1
-    return count
+    rows, columns = words.shape
+    _check(
+        fit=words.dtype == _U32
+        and draws.dtype == refused.dtype == _I64
+        and draws.shape == words.shape
+        and refused.size >= words.size
+        and 0 <= first <= (1 << 32) - columns
+    )
+    places = [address(array, write=True) for array in (draws, refused)]
+    return _bounded()(address(words), *places, rows, columns, first)
 
 
-@kernel
 def shuffle(pools: NDArray[Any], draws: NDArray[Any], first: int, back: bool) -> None:
     """Exchange element first + k of each row with element draws[., k], k ascending.
 
     With draws[., k] uniform on 0 ... first + k this is Fisher and Yates's shuffle; if
     the elements before ``first`` were in random order, all are afterwards.
 
+    pools: (n, at least first + m).
+    draws: (n, m) of 64 bits.
     back: k descends, which takes the same exchanges back.
     """
-    last = draws.shape[1] - 1
-    for r in range(pools.shape[0]):
-        for step in range(last + 1):
-            k = last - step if back else step
-            other = draws[r, k]
-            held = pools[r, other]
-            pools[r, other] = pools[r, first + k]
-            pools[r, first + k] = held
+    (rows, width), count = pools.shape, draws.shape[1]
+    _check(
+        fit=pools.itemsize in _SIZES
+        and draws.dtype == _I64
+        and draws.shape[0] == rows
+        and 0 <= first <= width - count
+    )
+    places = address(pools, write=True), address(draws)
+    run = made("shuffle", pools.itemsize)
+    _done(run(*places, rows, width, count, first, int(back)))
 
 
-@kernel
 def spread(
     source: NDArray[Any],
     target: NDArray[Any],
-    deal: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
-    span: tuple[int, int, int, int, int],
+    deal: Deal,
+    span: Span,
     lists: NDArray[Any],
     bits: NDArray[Any],
 ) -> None:
     """Send each element of a piece to another row: the first round.
 
-    source, target: the pool and where it goes, at least the whole tiles of it;
+    source, target: the pieces, however many, and where they go, at least all tiles;
     ``target`` begins at a multiple of 64 bytes.
-    deal: which piece is in which lane of which tile, (tiles * lanes,); where in a row
-    the lines of a block of tiles begin, (rows, blocks); and room for one
-    tile, (rows * lanes,).
+    deal: which piece is in which lane of which tile, (tiles * lanes,) of 32 bits, those
+    of the tiles up to one after the last at least; where in a row the lines of a block
+    of tiles begin, (rows, blocks) of 32 bits; and room for one tile, (rows * lanes,).
     span, lists, bits: see rules 2 and 3.
     """
-    pieces, columns, tile = deal
-    first, last, tiles, lanes, step = span
-    ahead, apart, starts, places = lists[0], lists[1], lists[2], lists[3]
-    at, soon = 0, starts.copy()
-    for t in range(first, last):
-        for x in range(lanes):
-            starts[x] = np.int64(pieces[t * lanes + x]) * FEW
-            # Pieces are anywhere: without this, every tile waits for its lines.
-            after = min(t + 1, tiles - 1) * lanes + x
-            soon[x] = np.int64(pieces[after]) * FEW
-        for i in range(FEW):
-            _open(source, starts, i, tile, ahead, i * lanes, bits, at)
-            at += step
-        for r in range(lanes):
-            if r < FEW:
-                _soon(source, soon, r)
-            _rows(columns, t, tiles, r, lanes, places)
-            _close(tile, apart, r, target, places, 0, bits, at)
-            at += FAR
+    _check_words(source.itemsize, span, bits, 1)
+    _check_deal(target, source, deal, span, lists)
+    _check(fit=address(target) % LINE == 0)
+    _run_deal("spread", source, target, deal, span, lists, bits)
 
 
-@kernel
 def gather(
     source: NDArray[Any],
     target: NDArray[Any],
-    deal: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
-    span: tuple[int, int, int, int, int],
+    deal: Deal,
+    span: Span,
     lists: NDArray[Any],
     bits: NDArray[Any],
 ) -> None:
-    """Take `spread` back: ``source`` is its target and ``target`` its source."""
-    pieces, columns, tile = deal
-    first, last, tiles, lanes, step = span
-    ahead, apart, starts, places = lists[0], lists[1], lists[2], lists[3]
-    at = 0
-    for t in range(first, last):
-        near, at = at, at + FEW * step
-        for r in range(lanes):
-            _rows(columns, t, tiles, r, lanes, places)
-            _few_back(source, places, 0, tile, apart, r, bits, at)
-            at += FAR
-        for x in range(lanes):
-            starts[x] = np.int64(pieces[t * lanes + x]) * FEW
-        for i in range(FEW):
-            _open_back(tile, ahead, i * lanes, target, starts, i, bits, near)
-            near += step
+    """Take `spread` back: ``source`` is its target and ``target`` its source.
+
+    Either begins anywhere; it is faster if ``target`` does at a multiple of 64 bytes.
+    """
+    _check_words(source.itemsize, span, bits, 1)
+    _check_deal(source, target, deal, span, lists)
+    name = "gather" if address(target) % LINE else "gather, aligned"
+    _run_deal(name, source, target, deal, span, lists, bits)
 
 
-@kernel
 def stir(
     pool: NDArray[Any],
-    span: tuple[int, int, int, int, int],
-    lists: NDArray[Any],
+    span: Span,
+    lists: NDArray[Any],  # noqa: ARG001  # all four rounds are called alike
     bits: NDArray[Any],
 ) -> None:
     """Send each element to any place of its chunk, in place: the second round.
@@ -177,52 +167,102 @@ def stir(
     pool: whole chunks at least; a chunk is as many elements as a tile.
     span, lists, bits: see rules 2 and 3.
     """
-    first, last, _tiles, lanes, step = span
-    ahead, apart, at = lists[0], lists[1], 0
-    for c in range(first, last):
-        line = c * FEW * lanes
-        for i in range(FEW):
-            near = line + i * lanes
-            if c + 1 < last:
-                _soon(pool, ahead, near + FEW * lanes)
-            _stir_near(pool, ahead, near, pool, ahead, near, bits, at)
-            at += 2 * step
-        for r in range(lanes):
-            _stir_far(pool, apart, line + r, pool, apart, line + r, bits, at)
-            at += FAR
+    _run_chunks("stir", pool, span, bits)
 
 
-@kernel
 def unstir(
     pool: NDArray[Any],
-    span: tuple[int, int, int, int, int],
-    lists: NDArray[Any],
+    span: Span,
+    lists: NDArray[Any],  # noqa: ARG001  # the same
     bits: NDArray[Any],
 ) -> None:
     """Take `stir` back."""
-    first, last, _tiles, lanes, step = span
-    ahead, apart, at = lists[0], lists[1], 0
-    for c in range(first, last):
-        line = c * FEW * lanes
-        start, at = at, at + 2 * FEW * step
-        for r in range(lanes):
-            _few_back(pool, apart, line + r, pool, apart, line + r, bits, at)
-            at += FAR
-        for i in range(FEW):
-            near = line + i * lanes
-            _stir_near_back(pool, ahead, near, pool, ahead, near, bits, start)
-            start += 2 * step
+    _run_chunks("unstir", pool, span, bits)
 
 
-@kernel
-def _rows(
-    columns: NDArray[Any], t: int, tiles: int, r: int, lanes: int, places: NDArray[Any]
+def _done(result: int) -> None:
+    """Raise an error if a kernel refused an index."""
+    if result == REFUSED:
+        raise ValueError("a kernel was told to look outside its arrays")
+
+
+def _check(*, fit: Any) -> None:
+    """Raise an error if arguments do not fit together."""
+    if not fit:
+        raise ValueError("these are not the arguments a kernel takes: see its rules")
+
+
+def _check_deal(
+    rows_of: NDArray[Any],
+    pieces_of: NDArray[Any],
+    deal: Deal,
+    span: Span,
+    lists: NDArray[Any],
 ) -> None:
-    """Write the lines where rows r, r + lanes ... of a tile go."""
-    block, inside = t // BLOCK, t % BLOCK
-    for i in range(FEW):
-        row = i * lanes + r
-        column = np.int64(columns[row, block]) + inside
-        if column >= tiles:
-            column -= tiles
-        places[i] = row * tiles + column
+    """Check rules 1 and 3 for the first round."""
+    pieces, columns, tile = deal
+    first, last, tiles, lanes, _ = span
+    rows = FEW * lanes
+    _check(
+        fit=rows_of.itemsize == pieces_of.itemsize == tile.itemsize
+        and 0 <= first <= last <= tiles < 1 << 31
+        and rows_of.size >= tiles * rows * lanes
+        and tile.size >= rows * lanes
+        and lists.dtype == _I64
+        and lists.size >= 3 * max(lanes, FEW)
+        and pieces.dtype == columns.dtype == _U32
+        and pieces.size >= min(last + 1, tiles) * lanes
+        and columns.shape[0] == rows
+        and columns.shape[1] * _rounds.BLOCK >= last
+    )
+
+
+def _check_words(size: int, span: Span, bits: NDArray[Any], near: int) -> None:
+    """Check rules 2 and 3: that there are words for all tiles or chunks of a span.
+
+    near: how often layers that reach every lane are taken.
+    """
+    first, last, _, lanes, step = span
+    words = near * FEW * step + lanes * _rounds.FAR
+    _check(
+        fit=size in _SIZES
+        and lanes == lanes_of(size)
+        and step == _rounds.step_of(size)
+        and bits.itemsize * 8 == max(lanes, 8)
+        and bits.size >= (last - first) * words
+    )
+
+
+def _run_deal(
+    name: str,
+    source: NDArray[Any],
+    target: NDArray[Any],
+    deal: Deal,
+    span: Span,
+    lists: NDArray[Any],
+    bits: NDArray[Any],
+) -> None:
+    """Run a kernel of the first round."""
+    pieces, columns, tile = deal
+    run = made(name, source.itemsize)
+    places = (
+        address(source),
+        address(target, write=True),
+        address(pieces),
+        address(columns),
+        address(tile, write=True),
+        address(lists, write=True),
+        address(bits),
+    )
+    pieces_of = source if name == "spread" else target
+    count = pieces_of.size // (FEW * span[3])
+    _done(run(*places, *span[:3], columns.shape[1], count))
+
+
+def _run_chunks(name: str, pool: NDArray[Any], span: Span, bits: NDArray[Any]) -> None:
+    """Run a kernel of the second round."""
+    first, last, _, lanes, _ = span
+    _check_words(pool.itemsize, span, bits, 2)
+    _check(fit=0 <= first <= last and pool.size >= last * FEW * lanes * lanes)
+    run = made(name, pool.itemsize)
+    run(address(pool, write=True), address(bits), first, last)

@@ -23,15 +23,11 @@ Rules:
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
-import secrets
-import stat
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self, final
 
+from safemodel._protect.owned_files import NOT_READ, read_owned
 from safemodel.errors import KeyFormatError, KeyRequiredError, quote
 
 if TYPE_CHECKING:
@@ -48,7 +44,6 @@ _LINE = re.compile(
     rf"{_PREFIX}{_VERSION}:([0-9a-f]{{{2 * ID_BYTES}}})"
     rf":([0-9a-f]{{{2 * KEY_BYTES}}}):([0-9a-f]{{8}})"
 )
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _COMMENT = """\
 # Key of files protected by safemodel. Whoever has it can undo the protection and forge
 # it; without it, nobody can restore them: keep a copy in a safe place.
@@ -101,7 +96,7 @@ class ProtectionKey:
     @classmethod
     def generate(cls) -> Self:
         """Return a new key, from the random numbers of the operating system."""
-        return cls(secrets.token_bytes(KEY_BYTES))
+        return cls(os.urandom(KEY_BYTES))
 
     @classmethod
     def from_file(cls, path: StrPath, *, shared: bool = False) -> Self:
@@ -116,7 +111,7 @@ class ProtectionKey:
             KeyFormatError: It is not a key file, or others may read or write it.
             OSError: It cannot be read.
         """
-        found = _parsed(_read(Path(path), shared=shared))
+        found = _parsed(read_owned(path, _MAX_TEXT, others=0 if shared else NOT_READ))
         if isinstance(found, str):
             raise KeyFormatError(f"{quote(str(path))}: {found}")
         return cls(found)
@@ -170,6 +165,8 @@ class ProtectionKey:
             FileExistsError: There is something of that name; it stays as it is.
             OSError: Writing failed, or the file system has no modes or hard links.
         """
+        from pathlib import Path
+
         from safemodel._protect.key_files import write_private
 
         write_private(Path(path), self._text, len(self._text()))
@@ -200,7 +197,9 @@ class ProtectionKey:
     def __eq__(self, other: object) -> bool:
         if type(other) is not ProtectionKey:
             return NotImplemented
-        return hmac.compare_digest(self._secret, other._secret)
+        from hmac import compare_digest
+
+        return compare_digest(self._secret, other._secret)
 
     def __hash__(self) -> int:
         return hash(self.id)  # public, unlike the key
@@ -282,27 +281,6 @@ def no_such_key(key_id: str, *, given: tuple[str, ...]) -> KeyRequiredError:
     )
 
 
-def _read(path: Path, *, shared: bool) -> bytes | str:
-    """Return the bytes of a key file, or what is wrong with it (rule 4)."""
-    # Opening a pipe would wait for somebody to write.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    descriptor = os.open(path, flags)
-    try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            return "not a regular file"
-        mode = stat.S_IMODE(about.st_mode)
-        if mode & _OTHERS and not shared:
-            return f"others may use it (mode {mode:04o}); chmod 600 makes it private"
-        if about.st_uid not in (0, os.geteuid()) and not shared:
-            return "it belongs to another user"
-        # Not all at once: another process may make the file longer meanwhile.
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(_MAX_TEXT + 1)
-    finally:
-        os.close(descriptor)
-
-
 def _parsed(text: bytes | str) -> bytes | str:
     """Return the key that a text holds, or what is wrong with it.
 
@@ -324,7 +302,9 @@ def _parsed(text: bytes | str) -> bytes | str:
             return "a key of another version of this format"
         return "not a key, or damaged"
     key_id, secret, check = found.groups()
-    if not hmac.compare_digest(check, _check_of(line.rpartition(":")[0])):
+    from hmac import compare_digest
+
+    if not compare_digest(check, _check_of(line.rpartition(":")[0])):
         return "the checksum does not match: the key is damaged"
     if ProtectionKey(bytes.fromhex(secret)).id != key_id:
         return "the key is not the one its id names"
@@ -333,6 +313,8 @@ def _parsed(text: bytes | str) -> bytes | str:
 
 def _check_of(line: str) -> str:
     """Return the checksum of a key's text, which finds damage and nothing else."""
+    from hashlib import sha256
+
     return sha256(line.encode("ascii")).hexdigest()[:8]
 
 

@@ -4,6 +4,15 @@ A pool has two layouts over the same bytes: `stored`, as a reader without the ke
 them, and `plain`, as they were before and will be again. In both, every byte belongs to
 one tensor: there are no gaps to hide in and no overlaps. A tensor here is a contiguous
 stretch; tied and strided ones are views of it, which the sealed data describes.
+
+Leaves (`tags`) cut a pool into chunks:
+
+1. In stored order a chunk is 1 MiB, from the first byte on; the last may be shorter.
+2. In plain order a chunk ends where a tensor does, so that a change is in one tensor.
+   A tensor of more than 1 MiB has one for each MiB and one for the rest.
+3. A pool of n bytes has at most 128 + n / 32,000 of those, a tenth of a percent. If
+   there would be more, tensors that follow each other share a chunk of at most 1 KiB,
+   or of twice as much, and so on up to 1 MiB, whatever is the first that suffices.
 """
 
 from __future__ import annotations
@@ -21,6 +30,12 @@ if TYPE_CHECKING:
 STORED, PLAIN = 0, 1
 """The two orders of a pool's bytes."""
 
+CHUNK = 1 << 20
+"""The most bytes a leaf is about."""
+
+_FREE_LEAVES = 128
+_BYTES_A_LEAF = 32_000
+_LEAST_SHARED = 1 << 10
 MAX_DTYPE = 64
 MAX_ITEMSIZE = 64
 MAX_SHAPE = (1 << 63) - 1
@@ -100,6 +115,37 @@ def names_problem(pools: Sequence[Pool]) -> str:
         if any(_SURROGATES.search(name) for name in names):
             return "a name is not Unicode text"
     return ""
+
+
+def leaf_ends(pool: Pool, order: int) -> list[int]:
+    """Return where each chunk of a pool ends (rules 1 to 3)."""
+    if order == STORED:
+        return [*range(CHUNK, pool.length, CHUNK), *[pool.length][: pool.length]]
+    most = _FREE_LEAVES + pool.length // _BYTES_A_LEAF
+    shared = 0
+    while True:
+        ends = _ends_at_borders(pool.plain, shared)
+        if len(ends) <= most or shared == CHUNK:
+            return ends
+        shared = max(2 * shared, _LEAST_SHARED)
+
+
+def _ends_at_borders(extents: Sequence[Extent], shared: int) -> list[int]:
+    """Return the ends of chunks that tensors may share up to a number of bytes."""
+    ends: list[int] = []
+    start = at = 0
+    for extent in extents:
+        end = at + extent.length
+        if end - start > shared and at > start:
+            ends.append(at)
+            start = at
+        while end - start > CHUNK:
+            start += CHUNK
+            ends.append(start)
+        at = end
+    if at > start:
+        ends.append(at)
+    return ends
 
 
 class Spans:

@@ -12,8 +12,8 @@ from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect.encoding import Writer
-from safemodel._protect.layout import STORED, Spans
-from safemodel._protect.tags import CHUNK, describe, described
+from safemodel._protect.layout import CHUNK, STORED, Spans, leaf_ends
+from safemodel._protect.tags import describe, described
 from safemodel.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class PoolTagger:
     ) -> None:
         self._tagger = tagger
         self._length = pool.length
+        self._ends = leaf_ends(pool, order)
         self._spans = Spans(pool.extents(order))
         self._described = [described(extent) for extent in self._spans.extents]
         head = Writer()
@@ -83,11 +84,17 @@ class PoolTagger:
     @property
     def chunks(self) -> int:
         """How many chunks the pool has."""
-        return -(-self._length // CHUNK)
+        return len(self._ends)
 
     def span(self, index: int) -> tuple[int, int]:
-        """Return where a chunk begins and ends in its pool."""
-        return index * CHUNK, min((index + 1) * CHUNK, self._length)
+        """Return where a chunk begins and ends in its pool.
+
+        Raises:
+            ValueError: The pool has no such chunk.
+        """
+        if not 0 <= index < len(self._ends):
+            raise ValueError(f"a pool of {len(self._ends):,} chunks, and chunk {index}")
+        return self._ends[index - 1] if index else 0, self._ends[index]
 
     def context(self, index: int) -> bytes:
         """Return what a chunk's bytes are bound to (1 to 7 of a leaf)."""
@@ -103,8 +110,8 @@ class PoolTagger:
             ValueError: The pool has no such chunk, or it is of another length.
         """
         start, end = self.span(index)
-        if not 0 <= start < end or memoryview(chunk).nbytes != end - start:
-            raise ValueError(f"chunk {index} has {max(end - start, 0):,} bytes")
+        if memoryview(chunk).nbytes != end - start:
+            raise ValueError(f"chunk {index} has {end - start:,} bytes")
         return self._tagger.tag(self.context(index), chunk)
 
     def leaves(

@@ -31,6 +31,7 @@ from safemodel._protect.header import (
     COMMITMENT_BYTES,
     HEADER_BYTES,
     SALT_BYTES,
+    SIGNATURE_BYTES,
     SIGNER_BYTES,
     Header,
     check_size,
@@ -38,6 +39,7 @@ from safemodel._protect.header import (
 )
 from safemodel._protect.keys import KEY_BYTES, key_for
 from safemodel._protect.tags import TAG_BYTES, Tagger
+from safemodel._report.words import time_text
 from safemodel.errors import VerificationError
 from safemodel.limits import DEFAULT_LIMITS, Limits
 
@@ -76,6 +78,18 @@ def seal(
         ValueError: There is a signer and no public root, or the other way round.
     """
     return _seal(manifest, key, signer, public_root, limits, secrets.token_bytes(32))
+
+
+def sealed_size(manifest: Manifest, *, signed: bool) -> int:
+    """Return how long the seal of a manifest is, whatever its tags are.
+
+    Args:
+        manifest: What is to be sealed.
+        signed: Whether it will be signed.
+    """
+    text = encoding.encode(manifest, bytes(TAG_BYTES))
+    signature = SIGNATURE_BYTES if signed else 0
+    return HEADER_BYTES + len(text) + _CIPHER_TAG_BYTES + signature
 
 
 def open_sealed(
@@ -156,7 +170,7 @@ def check_fresh(
             " file in the place of a newer one"
         )
     if of.expires is not None and (time.time() if now is None else now) >= of.expires:
-        raise VerificationError(f"it expired at {of.expires} (seconds since 1970)")
+        raise VerificationError(f"it expired at {time_text(of.expires)}")
 
 
 def _seal(

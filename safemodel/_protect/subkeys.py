@@ -1,9 +1,10 @@
 """Keys for one purpose each, and the random words that come of them.
 
-A key that is used for two things ties them together. Everything random about a
-protected file comes from a sub-key of its own: HKDF with SHA-256 (RFC 5869) over the
-master key, with the file's id as salt, and with the epoch, the pool and the purpose as
-context. The words are the keystream of ChaCha20 (RFC 8439) under the sub-key.
+A key that is used for two things ties them together. Everything random about the order
+of a pool comes from a sub-key of its own: HKDF-SHA-256 (RFC 5869) of the protection
+key, label "permute", salt the file id, info the epoch (8 bytes), the pool and the
+purpose (each after its length, 8 bytes). Numbers are little-endian. The words are the
+keystream of ChaCha20 (RFC 8439) under the sub-key.
 """
 
 from __future__ import annotations
@@ -14,39 +15,50 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KEY_BYTES = 32
-"""Of a master key, of a sub-key and of a file's id."""
+    from safemodel._protect.keys import ProtectionKey
 
+FILE_ID_BYTES = 32
+_SUB_KEY_BYTES = 32
 _ZEROS = memoryview(bytes(1 << 18))
-_CONTEXT = b"safemodel protect 1"
 
 
-def sub_key(master: bytes, file_id: bytes, *, epoch: int, pool: str, use: str) -> bytes:
-    """Return the 32 bytes of a sub-key.
+class PoolKey:
+    """The sub-keys of the permutation of one pool.
 
     Args:
-        master: The key all others come from; 32 bytes that nobody else knows.
+        key: The key all of them come from.
         file_id: 32 random bytes, which no other file has.
         epoch: How often the file was protected anew; from 0 to 2**64 - 1.
         pool: What is permuted together, such as all elements of one dtype.
-        use: What the sub-key is for, such as one round of the permutation.
 
     Raises:
         ValueError: A length or a number is another.
     """
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    if len(master) != KEY_BYTES or len(file_id) != KEY_BYTES:
-        raise ValueError(f"a key and a file id have {KEY_BYTES} bytes")
-    if not 0 <= epoch < 1 << 64:
-        raise ValueError(f"epoch must be from 0 to 2**64 - 1: {epoch}")
-    context = _CONTEXT + struct.pack("<Q", epoch)
-    # With its length before it no text can end where another one begins.
-    for text in (pool, use):
-        encoded = text.encode()
-        context += struct.pack("<Q", len(encoded)) + encoded
-    return HKDF(SHA256(), KEY_BYTES, salt=file_id, info=context).derive(master)
+    __slots__ = ("_file_id", "_info", "_key")
+
+    def __init__(
+        self, key: ProtectionKey, file_id: bytes, *, epoch: int, pool: str
+    ) -> None:
+        if len(file_id) != FILE_ID_BYTES:
+            raise ValueError(f"a file id has {FILE_ID_BYTES} bytes")
+        if not 0 <= epoch < 1 << 64:
+            raise ValueError(f"epoch must be from 0 to 2**64 - 1: {epoch}")
+        self._key, self._file_id = key, file_id
+        self._info = struct.pack("<Q", epoch) + _counted(pool)
+
+    def use(self, use: str) -> bytes:
+        """Return the sub-key for one use, such as one round; no two have one name."""
+        info = self._info + _counted(use)
+        return self._key._derive(
+            "permute", _SUB_KEY_BYTES, salt=self._file_id, info=info
+        )
+
+
+def _counted(text: str) -> bytes:
+    """Return a text after its length: none can end where another one begins."""
+    encoded = text.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
 
 
 class Keystream:

@@ -1,8 +1,8 @@
 """Tags: keyed BLAKE3 over every MiB of a pool, bound to where it lies and what it is.
 
-A pool is cut into chunks of 1 MiB from its first byte; the last one may be shorter.
-Each has a *leaf*; leaves are put together by *nodes* up to one tag a pool and order,
-and those by the *root*. All are keyed BLAKE3 of 32 bytes, under one key for each file
+A pool is cut into chunks of at most 1 MiB, in each of its two orders (`layout`). Each
+has a *leaf*; leaves are put together by *nodes* up to one tag a pool and order, and
+those by the *root*. All are keyed BLAKE3 of 32 bytes, under one key for each file
 and epoch: HKDF-SHA-256 of the protection key, label "tags", salt the file id, info the
 epoch (8 bytes). Numbers are little-endian; the first 16 bytes say which of the five a
 tag is.
@@ -56,7 +56,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from blake3 import blake3
 
 from safemodel._protect.encoding import Writer
-from safemodel._protect.layout import PLAIN, STORED
+from safemodel._protect.layout import CHUNK, PLAIN, STORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 Leaves: TypeAlias = "tuple[tuple[bytes, ...], tuple[bytes, ...] | None]"
 """The leaves of a pool in stored order, and in plain order if they were taken."""
 
-CHUNK = 1 << 20
+__all__ = ["CHUNK", "TAG_BYTES", "Leaves", "Tagger"]
+
 TAG_BYTES = 32
 FILE_ID_BYTES = 32
 FAN = 256

@@ -18,12 +18,11 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from safemodel._rewrite.trail import Trail
+from safemodel.reports import FileDigests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from safemodel.reports import FileDigests
 
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
@@ -40,6 +39,7 @@ class Output:
         descriptor: The file, open for reading and writing.
         name: What errors call it.
         digests: Whether to take digests of it.
+        read_back: Whether what is written is read back (rule 5).
         durable: Whether it has to be on the disk in the end.
 
     Attributes:
@@ -52,12 +52,13 @@ class Output:
         *,
         name: str = "",
         digests: bool = True,
+        read_back: bool = True,
         durable: bool = True,
     ) -> None:
         self._descriptor = descriptor
         self._name = name
         self._buffer = bytearray()
-        self._trail = Trail(descriptor, digests=digests)
+        self._trail = Trail(descriptor, digests=digests) if read_back else None
         self._syncs = _Syncs(descriptor) if durable else None
         self.at = 0
 
@@ -76,7 +77,7 @@ class Output:
         self.flush()
         self._write(data)
 
-    def patch(self, at: int, data: bytes) -> None:
+    def patch(self, at: int, data: bytes | memoryview) -> None:
         """Replace bytes that were written, and were not said to be final.
 
         Raises:
@@ -87,14 +88,29 @@ class Output:
             if os.pwrite(self._descriptor, data, at) != len(data):
                 raise OSError(5, "not all bytes could be written")
 
+    def read_into(self, at: int, target: memoryview) -> None:
+        """Read bytes that were written. Threads may read at once.
+
+        Raises:
+            OSError: Reading failed.
+        """
+        with self._named():
+            while target:
+                got = os.preadv(self._descriptor, [target], at)
+                if not got:
+                    raise OSError(5, "what was written cannot be read back")
+                target, at = target[got:], at + got
+
     def record(self, start: int, end: int) -> None:
         """Say where the bytes of a record lie; some of them may be written later."""
-        self._trail.record(start, end)
+        if self._trail is not None:
+            self._trail.record(start, end)
 
     def final(self) -> None:
         """Say that all bytes so far are final."""
         if len(self._buffer) == 0:
-            self._trail.final(self.at)
+            if self._trail is not None:
+                self._trail.final(self.at)
             if self._syncs is not None:
                 self._syncs.written(self.at)
 
@@ -114,17 +130,21 @@ class Output:
             OSError: Writing or reading failed.
         """
         self.flush()
-        self._trail.last(self.at)
+        if self._trail is not None:
+            self._trail.last(self.at)
         with self._named():
             if self._syncs is not None:
                 self._syncs.finish()
+            if self._trail is None:
+                return {}, FileDigests(size=self.at)
             return self._trail.finish(self.at)
 
     def stop(self) -> None:
         """End what goes on beside the writer."""
         if self._syncs is not None:
             self._syncs.stop()
-        self._trail.stop()
+        if self._trail is not None:
+            self._trail.stop()
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
         left = memoryview(data)
@@ -201,7 +221,12 @@ class _Syncs:
 
 @contextmanager
 def whole_file(
-    path: Path, *, overwrite: bool, digests: bool = True, durable: bool = True
+    path: Path,
+    *,
+    overwrite: bool,
+    digests: bool = True,
+    read_back: bool = True,
+    durable: bool = True,
 ) -> Iterator[tuple[Output, Commit]]:
     """Give a file to write, and what makes it appear; else it is gone afterwards.
 
@@ -220,7 +245,13 @@ def whole_file(
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
-    output = Output(descriptor, name=str(path), digests=digests, durable=durable)
+    output = Output(
+        descriptor,
+        name=str(path),
+        digests=digests,
+        read_back=read_back,
+        durable=durable,
+    )
     try:
         yield output, Commit(part, path, overwrite=overwrite)
     finally:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safemodel._build.checksums import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from safemodel._rewrite.output import Output
 
@@ -85,11 +85,11 @@ class ZipWriter:
             for piece in pieces:
                 held += piece  # at once: the next piece may be in the same memory
             checksum = crc32(held)
-            header = _header(name, size, start, checksum)
+            header = local_header(name, size, start, checksum)
             out.write(header + held)
             written = len(held)
         else:
-            header = _header(name, size, start, 0)
+            header = local_header(name, size, start, 0)
             out.write(header)
             checksum = written = 0
             for piece in pieces:
@@ -107,25 +107,32 @@ class ZipWriter:
 
     def close(self) -> None:
         """Write the directory."""
-        write = self._out.write
-        start = self._out.at
-        for entry in self.entries:
-            write(_entry(entry))
-        end = self._out.at
-        size, count = end - start, len(self.entries)
-        if count >= _MAX_16 or max(size, start) >= _MAX_32:
-            write(
-                _END64.pack(
-                    *(0x06064B50, _END64.size - 12, 45, 45, 0, 0),
-                    *(count, count, size, start),
-                )
+        self._out.write(directory(self.entries, self._out.at))
+
+
+def directory(entries: Sequence[Entry], start: int) -> bytes:
+    """Return the directory of an archive and what follows it.
+
+    Args:
+        entries: The records.
+        start: Where the directory begins.
+    """
+    parts = [_entry(entry) for entry in entries]
+    size, count = sum(map(len, parts)), len(entries)
+    if count >= _MAX_16 or max(size, start) >= _MAX_32:
+        parts.append(
+            _END64.pack(
+                *(0x06064B50, _END64.size - 12, 45, 45, 0, 0),
+                *(count, count, size, start),
             )
-            write(_LOCATOR.pack(0x07064B50, 0, end, 1))
-        few, narrow = min(count, _MAX_16), min(size, _MAX_32)
-        write(_END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0))
+        )
+        parts.append(_LOCATOR.pack(0x07064B50, 0, start + size, 1))
+    few, narrow = min(count, _MAX_16), min(size, _MAX_32)
+    parts.append(_END.pack(0x06054B50, 0, 0, few, few, narrow, min(start, _MAX_32), 0))
+    return b"".join(parts)
 
 
-def _header(name: str, size: int, start: int, checksum: int) -> bytes:
+def local_header(name: str, size: int, start: int, checksum: int) -> bytes:
     """Return the local header of a record, up to where its bytes start."""
     raw = name.encode("ascii")
     wide = size >= _MAX_32

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safemodel._graph.array_specs import ArraySpec, ObjectArraySpec
-from safemodel._graph.composite_specs import (
-    ExtraSpec,
-    MappingSpec,
-    NamespaceSpec,
-    OpaqueSpec,
-    SequenceSpec,
-)
-from safemodel._graph.scalars import ATOMS
+from safemodel._graph.array_specs import ArraySpec
 from safemodel._graph.specs import (
     JaggedSpec,
     MetaTensorSpec,
@@ -26,20 +18,15 @@ from safemodel._graph.specs import (
     TensorSpec,
 )
 from safemodel._graph.walk import settle
+from safemodel._scan.named import named_leaves
 from safemodel._scan.render import printable
 from safemodel.reports import TensorInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from safemodel._graph.composite_specs import TensorGraph
 
 _MAX_NAME = 200
 MAX_REPEATED = 10_000
-_CONTAINERS = frozenset(
-    {dict, list, tuple, MappingSpec, SequenceSpec, ObjectArraySpec, NamespaceSpec,
-     OpaqueSpec, ExtraSpec}
-)  # fmt: skip
 _BYTES = {
     "float64": 8, "complex64": 8, "complex128": 16, "int64": 8, "uint64": 8,
     "float32": 4, "int32": 4, "uint32": 4, "complex32": 4, "qint32": 4,
@@ -60,10 +47,11 @@ class Listing:
         self.tensors: list[TensorInfo] = []
         self._keys = {id(spec): key for key, spec in graph.storages.items()}
         self._used: set[int] = set()
-        self._seen: set[int] = set()
         self._leaves: set[int] = set()
         self.repeated = 0
-        self._walk(graph.root)
+        for name, value in named_leaves(graph.root, printable, _MAX_NAME):
+            if self._has_room(value):
+                self._leaf(name, value)
         self.unreachable = tuple(
             [
                 printable(key)
@@ -73,23 +61,6 @@ class Listing:
             + [printable(name) for name in graph.unused]
         )
 
-    def _walk(self, root: object) -> None:
-        """Visit everything once, in the order of the file."""
-        # What is left of each container on the way: never a list of all its members.
-        open_: list[Iterator[tuple[str, Any]]] = [iter([("", root)])]
-        while open_:
-            for name, item in open_[-1]:
-                value = settle(item)
-                if type(value) not in _CONTAINERS:
-                    if self._has_room(value):
-                        self._leaf(name, value)
-                elif id(value) not in self._seen:
-                    self._seen.add(id(value))
-                    open_.append(self._children(name, value))
-                    break
-            else:
-                open_.pop()
-
     def _has_room(self, value: Any) -> bool:
         """Say whether to list a leaf: two bytes name one again, a line takes more."""
         if not isinstance(value, Spec) or id(value) not in self._leaves:
@@ -97,29 +68,6 @@ class Listing:
             return True
         self.repeated += 1
         return self.repeated <= MAX_REPEATED
-
-    def _children(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
-        """Yield the named members of a container, plain scalars left out."""
-        kind = type(value)
-        if kind is dict:
-            yield from _members(name, value.items())
-        elif kind is list or kind is tuple:
-            yield from _items(name, value)
-        elif kind is MappingSpec:
-            yield from _pairs(name, value.pairs)
-        elif kind is SequenceSpec or kind is ObjectArraySpec:
-            yield from _items(name, value.elements)
-        elif kind is NamespaceSpec:
-            yield from _members(name, value.attributes.items())
-        elif kind is OpaqueSpec:
-            yield from _items(f"{name}.args", value.args)
-            yield from _members(name, (value.kwargs or {}).items())
-            yield name, value.state
-            yield from _pairs(name, value.pairs or [])
-            yield from _items(name, value.elements or [])
-        else:
-            yield from ((f"{name}.args", item) for item in value.args)
-            yield name, value.state
 
     def _leaf(self, name: str, value: Any) -> None:  # noqa: C901 - a case a kind
         """List a tensor, array or storage; leave everything else alone."""
@@ -208,40 +156,3 @@ class Listing:
                 storage=printable(storage),
             )
         )
-
-
-def _items(name: str, values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what is no scalar of a sequence, by its index."""
-    for at, item in enumerate(values):
-        if type(item) not in ATOMS:
-            yield _cut(f"{name}[{at}]"), item
-
-
-def _members(name: str, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield what is no scalar of a mapping, by its key."""
-    for key, item in items:
-        if type(item) not in ATOMS:
-            yield _join(name, key), item
-
-
-def _pairs(name: str, pairs: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what is no scalar of alternating keys and values."""
-    for at in range(0, len(pairs), 2):
-        if type(pairs[at + 1]) not in ATOMS:
-            yield _join(name, settle(pairs[at])), pairs[at + 1]
-
-
-def _join(name: str, key: object) -> str:
-    """Return the name of a member, escaped and cut."""
-    if type(key) is str:
-        member = printable(key, _MAX_NAME)
-    elif key is None or type(key) in (int, bool, float):
-        member = printable(str(key), _MAX_NAME)
-    else:
-        member = f"<{type(key).__name__}>"
-    return _cut(f"{name}.{member}" if name else member)
-
-
-def _cut(name: str) -> str:
-    """Return the end of a long name: deep ones would grow with the file's square."""
-    return name if len(name) <= _MAX_NAME else "..." + name[3 - _MAX_NAME :]

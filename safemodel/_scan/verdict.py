@@ -20,6 +20,7 @@ from safemodel.errors import (
     ForbiddenCallError,
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
+    KeyRequiredError,
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
@@ -44,6 +45,7 @@ _CODES: dict[type[SafeModelError], str] = {
     StorageBoundsError: "storage-bounds",
     ChecksumError: "checksum",
     UnsupportedFormatError: "unsupported-format",
+    KeyRequiredError: "unsupported-format",
 }
 MAX_MESSAGE = 2000
 _MAX_GLOBALS = 200

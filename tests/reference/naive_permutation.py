@@ -1,7 +1,7 @@
 """The permutation of a pool once more, one Python integer at a time.
 
-Written from docs/adr/0016: keys by RFC 5869 from hmac, places as numbers. Only the
-block function of ChaCha20 is someone else's.
+Written from docs/adr/0016 and 0019: keys by RFC 5869 from hmac, places as numbers. Only
+the block function of ChaCha20 is someone else's.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 def sub_key(master, file_id, epoch, pool, use):
     """Return a sub-key: HKDF-SHA256 of one block."""
-    context = b"safemodel protect 1" + epoch.to_bytes(8, "little")
+    info = b"safemodel permute\0" + epoch.to_bytes(8, "little")
     for text in (pool.encode(), use.encode()):
-        context += len(text).to_bytes(8, "little") + text
+        info += len(text).to_bytes(8, "little") + text
     secret = hmac.digest(file_id, master, hashlib.sha256)
-    return hmac.digest(secret, context + b"\x01", hashlib.sha256)
+    return hmac.digest(secret, info + b"\x01", hashlib.sha256)
 
 
 class Words:
@@ -66,6 +66,20 @@ def shuffle(values, words, first):
             values[k], values[partner] = values[partner], values[k]
 
 
+def shuffle_rows(table, words):
+    """Shuffle rows of one length; words that were refused are drawn again after all."""
+    again, every = [], []
+    for r, row in enumerate(table):
+        drawn = [words.next(4) for _ in row]
+        every.append([word * (k + 1) // 2**32 for k, word in enumerate(drawn)])
+        again += [(r, k) for k, w in enumerate(drawn) if not accepted(w, k + 1, 4)]
+    for r, k in again:
+        every[r][k] = words.below(k + 1)
+    for row, partners in zip(table, every, strict=True):
+        for k, partner in enumerate(partners):
+            row[k], row[partner] = row[partner], row[k]
+
+
 def switches(lines, words, at, *, back=False):
     """Send lines of values through every layer; return where the next words are."""
     layers = len(lines).bit_length() - 1
@@ -100,12 +114,12 @@ class Pool:
         self.whole = self.tiles * unit
 
     def bits(self, key, count):
-        """Return words of switches: count for each tile, 1024 tiles a keystream."""
+        """Return words of switches: count for each tile, 64 tiles a keystream."""
         size = max(self.lanes // 8, 1)
         found = []
         for tile in range(self.tiles):
-            if tile % 1024 == 0:
-                words = Words(key, tile // 1024)
+            if tile % 64 == 0:
+                words = Words(key, tile // 64)
             found.append([words.next(size) for _ in range(count)])
         return found
 
@@ -152,50 +166,89 @@ class Pool:
             found += [value for line in lines for value in line]
         return found
 
+    def deal(self, slabs, words, slab, segment):
+        """Return the pieces of all tiles: slabs in an order, shuffled in segments."""
+        count = self.tiles * self.lanes
+        size = slab // (16 * self.lanes * self.itemsize)
+        dealt = []
+        for number in slabs(-(-count // size)):
+            dealt += range(number * size, min((number + 1) * size, count))
+        blocks = -(-self.tiles // 64)
+        most = max(segment // (64 * self.rows * self.lanes * self.itemsize), 1)
+        segments = -(-blocks // most)
+        found = []
+        for k in range(segments):
+            first = 64 * (blocks * k // segments)
+            last = min(64 * (blocks * (k + 1) // segments), self.tiles)
+            mine = dealt[first * self.lanes : last * self.lanes]
+            found += self.dealt(mine, words(k))
+        assert sorted(found) == list(range(count))
+        return found
 
-def permuted(values, itemsize, *, master, file_id, epoch, pool):
+    def dealt(self, mine, words):
+        """Return the pieces of a segment: group after group, one to each block."""
+        full = 64 * self.lanes
+        blocks, over = divmod(len(mine), full)
+        places = iter(mine)
+        groups = [
+            [[next(places) for _ in range(blocks + k)] for _ in range(count)]
+            for k, count in ((1, over), (0, full - over))
+        ]
+        for table in groups:
+            shuffle_rows(table, words)
+        whole = [[row[b] for row in groups[0] + groups[1]] for b in range(blocks)]
+        shuffle_rows(whole, words)
+        rest = [[row[blocks] for row in groups[0]]]
+        shuffle_rows(rest, words)
+        return [piece for row in whole + rest for piece in row]
+
+
+def permuted(
+    values, itemsize, *, master, file_id, epoch, pool, slab=2**15, segment=2**25
+):
     """Return the values of a pool in their protected order."""
     shape = Pool(len(values), itemsize)
 
     def key(use):
-        whole = f"permute {len(values)} x {itemsize} bytes: {use}"
+        whole = f"{len(values)} x {itemsize} bytes: {use}"
         return sub_key(master, file_id, epoch, pool, whole)
 
+    def order(count, use):
+        places = list(range(count))
+        shuffle(places, Words(key(use)), 0)
+        return places
+
     body, rest = list(values[: shape.whole]), list(values[shape.whole :])
+    layer = (shape.lanes.bit_length() - 1) * shape.lanes // 2
+    near, far = 16 * layer, shape.lanes * 32
     if shape.tiles:
-        pieces = list(range(shape.tiles * shape.lanes))
-        shuffle(pieces, Words(key("pieces")), 0)
-        columns = _columns(shape, Words(key("columns")))
-        layer = (shape.lanes.bit_length() - 1) * shape.lanes // 2
-        near, far = 16 * layer, shape.lanes * 32
+        pieces = shape.deal(
+            lambda count: order(count, "slabs"),
+            lambda number: Words(key("pieces"), number),
+            slab,
+            segment,
+        )
+        columns = []
+        for number in range(shape.rows // 16):
+            columns += _columns(shape, Words(key("columns"), number))
         body = shape.spread(body, pieces, columns, shape.bits(key("tile"), near + far))
-        body = shape.stir(body, shape.bits(key("chunk"), 2 * near + far))
     body += rest
     shuffle(body, Words(key("exchange")), shape.whole)
+    if shape.tiles:
+        bits = shape.bits(key("chunk"), 2 * near + far)
+        body[: shape.whole] = shape.stir(body[: shape.whole], bits)
     return body
 
 
 def _columns(shape, words):
-    """Return where blocks of 64 tiles begin in each row."""
+    """Return where blocks of 64 tiles begin in 16 rows."""
     whole = shape.tiles // 64
-    every, again = [], []
-    for row in range(shape.rows):
-        mine = []
-        for k in range(whole):
-            word = words.next(4)
-            mine.append(word * (k + 1) // 2**32)
-            if not accepted(word, k + 1, 4):
-                again.append((row, k))
-        every.append(mine)
-    for row, k in again:
-        every[row][k] = words.below(k + 1)
-    columns = []
-    for mine in every:
-        starts = list(range(0, shape.tiles, 64))
-        for k, partner in enumerate(mine):
-            starts[k], starts[partner] = starts[partner], starts[k]
-        columns.append(starts)
+    rows = [[64 * start for start in range(whole)] for _ in range(16)]
+    shuffle_rows(rows, words)
+    if shape.tiles % 64:
+        rows = [[*starts, shape.tiles - shape.tiles % 64] for starts in rows]
+    turns = [words.below(shape.tiles) for _ in rows]
     return [
         [(start + turn) % shape.tiles for start in starts]
-        for starts, turn in [(s, words.below(shape.tiles)) for s in columns]
+        for starts, turn in zip(rows, turns, strict=True)
     ]

@@ -20,6 +20,7 @@ from safemodel import (
     MalformedFileError,
     Opaque,
     Policy,
+    ProtectionKey,
     SafeModelError,
     Scrub,
     StorageBoundsError,
@@ -29,11 +30,22 @@ from safemodel import (
     __version__,
     disarm,
     inspect_file,
+    protect,
+    restore,
+    rotate,
     safe_load,
     scan_files,
     state_dict,
+    verify,
 )
 from safemodel.evaluation import PayloadRecovery, payload_recovery
+from safemodel.protection import (
+    KeyRing,
+    ProtectReport,
+    RestoreReport,
+    RotateReport,
+    VerifyReport,
+)
 from safemodel.reports import DisarmReport, FileReport, Finding
 from safemodel.scrub import scrub_array
 
@@ -149,3 +161,18 @@ def disarms() -> None:
     page: str = report.to_html()
     again: DisarmReport = DisarmReport.from_dict(report.to_dict())
     print(size, names, report.to_json(indent=1), page, again)
+
+
+def protecting(model: torch.nn.Module) -> None:
+    """Protect, verify, restore and rotate, with one key or several."""
+    key = ProtectionKey.generate()
+    assert_type(protect("m.pt", "p.pt", key=key), ProtectReport)
+    protect(model, Path("p.pt"), key=key, confidential=True, epoch=3, expires=4)
+    protect(model.state_dict(), "p.pt", key=key, overwrite=True, limits=Limits())
+    keys = KeyRing([key])
+    assert_type(verify("p.pt", key=keys, min_epoch=3, state="epochs"), VerifyReport)
+    verify(b"bytes", public_key=bytes(32))
+    assert_type(restore("p.pt", "m.pt", key=keys), RestoreReport)
+    assert_type(rotate("p.pt", "p.pt", key=key, overwrite=True), RotateReport)
+    rotate("p.pt", "q.pt", key=keys, new_key=key, expires=None, confidential=False)
+    safe_load("p.pt", key=key, min_epoch=1, state=Path("epochs"))

@@ -18,6 +18,7 @@ from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
+    StateFormatError,
     StorageBoundsError,
     TruncatedFileError,
     UnsafeFileError,
@@ -153,6 +154,7 @@ def test_a_changed_file_is_described_by_tensors_and_bytes() -> None:
         VerificationError("changed", tensors=["a", "b"], ranges=[(0, 1, 2)]),
         KeyRequiredError("no key", key_id="00" * 16, given=["11" * 16]),
         KeyFormatError("not a key").locate(record="k"),
+        StateFormatError("damaged"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -53,11 +53,12 @@ from safemodel.errors import quote
 if TYPE_CHECKING:
     from safemodel._unpickle.nodes import Call
 
-_NUMPY_DTYPES = {
+NUMPY_DTYPES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "c16": "complex128",
     "c8": "complex64", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",
     "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8", "b1": "bool",
 }  # fmt: skip
+"""Torch's dtypes by NumPy's descriptors without the byte order."""
 
 
 _INDEX = ("int64", "int32")
@@ -280,7 +281,7 @@ def check_from_numpy(call: Call, ctx: CheckContext) -> object:
     dtype = dtype_of(kind, call, ctx)
     if type(array) is not ArraySpec or type(array.data) not in (bytes, bytearray):
         ctx.refuse(call, "its first argument is not an array")
-    if _NUMPY_DTYPES.get(array.dtype.descr[1:]) != dtype:
+    if NUMPY_DTYPES.get(array.dtype.descr[1:]) != dtype:
         ctx.refuse(call, f"an array of {quote(array.dtype.descr)} becomes {dtype}")
     content = bytes(array.data)  # type: ignore[arg-type]  # bytes or bytearray
     ctx.copy(array.data, len(content))

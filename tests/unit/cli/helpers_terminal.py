@@ -40,3 +40,29 @@ def in_terminal(
         seen += chunk
     os.close(leader)
     return seen.decode(), process.wait()
+
+
+def typed_in_terminal(
+    arguments: list[str], cwd: str, lines: list[str]
+) -> tuple[str, int]:
+    """Run the command in a terminal of its own, and type a line at each prompt."""
+    process, leader = pty.fork()
+    if process == 0:
+        os.chdir(cwd)
+        os.execve(  # noqa: S606 - what it runs is this package
+            sys.executable, [*COMMAND, *arguments], {**os.environ, "PYTHONPATH": ROOT}
+        )
+    seen = bytearray()
+    left = list(lines)
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        seen += chunk
+        if left and chunk.endswith(b": "):
+            os.write(leader, left.pop(0).encode() + b"\n")
+    os.close(leader)
+    return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

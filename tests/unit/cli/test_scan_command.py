@@ -256,6 +256,16 @@ def test_an_interrupt_is_not_lost_in_a_finaliser():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_interrupt_is_not_lost_in_the_compiler():
+    """It calls back from C, where Python would print it and go on, too."""
+    namespace = {"__name__": "llvmlite.binding.x", "os": os, "signal": signal}
+    exec("def back():\n    os.kill(os.getpid(), signal.SIGINT)", namespace)  # noqa: S102
+    with interrupts_count() as check:
+        namespace["back"]()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
 def test_an_ignored_interrupt_stays_ignored():
     """A shell starts jobs in the background like that."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

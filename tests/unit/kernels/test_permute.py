@@ -1,9 +1,15 @@
 """The kernels of the permutation against their slow twins."""
 
+import platform
+from concurrent.futures import ThreadPoolExecutor
+
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from safemodel._kernels import _lines, permute
+from safemodel._kernels import _lines, _native, permute
+from safemodel._protect import rounds
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 from tests.reference import naive_permutation as naive
 
@@ -185,7 +191,7 @@ def test_a_pool_is_permuted_as_the_twin_says(count, itemsize):
     """From the master key to the last element; and restored."""
     source, values = numbered(count, itemsize)
     target = aligned(count, source.dtype)
-    key = PoolKey(MASTER, FILE, epoch=3, pool="weights")
+    key = PoolKey(ProtectionKey(MASTER), FILE, epoch=3, pool="weights")
     permute_pool(source, target, key)
     assert integers(target) == naive.permuted(
         values, itemsize, master=MASTER, file_id=FILE, epoch=3, pool="weights"
@@ -195,8 +201,345 @@ def test_a_pool_is_permuted_as_the_twin_says(count, itemsize):
     assert integers(back) == values == integers(source)
 
 
+@pytest.mark.parametrize(
+    ("count", "itemsize", "slab", "segment"),
+    [
+        (2**19 + 77, 4, 2**15, 1),
+        (2**19 + 4096 * 9, 4, 2**12, 2**20 * 3),
+        (2**18 + 1, 8, 2**15, 2**20),
+        (2**17 + 1024 * 5, 16, 2**14, 2**18 * 3),
+        (2**18 + 2**14 * 3 + 11, 2, 2**15, 1),
+        (2**19, 1, 2**15, 1),
+    ],
+)
+def test_segments_are_those_of_the_twin(count, itemsize, slab, segment, monkeypatch):
+    """Where a pool has many: borders within slabs, a last slab and block cut short."""
+    monkeypatch.setattr(rounds, "_SLAB", slab)
+    monkeypatch.setattr(rounds, "_SEGMENT", segment)
+    source, values = numbered(count, itemsize)
+    target = aligned(count, source.dtype)
+    key = PoolKey(ProtectionKey(MASTER), FILE, epoch=3, pool="weights")
+    permute_pool(source, target, key)
+    assert integers(target) == naive.permuted(
+        values,
+        itemsize,
+        master=MASTER,
+        file_id=FILE,
+        epoch=3,
+        pool="weights",
+        slab=slab,
+        segment=segment,
+    )
+    back = aligned(count, source.dtype)
+    restore_pool(target, back, key)
+    assert integers(back) == values
+
+
 def test_networks_say_where_their_words_are():
     """What runs backwards finds its words where the forward run had them."""
-    assert _lines._order(("switch",), 4) == [("switch", 1, 0), ("switch", 2, 2)]
-    forward = _lines._order(("switch", "turn", "switch"), 4)
-    assert _lines._order(("back", "turn", "back"), 4) == forward[::-1]
+    switch, turn = (lambda h, at: ("switch", h, at)), (lambda h: ("turn", h, 0))
+    assert _lines.layers(("switch",), 4) == [switch(1, 0), switch(2, 2)]
+    assert _lines.layers(("switch", "turn", "switch"), 4) == [
+        *(switch(1, 0), switch(2, 2), turn(1), turn(2), switch(1, 4), switch(2, 6))
+    ]
+    assert _lines.layers(("back", "turn", "back"), 4) == [
+        *(switch(2, 6), switch(1, 4), turn(1), turn(2), switch(2, 2), switch(1, 0))
+    ]
+
+
+STEPS = [("switch",), ("back",), ("turn", "switch"), ("back", "turn")]
+STEPS += [("switch", "turn", "switch"), ("back", "turn", "back")]
+
+
+@pytest.mark.parametrize("together", [2, 3, 4, 5])
+@pytest.mark.parametrize("lines", [4, 8, 16, 32])
+@pytest.mark.parametrize("steps", STEPS)
+def test_stages_have_all_layers_in_an_order_that_is_as_good(steps, lines, together):
+    """No more heights than said, and only turns of one transposition change places."""
+    layers = _lines.layers(steps, lines)
+    stages = _lines.stages(layers, together)
+    assert max(len({layer.h for layer in stage}) for stage in stages) <= together
+    order = [layer for stage in stages for layer in stage]
+    kinds = [layer.kind for layer in order]
+    assert kinds == [layer.kind for layer in layers]
+    switches = [layer for layer in order if layer.kind == "switch"]
+    assert switches == [layer for layer in layers if layer.kind == "switch"]
+    assert sorted(order) == sorted(layers)
+
+
+@pytest.mark.parametrize("size", ITEMSIZES)
+@pytest.mark.parametrize("steps", STEPS)
+def test_groups_of_a_stage_are_evenly_apart(steps, size):
+    """A loop over them can count: their first lines are multiples of the second."""
+    lines = 16 if len(steps) == 1 else _lines.lanes_of(size)
+    together = _lines._TOGETHER[size]
+    for stage in _lines.stages(_lines.layers(steps, lines), together):
+        heights = sum({layer.h for layer in stage})
+        firsts = [r for r in range(lines) if not r & heights]
+        step = firsts[1] if len(firsts) > 1 else 1
+        assert firsts == list(range(0, step * len(firsts), step))
+
+
+@pytest.mark.parametrize("itemsize", ITEMSIZES)
+def test_gather_writes_to_any_address(itemsize, rand):
+    """What streams past the caches is for aligned targets, and only for those."""
+    rounds = Rounds(itemsize, rand)
+    bits = rounds.bits(1)
+    mixed = aligned(rounds.array.size, rounds.array.dtype)
+    rounds.run(permute.spread, rounds.array, mixed, bits)
+    for start in (0, 1, 64 // itemsize):
+        room = aligned(mixed.size + 64, mixed.dtype)
+        room.view("u1")[:] = 0xA5
+        back = room[start : start + mixed.size]
+        rounds.run(permute.gather, mixed, back, bits)
+        assert integers(back) == rounds.values
+        beside = np.delete(room, range(start, start + mixed.size))
+        assert (beside.view("u1") == 0xA5).all()
+
+
+@pytest.mark.parametrize("cpu", ["", "x86-64"])
+def test_sixteen_bytes_begin_at_multiples_of_eight(cpu, rand):
+    """As numpy lets complex numbers do: no instruction may ask for more."""
+    if cpu and platform.machine() != "x86_64":
+        pytest.skip("the name of an x86 processor")
+    calls = raw_calls(16, rand)
+    for name, (arrays, numbers, changed) in calls.items():
+        moved, want = [], None
+        for array in arrays:
+            room = np.zeros(array.nbytes + 64, "u1")
+            start = -room.ctypes.data % 64
+            # What is streamed to is the exception, which the callers check.
+            start += 8 if name == "shuffle" or array is not arrays[1] else 0
+            copy = room[start : start + array.nbytes].view(array.dtype)
+            moved.append(copy.reshape(array.shape))
+            moved[-1][...] = array
+            if array is changed:
+                want = moved[-1]
+        kinds, writer = permute._WRITERS[name]
+        run = _native.compiled(kinds, writer(16), cpu=cpu)
+        assert run(*map(_native.address, moved), *numbers) == 0
+        assert permute.made(name, 16)(*map(_native.address, arrays), *numbers) == 0
+        assert np.array_equal(want.view("u8"), changed.view("u8"))
+
+
+def raw_calls(itemsize, rand):
+    """Return calls of all kernels as they are: parameters, and arrays that change."""
+    rounds = Rounds(itemsize, rand)
+    size, dtype = rounds.array.size, rounds.array.dtype
+    pieces, columns = np.array(rounds.pieces, "u4"), np.array(rounds.columns, "u4")
+    draws = np.array([[rand.randrange(40) for _ in range(10)] for _ in range(2)])
+    calls = {}
+    for name in permute._WRITERS:
+        near = 2 if "stir" in name else 1
+        bits = np.array(rounds.bits(near), rounds.word).reshape(-1)
+        source = rounds.array.copy()
+        target, tile = aligned(size, dtype), aligned(size, dtype)
+        lists = rounds.lists.copy()
+        if name == "shuffle":
+            calls[name] = ((source, draws), (2, 50, 10, 40, 1), source)
+        elif "stir" in name:
+            calls[name] = ((source, bits), (1, 3), source)
+        else:
+            arrays = (source, target, pieces, columns, tile, lists, bits)
+            calls[name] = (arrays, (0, 3, 3, 1, len(pieces)), target)
+    return calls
+
+
+LESSER = [("x86-64", 1), ("x86-64", 16), *(("x86-64-v3", n) for n in (2, 4, 8))]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
+@pytest.mark.parametrize(("cpu", "itemsize"), LESSER)
+def test_lesser_processors_do_the_same(cpu, itemsize, rand):
+    """Machine code without AVX-512, or with nothing but SSE2, moves the same."""
+    if cpu == "x86-64-v3" and not llvm.get_host_cpu_features().get("avx2"):
+        pytest.skip("this processor has no AVX2")
+    for name, (arrays, numbers, changed) in raw_calls(itemsize, rand).items():
+        before = [array.copy() for array in arrays]
+        results = []
+        kinds, writer = permute._WRITERS[name]
+        lesser = _native.compiled(kinds, writer(itemsize), cpu=cpu)
+        for run in (lesser, permute.made(name, itemsize)):
+            for array, old in zip(arrays, before, strict=True):
+                array[...] = old
+            assert run(*map(_native.address, arrays), *numbers) == 0
+            results.append(changed.tobytes())
+        assert results[0] == results[1]
+        assert results[0] != before[0].tobytes()
+
+
+@pytest.mark.parametrize("itemsize", ITEMSIZES)
+def test_no_kernel_is_long(itemsize):
+    """Time to compile grows with instructions, and faster where they are many."""
+    for kinds, writer in permute._WRITERS.values():
+        code = _native.Code(kinds)
+        writer(itemsize)(code)
+        assert 40 < str(code.module).count("\n") < 2000
+
+
+def test_threads_may_ask_for_one_kernel_at_once(rand):
+    """Each gets one that works, whoever compiled it."""
+    permute.made.cache_clear()
+
+    def work(_):
+        pool, values = numbered(60, 4)
+        permute.shuffle(pool.reshape(3, 20), np.zeros((3, 20), "i8"), 0, False)
+        permute.shuffle(pool.reshape(3, 20), np.zeros((3, 20), "i8"), 0, True)
+        return integers(pool) == values
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(8))) == [True] * 8
+
+
+class Fits:
+    """Arguments of all rounds that fit together, to be changed one at a time."""
+
+    def __init__(self, rand):
+        rounds = Rounds(4, rand)
+        self.source, self.target = rounds.array, aligned(rounds.array.size, "u4")
+        self.pieces = np.array(rounds.pieces, "u4")
+        self.columns = np.array(rounds.columns, "u4")
+        self.tile, self.lists = aligned(16 * 16 * 16, "u4"), rounds.lists
+        self.span = rounds.span(0, 3)
+        self.bits = np.array(rounds.bits(2), "u2").reshape(-1)
+
+    def first_round(self, kernel):
+        """Call a kernel of the first round."""
+        deal = self.pieces, self.columns, self.tile
+        kernel(self.source, self.target, deal, self.span, self.lists, self.bits)
+
+    def second_round(self, kernel):
+        """Call a kernel of the second round."""
+        kernel(self.target, self.span, self.lists, self.bits)
+
+
+def frozen(array):
+    """Return a copy that is read-only."""
+    made = aligned(array.size, array.dtype).reshape(array.shape)
+    made[...] = array
+    made.flags.writeable = False
+    return made
+
+
+MISFITS = [
+    ("source", lambda a: a[1:]),
+    ("source", lambda a: np.repeat(a, 2)[::2]),
+    ("source", lambda a: a.view("u2")),
+    ("target", lambda a: a[:-1]),
+    ("target", frozen),
+    ("pieces", lambda a: a[:-1]),
+    ("pieces", lambda a: a.astype("i8")),
+    ("pieces", lambda a: a + np.uint32(a.max() == a)),
+    ("pieces", lambda a: np.full_like(a, 2**32 - 1)),
+    ("columns", lambda a: a[:-1]),
+    ("columns", lambda a: a[:, :0]),
+    ("columns", lambda a: np.full_like(a, 3)),
+    ("tile", lambda a: a[:-1]),
+    ("tile", frozen),
+    ("lists", lambda a: a[:2]),
+    ("lists", lambda a: a.astype("i4")),
+    ("lists", frozen),
+    ("bits", lambda a: a[: 3 * 1024 - 1]),
+    ("bits", lambda a: a.astype("u4")),
+    ("span", lambda s: (0, 4, *s[2:])),
+    ("span", lambda s: (-1, *s[1:])),
+    ("span", lambda s: (2, 1, *s[2:])),
+    ("span", lambda s: (0, 3, 4, *s[3:])),
+    ("span", lambda s: (*s[:3], 8, s[4])),
+    ("span", lambda s: (*s[:4], 16)),
+]
+
+
+@pytest.mark.parametrize("kernel", [permute.spread, permute.gather])
+@pytest.mark.parametrize(("name", "change"), MISFITS)
+def test_first_rounds_refuse_what_does_not_fit(kernel, name, change, rand):
+    """Whether that is found before the kernel runs or in it."""
+    fits = Fits(rand)
+    fits.first_round(kernel)
+    setattr(fits, name, change(getattr(fits, name)))
+    with pytest.raises(ValueError, match="kernel"):
+        fits.first_round(kernel)
+
+
+def test_spread_refuses_a_target_it_cannot_stream_to(rand):
+    """It would end the process."""
+    fits = Fits(rand)
+    fits.target = aligned(fits.source.size + 1, "u4")[1:]
+    with pytest.raises(ValueError, match="kernel"):
+        fits.first_round(permute.spread)
+
+
+@pytest.mark.parametrize("kernel", [permute.stir, permute.unstir])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("target", lambda a: a[:-1]),
+        ("target", frozen),
+        ("target", lambda a: np.zeros(a.size, "V3")),
+        ("bits", lambda a: a[:-1]),
+        ("bits", lambda a: a.astype("u4")),
+        ("span", lambda s: (0, 4, *s[2:])),
+        ("span", lambda s: (-1, *s[1:])),
+        ("span", lambda s: (2, 1, *s[2:])),
+        ("span", lambda s: (*s[:3], 8, s[4])),
+        ("span", lambda s: (*s[:4], 16)),
+    ],
+)
+def test_second_rounds_refuse_what_does_not_fit(kernel, name, change, rand):
+    """Before they run."""
+    fits = Fits(rand)
+    fits.second_round(kernel)
+    setattr(fits, name, change(getattr(fits, name)))
+    with pytest.raises(ValueError, match="kernel"):
+        fits.second_round(kernel)
+
+
+@pytest.mark.parametrize(
+    ("pools", "draws", "first"),
+    [
+        (np.zeros((2, 10), "V3"), np.zeros((2, 10), "i8"), 0),
+        (np.zeros((2, 10), "u4"), np.zeros((2, 10), "u8"), 0),
+        (np.zeros((2, 10), "u4"), np.zeros((3, 10), "i8"), 0),
+        (np.zeros((2, 10), "u4"), np.zeros((2, 10), "i8"), 1),
+        (np.zeros((2, 10), "u4"), np.zeros((2, 10), "i8"), -1),
+        (np.zeros((2, 10), "u4"), np.full((2, 10), 10), 0),
+        (np.zeros((2, 10), "u4"), np.full((2, 10), -1), 0),
+        (np.zeros((2, 20), "u4")[:, ::2], np.zeros((2, 10), "i8"), 0),
+        (frozen(np.zeros((2, 10), "u4")), np.zeros((2, 10), "i8"), 0),
+    ],
+)
+def test_shuffle_refuses_what_does_not_fit(pools, draws, first):
+    """An exchange with what is no element above all."""
+    with pytest.raises(ValueError, match="kernel"):
+        permute.shuffle(pools, draws, first, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "draws", "refused"),
+    [
+        (np.zeros((2, 5), "u8"), 0, np.zeros((2, 5), "i8"), np.zeros(10, "i8")),
+        (np.zeros((2, 5), "u4"), 0, np.zeros((2, 5), "i4"), np.zeros(10, "i8")),
+        (np.zeros((2, 5), "u4"), 0, np.zeros((5, 2), "i8"), np.zeros(10, "i8")),
+        (np.zeros((2, 5), "u4"), 0, np.zeros((2, 5), "i8"), np.zeros(9, "i8")),
+        (np.zeros((2, 5), "u4"), -1, np.zeros((2, 5), "i8"), np.zeros(10, "i8")),
+        (np.zeros((2, 5), "u4"), 2**32 - 4, np.zeros((2, 5), "i8"), np.zeros(10, "i8")),
+        (np.zeros((2, 5), "u4"), 0, frozen(np.zeros((2, 5), "i8")), np.zeros(10, "i8")),
+    ],
+)
+def test_bounded_refuses_what_does_not_fit(words, first, draws, refused):
+    """And bounds that are no 32-bit numbers."""
+    with pytest.raises(ValueError, match="kernel"):
+        permute.bounded(words, first, draws, refused)
+
+
+def test_addresses_are_those_of_numpy():
+    """Of arrays that may be written, of others, of parts of them, and of none."""
+    whole = np.zeros((4, 6), "u4")
+    for array in (whole, whole[1:], whole.astype("c16"), frozen(whole)):
+        assert _native.address(array) == array.ctypes.data
+    assert isinstance(_native.address(whole[:0]), int)
+    for array in (whole[:, 1:], whole.T, np.zeros(9, "u1")[1:].view("u4")):
+        with pytest.raises(ValueError, match="contiguous"):
+            _native.address(array)
+    with pytest.raises(ValueError, match="writable"):
+        _native.address(frozen(whole), write=True)

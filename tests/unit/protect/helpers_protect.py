@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 
 from safemodel._protect.keys import ProtectionKey
-from safemodel._protect.layout import PLAIN, STORED, Extent, Pool
+from safemodel._protect.layout import PLAIN, STORED, Extent, Pool, leaf_ends
 from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.tags import Tagger
@@ -79,7 +79,11 @@ def manifest_of(
     tagger = Tagger.keyed(key, file_id, epoch)
     leaves = tuple(
         tuple(
-            tuple(PoolTagger(tagger, number, pool, order).leaves(chunks(pool, fill)))
+            tuple(
+                PoolTagger(tagger, number, pool, order).leaves(
+                    chunks(pool, fill, order)
+                )
+            )
             for order in (STORED, PLAIN)
         )
         for number, pool in enumerate(pools)
@@ -96,10 +100,13 @@ def manifest_of(
     )
 
 
-def chunks(pool: Pool, fill: int = 7) -> list[bytes]:
-    """Return a pool's bytes, all of them ``fill``, in chunks."""
-    whole = bytes([fill]) * pool.length
-    return [whole[at : at + MIB] for at in range(0, pool.length, MIB)]
+def chunks(pool: Pool, fill: int = 7, order: int = STORED) -> list[bytes]:
+    """Return a pool's bytes, all of them ``fill``, in the chunks of an order."""
+    ends = leaf_ends(pool, order)
+    return [
+        bytes([fill]) * (end - start)
+        for start, end in zip([0, *ends[:-1]], ends, strict=False)
+    ]
 
 
 def forms_of(secret: bytes) -> list[str]:

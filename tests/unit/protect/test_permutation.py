@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from safemodel._protect import permutation
+from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
+from safemodel._protect.rounds import Shape
 
 TYPES = ["u1", "u2", "u4", "u8", "c16"]
-KEY = PoolKey(b"k" * 32, b"f" * 32, epoch=0, pool="p")
+KEY = PoolKey(ProtectionKey(b"k" * 32), b"f" * 32, epoch=0, pool="p")
 
 
 def noise(size, dtype, seed=0):
@@ -50,9 +52,9 @@ def test_small_pools_of_every_size(dtype):
 @pytest.mark.parametrize("extra", [-1, 0, 1, 12_345])
 def test_pools_about_the_first_with_rounds(dtype, extra):
     """Where a pool is small no more, with a rest and without."""
-    unit = permutation._Shape(0, np.dtype(dtype).itemsize).unit
+    unit = Shape(0, np.dtype(dtype).itemsize).unit
     size = max(1 << 16, 16 * unit) + extra
-    shape = permutation._Shape(size, np.dtype(dtype).itemsize)
+    shape = Shape(size, np.dtype(dtype).itemsize)
     assert (shape.tiles > 0) == (extra >= 0)
     pool = noise(size, dtype)
     assert elements(there_and_back(pool)) == elements(pool)
@@ -116,7 +118,7 @@ def test_nothing_beside_the_target_is_written(size):
 def test_threads_change_nothing(threads, monkeypatch):
     """The same order from one thread and from many, there and back."""
     monkeypatch.setattr(permutation, "_MIN_THREAD_BYTES", 1)
-    size = 5000 * permutation._Shape(0, 8).unit + 17
+    size = 5000 * Shape(0, 8).unit + 17
     pool = noise(size, "u8")
     once, again = aligned(size, "u8"), aligned(size, "u8")
     permute_pool(pool, once, KEY, threads=1)
@@ -146,10 +148,10 @@ def test_a_wrong_key_restores_nothing(size):
     pool = aligned(size, "u4")
     pool[:] = np.arange(size)
     wrong = [
-        PoolKey(b"K" * 32, b"f" * 32, epoch=0, pool="p"),
-        PoolKey(b"k" * 32, b"F" * 32, epoch=0, pool="p"),
-        PoolKey(b"k" * 32, b"f" * 32, epoch=1, pool="p"),
-        PoolKey(b"k" * 32, b"f" * 32, epoch=0, pool="q"),
+        PoolKey(ProtectionKey(b"K" * 32), b"f" * 32, epoch=0, pool="p"),
+        PoolKey(ProtectionKey(b"k" * 32), b"F" * 32, epoch=0, pool="p"),
+        PoolKey(ProtectionKey(b"k" * 32), b"f" * 32, epoch=1, pool="p"),
+        PoolKey(ProtectionKey(b"k" * 32), b"f" * 32, epoch=0, pool="q"),
     ]
     for key in wrong:
         permuted, back = aligned(size, "u4"), aligned(size, "u4")
@@ -194,6 +196,8 @@ def test_read_only_arrays_are_not_written():
 
 def test_a_key_does_not_show():
     """Not in its repr; errors of sub-keys are tested beside them."""
-    key = PoolKey(b"secret master key of 32 bytes..!", b"f" * 32, epoch=0, pool="p")
+    key = PoolKey(
+        ProtectionKey(b"secret master key of 32 bytes..!"), b"f" * 32, epoch=0, pool="p"
+    )
     assert "secret" not in repr(key)
     assert "secret" not in str(key)

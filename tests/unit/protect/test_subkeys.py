@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from safemodel._protect.subkeys import Keystream, sub_key
+from safemodel._protect.keys import ProtectionKey
+from safemodel._protect.subkeys import Keystream, PoolKey
 from tests.reference import naive_permutation as naive
 
 MASTER, FILE = bytes(range(32)), bytes(range(32, 64))
+
+
+def sub_key(master, file_id, *, epoch, pool, use):
+    """Return a sub-key of a pool."""
+    return PoolKey(ProtectionKey(master), file_id, epoch=epoch, pool=pool).use(use)
 
 
 def test_sub_keys_are_hkdf():
@@ -53,7 +59,7 @@ def test_every_part_makes_another_key():
 @pytest.mark.parametrize(
     ("master", "file_id", "epoch"),
     [
-        (MASTER[:31], FILE, 0),
+        (MASTER, FILE[:31], 0),
         (MASTER, FILE + b"0", 0),
         (MASTER, FILE, -1),
         (MASTER, FILE, 2**64),

@@ -13,7 +13,14 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from safemodel._protect.layout import PLAIN, STORED, Extent, Pool, Spans
+from safemodel._protect.layout import (
+    PLAIN,
+    STORED,
+    Extent,
+    Pool,
+    Spans,
+    leaf_ends,
+)
 from safemodel._protect.leaves import Difference, PoolTagger, change_error
 from safemodel._protect.tags import FAN, Tagger
 from safemodel.errors import TruncatedFileError
@@ -38,6 +45,9 @@ BIG = pool_of(
 """Four chunks; the plain tensors a, b, c and e have bytes in them."""
 
 
+TURNED = Pool(**{**vars(BIG), "stored": BIG.plain, "plain": BIG.stored})
+
+
 def leaf_by_hand(key, order, number, pool, start, data, extents):
     """Return a leaf, written from the description and not from the code."""
     u32, u64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
@@ -58,22 +68,86 @@ def tag_key(epoch=3):
 
 def test_a_leaf_is_as_described():
     """Every field, in its place."""
-    tagger = PoolTagger(TAGGER, 1, BIG, PLAIN)
+    tagger = PoolTagger(TAGGER, 1, TURNED)
     parts = chunks(BIG)
 
+    a = ("a", (MIB,), 0, 2 * MIB)
     assert tagger.leaf(1, parts[1]) == leaf_by_hand(
-        tag_key(), 1, 1, BIG, MIB, parts[1], [("a", (MIB,), 0, 2 * MIB)]
+        tag_key(), 0, 1, BIG, MIB, parts[1], [a]
     )
     b = ("b", (3, MIB // 8), 2 * MIB, 6 * MIB // 8)
     e = ("e", (MIB // 2,), 2 * MIB + 6 * MIB // 8 + 2, MIB)
     c = ("c", (), 2 * MIB + 6 * MIB // 8, 2)
     assert tagger.leaf(2, parts[2]) == leaf_by_hand(
-        tag_key(), 1, 1, BIG, 2 * MIB, parts[2], [b, c, e]
+        tag_key(), 0, 1, BIG, 2 * MIB, parts[2], [b, c, e]
     )
     assert len(parts[3]) == 6 * MIB // 8 + 2
     assert tagger.leaf(3, parts[3]) == leaf_by_hand(
-        tag_key(), 1, 1, BIG, 3 * MIB, parts[3], [e]
+        tag_key(), 0, 1, BIG, 3 * MIB, parts[3], [e]
     )
+
+
+def test_a_leaf_in_plain_order_is_as_described():
+    """It ends where its tensor does."""
+    tagger = PoolTagger(TAGGER, 1, BIG, PLAIN)
+    parts = chunks(BIG, order=PLAIN)
+
+    assert [len(part) for part in parts] == [MIB, MIB, 6 * MIB // 8, 2, MIB]
+    a = ("a", (MIB,), 0, 2 * MIB)
+    assert tagger.leaf(1, parts[1]) == leaf_by_hand(
+        tag_key(), 1, 1, BIG, MIB, parts[1], [a]
+    )
+    at = 2 * MIB + 6 * MIB // 8
+    assert tagger.leaf(3, parts[3]) == leaf_by_hand(
+        tag_key(), 1, 1, BIG, at, parts[3], [("c", (), at, 2)]
+    )
+    e = ("e", (MIB // 2,), at + 2, MIB)
+    assert tagger.leaf(4, parts[4]) == leaf_by_hand(
+        tag_key(), 1, 1, BIG, at + 2, parts[4], [e]
+    )
+
+
+def flat_pool(*lengths):
+    """Return a pool of bytes with tensors of these lengths in plain order."""
+    names = [(f"t{index}", (length,)) for index, length in enumerate(lengths)]
+    return pool_of("uint8", 1, names, [("x", (sum(lengths),))])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ends"),
+    [
+        ((), []),
+        ((0, 0), []),
+        ((3, 0, 4), [3, 7]),
+        ((MIB,), [MIB]),
+        ((MIB + 1, 2), [MIB, MIB + 1, MIB + 3]),
+        ((5, 3 * MIB, 0, 9), [5, MIB + 5, 2 * MIB + 5, 3 * MIB + 5, 3 * MIB + 14]),
+    ],
+)
+def test_chunks_in_plain_order_end_where_tensors_do(lengths, ends):
+    """Those in stored order do not; empty tensors have none."""
+    pool = flat_pool(*lengths)
+
+    assert leaf_ends(pool, PLAIN) == ends
+    whole = [*range(MIB, sum(lengths), MIB), *[sum(lengths)][: sum(lengths)]]
+    assert leaf_ends(pool, STORED) == whole
+
+
+@pytest.mark.parametrize("small", [1, 100, 700, 5_000, 40_000])
+def test_many_small_tensors_share_chunks(small):
+    """No more than 128 and a tenth of a percent, and tensors still end with one."""
+    few = flat_pool(*[small] * 128)
+    assert leaf_ends(few, PLAIN) == [small * (k + 1) for k in range(128)]
+
+    pool = flat_pool(*[small] * 3000, 2 * MIB + 1, *[small] * 3000)
+    ends = leaf_ends(pool, PLAIN)
+
+    assert len(ends) <= 128 + pool.length // 32_000
+    assert len(ends) == 6003 or small < 32_000
+    borders = {extent.start for extent in pool.plain} | {pool.length}
+    inner = {3000 * small + MIB, 3000 * small + 2 * MIB}
+    assert set(ends) <= borders | inner | {end + MIB for end in inner}
+    assert max(b - a for a, b in pairwise([0, *ends])) <= MIB
 
 
 def test_a_root_is_as_described():
@@ -134,7 +208,7 @@ def leaf_of(**changes):
         "file_id": FILE_ID,
         "epoch": 3,
         "number": 0,
-        "order": PLAIN,
+        "order": STORED,
         "dtype": "float16",
         "itemsize": 2,
         "names": ["a", "b"],
@@ -156,7 +230,8 @@ BOUND = {
     "file": {"file_id": bytes(32)},
     "epoch": {"epoch": 4},
     "pool": {"number": 1},
-    "order": {"order": STORED},
+    "order": {"order": PLAIN, "shapes": [(MIB // 4, 2, 2), (0,)]},
+    "order_alone": {"order": STORED, "shapes": [(MIB // 4, 2, 2), (0,)]},
     "dtype": {"dtype": "bfloat16"},
     "itemsize": {"itemsize": 1, "shapes": [(MIB // 2, 2), (MIB,)]},
     "name": {"names": ["c", "b"]},
@@ -194,7 +269,7 @@ def test_length_is_bound():
         with pytest.raises(ValueError, match="chunk 0 has 9 bytes"):
             PoolTagger(TAGGER, 0, short).leaf(0, data)
     for index in (-1, 1):
-        with pytest.raises(ValueError, match=f"chunk {index} has"):
+        with pytest.raises(ValueError, match=f"1 chunks, and chunk {index}"):
             PoolTagger(TAGGER, 0, short).leaf(index, bytes(9))
 
 
@@ -340,7 +415,7 @@ def test_a_failed_read_ends_all_threads(threads):
 
 def test_a_change_is_found_by_chunk_and_named_by_tensor():
     """One bit in one place: its MiB, and the tensors that have bytes there."""
-    tagger = PoolTagger(TAGGER, 4, BIG, PLAIN)
+    tagger = PoolTagger(TAGGER, 4, TURNED)
     parts = chunks(BIG)
     expected = tagger.leaves(parts)
 
@@ -472,14 +547,16 @@ def test_a_pool_at_its_bounds_is_one():
 
 def test_the_tags_do_not_change():
     """Tags of files that are out there."""
-    tagger = PoolTagger(TAGGER, 0, BIG, PLAIN)
-    leaves = tuple(tagger.leaves(chunks(BIG)))
-    root = TAGGER.root((BIG,), [(leaves, leaves)], TAGGER.frame([b"frame"]))
+    both = [
+        tuple(PoolTagger(TAGGER, 0, BIG, order).leaves(chunks(BIG, order=order)))
+        for order in (STORED, PLAIN)
+    ]
+    root = TAGGER.root((BIG,), [tuple(both)], TAGGER.frame([b"frame"]))
 
     assert (
-        blake3(b"".join(leaves)).hexdigest()
-        == "f8c5d6b46509ca87a8393527bedfa084ac608f2fdf9cc3e08bed0713c211d982"
+        blake3(b"".join(both[0] + both[1])).hexdigest()
+        == "ee5e9b710c3aa5bef891529ab37d462beb6eb302bfb865a2461ddbbd45c9d1f0"
     )
     assert (
-        root.hex() == "f8771c10d7411e8e40e1cc126b3526b52b6e8a5aa3f2b8dd158e284ee9a49441"
+        root.hex() == "d930402592a11abd024a4f8e61e61c173a765ac9e1df1d5ff3236373cf4d5e59"
     )

@@ -1,0 +1,75 @@
+"""Chunks that one thread makes while another uses those before."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from safemodel._protect.layout import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+_READERS = 2
+_AHEAD = 3
+_NAME = "safemodel-protect"
+
+
+def ahead(
+    load: Callable[[int, memoryview], None], ends: list[int]
+) -> Iterator[memoryview]:
+    """Yield chunks in order, while other threads load the next ones.
+
+    Args:
+        load: Fills a view with the chunk of an index; several threads call it at once.
+        ends: Where each chunk ends; none is longer than 1 MiB. A chunk may be
+            overwritten when the next one is asked for.
+    """
+    largest = min(CHUNK, ends[-1]) if ends else 0
+    ring = [memoryview(bytearray(largest)) for _ in range(min(len(ends), _AHEAD + 1))]
+    waiting: deque[Future[memoryview]] = deque()
+
+    def loaded(index: int) -> memoryview:
+        start = ends[index - 1] if index else 0
+        view = ring[index % len(ring)][: ends[index] - start]
+        load(index, view)
+        return view
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix=_NAME) as workers:
+        try:
+            for index in range(len(ends)):
+                # The one in use and those that are loaded never share a buffer.
+                while len(waiting) < _AHEAD and index + len(waiting) < len(ends):
+                    waiting.append(workers.submit(loaded, index + len(waiting)))
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def behind(chunks: Iterable[memoryview], use: Callable[[memoryview], None]) -> None:
+    """Let another thread use each chunk, in order, while the next ones are made.
+
+    Args:
+        chunks: The chunks, of at most 1 MiB; each may lie where the one before was.
+        use: Uses a chunk, and may change it.
+    """
+    ring: list[bytearray] = []
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix=_NAME) as worker:
+        try:
+            for index, chunk in enumerate(chunks):
+                if len(waiting) == _AHEAD:
+                    waiting.popleft().result()
+                if len(ring) <= _AHEAD:
+                    ring.append(bytearray(CHUNK))
+                view = memoryview(ring[index % (_AHEAD + 1)])[: len(chunk)]
+                view[:] = chunk
+                waiting.append(worker.submit(use, view))
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

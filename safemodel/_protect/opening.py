@@ -1,0 +1,248 @@
+"""A protected file, opened: nothing of it is believed before it is checked.
+
+1. The seal is found and opened first. What follows is read where the seal says it is.
+2. Then: is it fresh, is the file as long as it was, does the tag of its frame hold? So
+   every byte that is neither the seal's nor a tensor's is checked, too, and where all
+   of them lie.
+3. The tensors are checked by whoever reads them, of the same bytes in memory that are
+   then used: `Opened.load`.
+4. What was changed is named after the tensors were put back in order: `damage`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from safemodel._protect import contents as layouts
+from safemodel._protect.cipher import PoolCipher
+from safemodel._protect.frames import find_seal, in_file_order, stored_lengths
+from safemodel._protect.header import read_header
+from safemodel._protect.keys import key_for
+from safemodel._protect.layout import PLAIN, STORED, leaf_ends
+from safemodel._protect.leaves import PoolTagger, change_error
+from safemodel._protect.seal import check_fresh, open_sealed
+from safemodel._protect.spans import Scattered
+from safemodel._protect.tags import Tagger
+from safemodel._protect.writing import frame_tag, permutation_key
+from safemodel.errors import MalformedFileError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from safemodel._containers.source import Source
+    from safemodel._protect.contents import Contents
+    from safemodel._protect.frames import FoundSeal
+    from safemodel._protect.keys import KeyProvider, ProtectionKey
+    from safemodel._protect.leaves import Difference
+    from safemodel._protect.manifest import Manifest
+    from safemodel._protect.permutation import PoolKey
+    from safemodel._protect.state import EpochState
+    from safemodel._protect.writing import ReadInto, Step
+    from safemodel.limits import Limits
+
+NOT_PROTECTED = (
+    "there is no seal: it was never protected, or somebody took the seal away"
+)
+
+
+class Opened:
+    """A protected file whose seal and frame hold.
+
+    Attributes:
+        source: The file.
+        key: Its key.
+        manifest: What was sealed.
+        contents: Where everything lies.
+        signer: The Ed25519 key that signed; None if none did.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        key: ProtectionKey,
+        manifest: Manifest,
+        contents: Contents,
+        signer: bytes | None,
+    ) -> None:
+        self.source, self.key, self.signer = source, key, signer
+        self.manifest, self.contents = manifest, contents
+        self._tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
+        self._spans = _spans_of(manifest, contents)
+
+    def __repr__(self) -> str:
+        return f"<Opened {self.manifest!r}>"
+
+    def check_frame(self) -> None:
+        """Raise unless all bytes between the holes are as they were (rule 2)."""
+        size = self.contents.size
+        if self.source.size != size:
+            raise VerificationError(
+                f"the file has {self.source.size:,} bytes; {size:,} were protected"
+            )
+        found = frame_tag(
+            self._tagger,
+            self.contents,
+            stored_lengths(self.manifest.pools),
+            self.source.read_into,
+        )
+        if not hmac.compare_digest(found, self.manifest.frame):
+            raise VerificationError("bytes of the file around the tensors have changed")
+
+    def read_stored(self, number: int) -> ReadInto:
+        """Return what reads a pool in stored order, from any offset."""
+        spans, read = self._spans[number], self.source.read_into
+
+        def read_into(at: int, view: memoryview) -> None:
+            spans.each(read, at, view)
+
+        return read_into
+
+    def permutation(self, number: int) -> PoolKey:
+        """Return the key of the permutation of a pool."""
+        of = self.manifest
+        pool = of.pools[number]
+        return permutation_key(self.key, of.file_id, of.epoch, number, pool)
+
+    def ends(self, number: int) -> list[int]:
+        """Return where each chunk of a pool ends, in stored order."""
+        return leaf_ends(self.manifest.pools[number], STORED)
+
+    def loader(
+        self, number: int, step: Step
+    ) -> tuple[Callable[[int, memoryview], None], list[bytes]]:
+        """Return what loads a chunk of a pool, and the tags it has taken (rule 3).
+
+        Args:
+            number: Which pool.
+            step: Is told how many bytes more were read.
+
+        Returns:
+            A function of the index of a chunk and a view, which it fills with the bytes
+            as they were before encryption; threads may call it at once. And the leaves,
+            one for each chunk that was loaded.
+        """
+        of = self.manifest
+        tagger = PoolTagger(self._tagger, number, of.pools[number])
+        read = self.read_stored(number)
+        tags = [b""] * tagger.chunks
+        cipher = None
+        if of.confidential:
+            cipher = PoolCipher(self.key, of.file_id, of.epoch, number)
+
+        def load(index: int, view: memoryview) -> None:
+            start, _ = tagger.span(index)
+            read(start, view)
+            tags[index] = tagger.leaf(index, view)
+            if cipher is not None:
+                cipher.apply(start, view)
+            step(len(view))
+
+        return load, tags
+
+    def stored_leaves(self, number: int, step: Step) -> list[bytes]:
+        """Return the leaves of a pool as the file has it now."""
+        read = self.read_stored(number)
+
+        def read_into(at: int, view: memoryview) -> None:
+            read(at, view)
+            step(len(view))
+
+        tagger = PoolTagger(self._tagger, number, self.manifest.pools[number])
+        return tagger.leaves_of(read_into)
+
+    def differences(
+        self, number: int, found: list[bytes], order: int = STORED
+    ) -> tuple[Difference, ...]:
+        """Return what differs between leaves of a pool and those that are sealed."""
+        expected = self.manifest.leaves[number][order]
+        tagger = PoolTagger(self._tagger, number, self.manifest.pools[number], order)
+        return tagger.differences(number, expected or (), found)
+
+    def damage(
+        self,
+        stored: Iterable[Difference],
+        plain: Callable[[int], ReadInto] | None,
+    ) -> VerificationError:
+        """Return the error that names the plain tensors that have changed.
+
+        Args:
+            stored: What differs in stored order.
+            plain: Reads a pool that was put back in order, by its number; None where
+                that cannot be done, so that there are no names.
+        """
+        found: list[Difference] = []
+        for number in sorted({one.pool for one in stored}):
+            if plain is None or self.manifest.leaves[number][PLAIN] is None:
+                continue
+            pool = self.manifest.pools[number]
+            tagger = PoolTagger(self._tagger, number, pool, PLAIN)
+            leaves = tagger.leaves_of(plain(number))
+            found += self.differences(number, leaves, PLAIN)
+        # Names of stored tensors say nothing to anybody.
+        unnamed = [one._replace(tensors=()) for one in stored]
+        return change_error(found or unnamed)
+
+
+def open_protected(
+    source: Source,
+    keys: ProtectionKey | KeyProvider,
+    *,
+    limits: Limits,
+    min_epoch: int = 0,
+    state: EpochState | None = None,
+) -> Opened:
+    """Open a protected file and check all of it but its tensors.
+
+    Args:
+        source: The file.
+        keys: Its key, or where keys come from.
+        limits: How much it may ask for.
+        min_epoch: The lowest epoch to accept.
+        state: Remembers the highest epoch of each file.
+
+    Raises:
+        KeyRequiredError: The key is another one, or not there.
+        LimitExceededError: It asks for too much.
+        UnsupportedFormatError: It is of a later version.
+        VerificationError: It was changed, is too old, or is not protected.
+    """
+    found = find_seal(source, limits)
+    if found is None:
+        raise VerificationError(NOT_PROTECTED)
+    try:
+        header = read_header(found.data, limits)
+        key = key_for(header.key_id, keys)
+        manifest = open_sealed(found.data, key, limits=limits)
+        lengths = stored_lengths(manifest.pools)
+        contents = layouts.decode(manifest.data, len(lengths))
+        layouts.check(contents, lengths)
+    except MalformedFileError as error:
+        # It has the marks of a protected file: so it was one.
+        raise VerificationError(f"the seal was changed: {error}") from error
+    check_fresh(manifest, min_epoch=min_epoch)
+    if state is not None:
+        state.check(manifest.file_id, manifest.epoch)
+    _check_place(found, contents)
+    opened = Opened(source, key, manifest, contents, header.signer)
+    opened.check_frame()
+    return opened
+
+
+def _check_place(found: FoundSeal, contents: Contents) -> None:
+    """Raise unless the seal is where it was made for."""
+    start = contents.starts[0]
+    expected = (contents.kind, start, start + contents.room)
+    if expected != (found.kind, found.start, found.end):
+        raise VerificationError("the seal is that of another file")
+
+
+def _spans_of(manifest: Manifest, contents: Contents) -> list[Scattered]:
+    """Return where each pool lies in the file."""
+    spans = [Scattered(()) for _ in manifest.pools]
+    at = 1
+    for number in in_file_order(manifest.pools):
+        stored = manifest.pools[number].stored
+        spans[number] = Scattered.of(stored, contents.starts[at : at + len(stored)])
+        at += len(stored)
+    return spans

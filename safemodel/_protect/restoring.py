@@ -1,0 +1,162 @@
+"""The pools of a protected file in plain order, and what is made of them.
+
+Tags are taken of the bytes in memory that are then put back in order. Nothing of it is
+handed on before all of them are compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safemodel._protect.flow import ahead
+from safemodel._protect.layout import CHUNK
+from safemodel._protect.pool_stream import restored
+from safemodel._protect.skeleton import PlainSource, Skeleton
+from safemodel._protect.spans import Piece, Scattered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    from safemodel._protect.leaves import Difference
+    from safemodel._protect.opening import Opened
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.writing import Step
+    from safemodel._rewrite.output import Output
+    from safemodel.limits import Limits
+
+    WriteAt: TypeAlias = Callable[[int, memoryview], None]
+
+
+def restore_pool_to(
+    opened: Opened, number: int, write: WriteAt, *, scratch: Scratch, step: Step
+) -> tuple[Difference, ...]:
+    """Put a pool back in order; return which of its chunks were not as sealed.
+
+    Args:
+        opened: The file.
+        number: Which pool.
+        write: Takes bytes of the pool that belong at an offset.
+        scratch: Room for a pool that does not fit into memory.
+        step: Is told how many bytes more were read.
+    """
+    pool = opened.manifest.pools[number]
+    load, tags = opened.loader(number, step)
+    restored(
+        ahead(load, opened.ends(number)),
+        pool.length,
+        pool.itemsize,
+        opened.permutation(number),
+        write,
+        scratch=scratch,
+    )
+    return opened.differences(number, tags)
+
+
+def restore_file(
+    opened: Opened, out: Output, limits: Limits, *, scratch: Scratch, step: Step
+) -> int:
+    """Write the plain file; return its size.
+
+    Args:
+        opened: The protected file.
+        out: The new file, which is not to be seen before this returns.
+        limits: How much the skeleton may ask for.
+        scratch: Room for pools that do not fit into memory.
+        step: Is told how many bytes more were read.
+
+    Raises:
+        VerificationError: Tensors were changed; what was written is to be thrown away.
+        OSError: Reading or writing failed.
+    """
+    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    pools = opened.manifest.pools
+    spans = [
+        Scattered(
+            Piece(place.at, place.start, place.length)
+            for place in skeleton.places
+            if place.pool == number
+        )
+        for number in range(len(pools))
+    ]
+    # Raises if they are not those of these pools.
+    PlainSource(skeleton, [pool.length for pool in pools], _no_pool)
+    changed: list[Difference] = []
+    for number in range(len(pools)):
+
+        def write(at: int, view: memoryview, number: int = number) -> None:
+            spans[number].each(out.patch, at, view)
+
+        changed += restore_pool_to(opened, number, write, scratch=scratch, step=step)
+    for start, gap in skeleton.gaps():
+        for at in range(0, len(gap), CHUNK):
+            out.patch(start + at, gap[at : at + CHUNK])
+    if changed:
+
+        def plain(number: int) -> WriteAt:
+            return lambda at, view: spans[number].each(out.read_into, at, view)
+
+        raise opened.damage(changed, plain)
+    return skeleton.size
+
+
+def _no_pool(number: int, at: int, view: memoryview) -> None:
+    raise AssertionError(f"pool {number} is not read: {at}, {len(view)}")
+
+
+def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
+    """Return the plain file without writing it.
+
+    Args:
+        opened: The protected file.
+        limits: How much the skeleton may ask for.
+
+    Raises:
+        VerificationError: Tensors were changed.
+    """
+    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    views: list[memoryview] = []
+    changed: list[Difference] = []
+    for number in range(len(opened.manifest.pools)):
+        view, differences = _in_memory(opened, number)
+        views.append(view)
+        changed += differences
+
+    def read_pool(number: int, at: int, target: memoryview) -> None:
+        target[:] = views[number][at : at + len(target)]
+
+    if changed:
+        raise opened.damage(
+            changed, lambda number: lambda at, view: read_pool(number, at, view)
+        )
+    lengths = [len(view) for view in views]
+    return PlainSource(skeleton, lengths, read_pool, name=opened.source.name)
+
+
+def _in_memory(
+    opened: Opened, number: int
+) -> tuple[memoryview, tuple[Difference, ...]]:
+    """Return a pool in plain order, and which of its chunks were not as sealed."""
+    from safemodel._protect.permutation import aligned, restore_pool
+
+    pool = opened.manifest.pools[number]
+    size = pool.length // pool.itemsize
+    # Numpy has no integers of 16 bytes; numbers of as many are moved, not looked at.
+    kind = f"u{pool.itemsize}" if pool.itemsize < 16 else "c16"
+    stored = aligned(size, kind)
+    data = _bytes_of(stored)
+    load, tags = opened.loader(number, lambda _: None)
+    at = 0
+    for index, end in enumerate(opened.ends(number)):
+        load(index, data[at:end])
+        at = end
+    plain = aligned(size, kind)
+    restore_pool(stored, plain, opened.permutation(number))
+    return _bytes_of(plain), opened.differences(number, tags)
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of an array; a view of none cannot be cast."""
+    return array.data.cast("B") if array.size else memoryview(bytearray())

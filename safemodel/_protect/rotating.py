@@ -1,0 +1,168 @@
+"""A protected file → the same one in its next epoch, under the same key or another.
+
+The plain order of a pool is only ever in memory, or on the disk under a key that is
+forgotten with the process. What was read is checked before the new file appears.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from safemodel._protect.header import MAX_TIME
+from safemodel._protect.layout import Pool
+from safemodel._protect.protecting import Progress, check_suffix, cut_pool, signer_of
+from safemodel._protect.verifying import (
+    check_pools,
+    facts,
+    open_trusted,
+    remember,
+    tensors_of,
+)
+from safemodel._value import Value
+from safemodel.errors import VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from safemodel._containers.source import Source
+    from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.opening import Opened
+    from safemodel._protect.reports import RotateReport
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.verifying import Trust
+    from safemodel._protect.writing import ReadInto, Recipe, Step
+
+
+class Turn(Value):
+    """What a call changes.
+
+    Attributes:
+        key: The new key; None to keep the old one.
+        confidential: Whether tensors are encrypted; None to keep it as it is.
+        expires: Seconds since 1970; None for never; -1 to keep it as it is.
+        signer: Who signs the new file; None for nobody.
+        overwrite: Whether the target may be there already.
+    """
+
+    key: ProtectionKey | None
+    confidential: bool | None
+    expires: int | None
+    signer: Ed25519PrivateKey | None
+    overwrite: bool
+
+
+def rotate_file(
+    source: Source, path: str, target: Path, trust: Trust, turn: Turn
+) -> RotateReport:
+    """Rotate one file; see `safemodel.rotate`."""
+    from safemodel._protect.reports import RotateReport
+
+    started = time.perf_counter()
+    opened = open_trusted(source, trust)
+    check_suffix(target, opened.contents.kind)
+    recipe = _next(opened, trust, turn)
+    size = _write(opened, recipe, target, trust, overwrite=turn.overwrite)
+    known = facts(opened) | {
+        "key_id": recipe.key.id,
+        "epoch": recipe.epoch,
+        "expires": recipe.expires,
+        "confidential": recipe.confidential,
+        "signer": signer_of(turn.signer),
+    }
+    return RotateReport(
+        path=path,
+        out=str(target),
+        size=source.size,
+        out_size=size,
+        old_key_id=opened.key.id,
+        old_epoch=opened.manifest.epoch,
+        tensors=tensors_of(opened),
+        seconds=round(time.perf_counter() - started, 3),
+        **known,
+    )
+
+
+def _next(opened: Opened, trust: Trust, turn: Turn) -> Recipe:
+    """Return what the file is to be in its next epoch.
+
+    Raises:
+        VerificationError: There is none.
+    """
+    from safemodel._protect.writing import Recipe
+
+    old = opened.manifest
+    if old.epoch >= MAX_TIME:
+        raise VerificationError("it is in its last epoch: protect it as a new file")
+    return Recipe(
+        kind=opened.contents.kind,
+        key=turn.key or opened.key,
+        file_id=old.file_id,
+        epoch=old.epoch + 1,
+        expires=old.expires if turn.expires == -1 else turn.expires,
+        confidential=(
+            old.confidential if turn.confidential is None else turn.confidential
+        ),
+        signer=turn.signer,
+        pools=_cut_again(old.pools),
+        skeleton=opened.contents.skeleton,
+        limits=trust.limits,
+    )
+
+
+def _write(
+    opened: Opened, recipe: Recipe, target: Path, trust: Trust, *, overwrite: bool
+) -> int:
+    """Write the new file; return its size."""
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.writing import write
+    from safemodel._rewrite.output import whole_file
+
+    step = Progress(trust.progress, 3 * opened.manifest.tensor_bytes).step
+    scratch = Scratch(target.parent, private=True)
+
+    def plain_of(number: int) -> AbstractContextManager[ReadInto]:
+        return _plain(opened, number, scratch, step)
+
+    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    with whole as (out, commit):
+        size = write(out, recipe, plain_of, scratch, step)
+        out.finish()
+        remember(trust, recipe.file_id, recipe.epoch)
+        commit()
+    return size
+
+
+@contextmanager
+def _plain(
+    opened: Opened, number: int, scratch: Scratch, step: Step
+) -> Iterator[ReadInto]:
+    """Give what reads a pool in plain order, for as long as it is needed.
+
+    Raises:
+        VerificationError: It is not what was sealed.
+    """
+    from safemodel._protect.restoring import restore_pool_to
+
+    with scratch.file(opened.manifest.pools[number].length) as plain:
+        changed = restore_pool_to(
+            opened, number, plain.write_at, scratch=scratch, step=step
+        )
+        if changed:
+            check_pools(opened, Progress(None, 0))  # names those of all pools
+            raise opened.damage(changed, lambda _: plain.read_into)
+        yield plain.read_into
+
+
+def _cut_again(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    """Return the same pools with other stored tensors."""
+    names: set[str] = set()
+    return tuple(
+        Pool(**{**vars(pool), "stored": cut_pool(pool.length, pool.itemsize, names)})
+        for pool in pools
+    )

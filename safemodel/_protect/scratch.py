@@ -1,0 +1,267 @@
+"""Room for pools that do not fit in memory: files that have no name.
+
+1. A file has no name from the start, or loses it before a byte is written: whatever
+   ends the process, nothing is left behind.
+2. It lies in the folder the caller names, beside what is written there. Its owner alone
+   may open it.
+3. A *private* file holds ciphertext: AES-256 in counter mode under a random key that is
+   in this process only. What was on a disk can be read long after the file is gone.
+4. Each byte is written once. Two texts under one place of a keystream give away how
+   they differ.
+5. What is small stays in memory.
+6. Files are read and written, never mapped: a full or failing disk is an `OSError` and
+   no signal.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from safemodel._types import StrPath
+
+BUDGET = 32 << 20
+"""Bytes of the largest file that stays in memory."""
+
+_AES_BLOCK = 16
+_PIECE = 1 << 18  # bytes that are encrypted at a time
+
+
+class Scratch:
+    """Makes files in a folder, on demand.
+
+    Args:
+        folder: Where; it must have room for all that is open at a time.
+        private: Whether what they hold must not reach the disk (rule 3).
+        budget: Bytes of the largest file that stays in memory.
+    """
+
+    __slots__ = ("_budget", "_folder", "_private")
+
+    def __init__(
+        self, folder: StrPath, *, private: bool = False, budget: int = BUDGET
+    ) -> None:
+        self._folder, self._private = Path(folder), private
+        self._budget = budget
+
+    def file(self, length: int) -> ScratchFile:
+        """Return a new file of so many bytes, to be closed by the caller.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if length <= self._budget:
+            return _InMemory(length)
+        if self._private:
+            return _Private(self._folder, length)
+        return _OnDisk(self._folder, length)
+
+
+class ScratchFile:
+    """A file of a fixed length. Threads may share one."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def write_at(self, at: int, view: memoryview) -> None:
+        """Write bytes from an offset on; each offset is written once (rule 4).
+
+        Raises:
+            OSError: Writing failed; a full disk is one reason.
+            ValueError: They do not fit the file.
+        """
+        raise NotImplementedError
+
+    def read_into(self, at: int, view: memoryview) -> None:
+        """Fill a view with the bytes from an offset on, which were written.
+
+        Raises:
+            OSError: Reading failed.
+            ValueError: There are not so many.
+        """
+        self.read_parts([(at, len(view))], view)
+
+    def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
+        """Fill a view with many parts, one after the other: offset and length of each.
+
+        Raises:
+            OSError: Reading failed.
+            ValueError: A part is not in the file.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give up the file, and what is in it."""
+
+    def _check(self, at: int, length: int) -> None:
+        if at < 0 or at + length > self.length:
+            raise ValueError(
+                f"bytes {at:,} to {at + length:,} are not in a file of {self.length:,}"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _InMemory(ScratchFile):
+    """A file that is none."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self._bytes = memoryview(bytearray(length))
+
+    def write_at(self, at: int, view: memoryview) -> None:
+        self._check(at, len(view))
+        self._bytes[at : at + len(view)] = view
+
+    def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
+        done = 0
+        for at, length in parts:
+            self._check(at, length)
+            view[done : done + length] = self._bytes[at : at + length]
+            done += length
+
+    def close(self) -> None:
+        self._bytes = memoryview(b"")
+
+
+class _OnDisk(ScratchFile):
+    """A file without a name."""
+
+    __slots__ = ("_file", "_folder", "_reading")
+
+    def __init__(self, folder: Path, length: int) -> None:
+        super().__init__(length)
+        self._folder = folder
+        # Many short reads of two threads are slower than those of one after the other:
+        # they wait for each other's interpreter lock, twice a read.
+        self._reading = Lock()
+        # The caller closes it, as it closes this.
+        self._file = tempfile.TemporaryFile(  # noqa: SIM115
+            buffering=0, dir=folder, prefix=".", suffix=".safemodel-part"
+        )
+
+    def write_at(self, at: int, view: memoryview) -> None:
+        self._check(at, len(view))
+        done = 0
+        while done < len(view):
+            try:
+                done += os.pwrite(self._file.fileno(), view[done:], at + done)
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"a temporary file of {self.length:,} bytes cannot be written: "
+                    f"{error.strerror}",
+                    str(self._folder),
+                ) from error
+
+    def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
+        descriptor, done = self._file.fileno(), 0
+        with self._reading:
+            for at, length in parts:
+                part = view[done : done + length]
+                # At -1 the system would read where it read last.
+                if at < 0 or os.preadv(descriptor, [part], at) != length:
+                    self._read_rest(at, part)
+                done += length
+
+    def _read_rest(self, at: int, part: memoryview) -> None:
+        """Read what one call did not give."""
+        self._check(at, len(part))
+        done = 0
+        while done < len(part):
+            count = os.preadv(self._file.fileno(), [part[done:]], at + done)
+            if not count:
+                raise ValueError("these bytes were never written")
+            done += count
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Private(_OnDisk):
+    """A file whose bytes are encrypted on the disk (rule 3)."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, folder: Path, length: int) -> None:
+        super().__init__(folder, length)
+        from cryptography.hazmat.primitives.ciphers import algorithms
+
+        # One file, one key: the counter can begin at zero.
+        self._key = algorithms.AES(secrets.token_bytes(32))
+
+    def write_at(self, at: int, view: memoryview) -> None:
+        import numpy as np
+
+        self._check(at, len(view))
+        room = np.empty(min(len(view), _PIECE), np.uint8)
+        for start in range(0, len(view), _PIECE):
+            piece = np.frombuffer(view[start : start + _PIECE], np.uint8)
+            out = room[: len(piece)]
+            np.bitwise_xor(piece, self._keystream([(at + start, len(piece))]), out=out)
+            super().write_at(at + start, out.data)
+
+    def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
+        parts = list(parts)
+        super().read_parts(parts, view)
+        import numpy as np
+
+        text = np.frombuffer(view, np.uint8)
+        np.bitwise_xor(text, self._keystream(parts), out=text)
+
+    def _keystream(self, parts: list[tuple[int, int]]) -> Any:
+        """Return the keystream of parts of the file.
+
+        Counter mode is the block cipher over numbers of blocks. Here the numbers are
+        made at once for all parts: a cipher for each part of 4 KiB would take longer
+        than all else.
+        """
+        import numpy as np
+        from cryptography.hazmat.primitives.ciphers import Cipher, modes
+
+        starts = np.array([at for at, _ in parts], np.int64)
+        ends = starts + np.array([length for _, length in parts], np.int64)
+        firsts = starts // _AES_BLOCK
+        counts = -(-ends // _AES_BLOCK) - firsts
+        before = np.cumsum(counts) - counts
+        total = int(counts.sum())
+        blocks = np.zeros((total, 2), ">u8")
+        blocks[:, 1] = np.repeat(firsts - before, counts) + np.arange(total)
+        # OpenSSL asks for room for one block more, less a byte.
+        stream = np.empty((total + 1) * _AES_BLOCK, np.uint8)
+        # The mode that is wrong for texts is the block cipher itself.
+        cipher = Cipher(self._key, modes.ECB()).encryptor()  # noqa: S305
+        cipher.update_into(blocks.reshape(-1).view(np.uint8).data, stream.data)
+        if not (starts % _AES_BLOCK).any() and not (ends % _AES_BLOCK).any():
+            return stream[: total * _AES_BLOCK]
+        edges = zip(
+            starts % _AES_BLOCK, before * _AES_BLOCK, ends - starts, strict=True
+        )
+        return np.concatenate(
+            [stream[at + cut : at + cut + size] for cut, at, size in edges]
+        )
+
+    def close(self) -> None:
+        super().close()
+        del self._key

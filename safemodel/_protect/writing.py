@@ -1,0 +1,343 @@
+"""A protected file, written in one go: frame, pools in stored order, seal.
+
+1. Everything but tags and CRC-32 is known beforehand, so the file is written from its
+   first byte to its last, and those are put in afterwards.
+2. Each chunk is encrypted, if it is to be, then tagged, then written: of the same bytes
+   in memory.
+3. No pool is in memory as a whole, unless `pool_stream` has room for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from safemodel._protect import contents as layouts
+from safemodel._protect.cipher import PoolCipher
+from safemodel._protect.contents import Contents
+from safemodel._protect.encoding import Writer
+from safemodel._protect.flow import behind
+from safemodel._protect.frames import (
+    TORCH,
+    Frame,
+    in_file_order,
+    make_frame,
+    seal_field,
+    seal_room,
+    stored_lengths,
+)
+from safemodel._protect.layout import CHUNK, PLAIN, STORED, Pool, leaf_ends
+from safemodel._protect.leaves import PoolTagger
+from safemodel._protect.manifest import Manifest
+from safemodel._protect.permutation import PoolKey
+from safemodel._protect.public_tags import public_root
+from safemodel._protect.seal import seal, sealed_size
+from safemodel._protect.tags import TAG_BYTES, Tagger
+from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from typing import TypeAlias
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.scratch import Scratch
+    from safemodel._protect.tags import Leaves
+    from safemodel._rewrite.output import Output
+    from safemodel.limits import Limits
+
+    ReadInto: TypeAlias = Callable[[int, memoryview], None]
+    PlainOf: TypeAlias = Callable[[int], AbstractContextManager[ReadInto]]
+    Step: TypeAlias = Callable[[int], None]
+
+_ZEROS = bytes(1 << 16)
+
+
+class Recipe(Value):
+    """What a protected file is made of, beside the bytes of its tensors.
+
+    Attributes:
+        kind: What it is to be.
+        key: The key.
+        file_id: The file's id.
+        epoch: Which of its versions.
+        expires: Seconds since 1970; None for never.
+        confidential: Whether tensors are encrypted.
+        signer: Who signs; None for nobody.
+        pools: The tensors.
+        skeleton: All that is not tensors.
+        limits: What readers will allow.
+    """
+
+    kind: int
+    key: ProtectionKey
+    file_id: bytes
+    epoch: int
+    expires: int | None
+    confidential: bool
+    signer: Ed25519PrivateKey | None
+    pools: tuple[Pool, ...]
+    skeleton: bytes
+    limits: Limits
+
+    def __repr__(self) -> str:
+        return f"<Recipe of {len(self.pools)} pools>"
+
+
+class _Plan(NamedTuple):
+    """What is known before anything is written."""
+
+    contents: Contents
+    frame: Frame
+
+
+def permutation_key(
+    key: ProtectionKey, file_id: bytes, epoch: int, number: int, pool: Pool
+) -> PoolKey:
+    """Return the key of the permutation of a pool: of its file, epoch and number."""
+    return PoolKey(key, file_id, epoch=epoch, pool=f"{number} {pool.dtype}")
+
+
+def frame_tag(
+    tagger: Tagger, contents: Contents, lengths: tuple[int, ...], read: ReadInto
+) -> bytes:
+    """Return the tag of all bytes between the holes, and of where they lie.
+
+    The number of gaps (8), where each begins and ends (8 each), then their bytes.
+
+    Args:
+        tagger: The file's.
+        contents: Where everything lies.
+        lengths: Of the stored tensors.
+        read: Fills a view with bytes of the file.
+    """
+    spans = list(contents.gaps(lengths))
+    head = Writer()
+    head.numbers(len(spans), *[edge for span in spans for edge in span])
+
+    def pieces() -> Iterator[bytes]:
+        yield head.joined()
+        for start, end in spans:
+            for at in range(start, end, CHUNK):
+                piece = bytearray(min(CHUNK, end - at))
+                read(at, memoryview(piece))
+                yield bytes(piece)
+
+    return tagger.frame(pieces())
+
+
+def write(
+    out: Output, recipe: Recipe, plain_of: PlainOf, scratch: Scratch, step: Step
+) -> int:
+    """Write a protected file; return its size.
+
+    Args:
+        out: The file.
+        recipe: What it is.
+        plain_of: Gives what reads a pool in plain order, from any offset.
+        scratch: Room for pools that do not fit into memory.
+        step: Is told how many bytes more were read or written.
+
+    Raises:
+        LimitExceededError: Readers would not accept it.
+        OSError: Reading or writing failed.
+    """
+    contents, frame = _plan(recipe)
+    tagger = Tagger.keyed(recipe.key, recipe.file_id, recipe.epoch)
+    holes = _Holes(out, frame, checksums=recipe.kind == TORCH)
+    leaves: dict[int, Leaves] = {}
+    for number in in_file_order(recipe.pools):
+        with plain_of(number) as read:
+            leaves[number] = _write_pool(
+                recipe, number, read, tagger, holes, scratch, step
+            )
+    holes.end()
+    _settle(out, frame, _frame(recipe, contents.room, holes.checksums))
+    manifest = _manifest(
+        recipe,
+        tuple(leaves[number] for number in range(len(recipe.pools))),
+        contents,
+        frame_tag(tagger, contents, stored_lengths(recipe.pools), out.read_into),
+    )
+    root = _public_root(out, recipe, contents)
+    sealed = seal(
+        manifest,
+        recipe.key,
+        signer=recipe.signer,
+        public_root=root,
+        limits=recipe.limits,
+    )
+    field = seal_field(recipe.kind, sealed)
+    if len(field) != contents.room:
+        raise AssertionError("the seal is of another length than planned")
+    out.patch(contents.starts[0], field)
+    return contents.size
+
+
+def _plan(recipe: Recipe) -> _Plan:
+    """Return where everything will lie."""
+    blank: list[Leaves] = [
+        (
+            (bytes(TAG_BYTES),) * len(leaf_ends(pool, STORED)),
+            (bytes(TAG_BYTES),) * len(leaf_ends(pool, PLAIN)),
+        )
+        for pool in recipe.pools
+    ]
+    holes = 1 + len(stored_lengths(recipe.pools))
+    draft = Contents(
+        kind=recipe.kind,
+        size=0,
+        starts=(0,) * holes,
+        room=0,
+        skeleton=recipe.skeleton,
+    )
+    manifest = _manifest(recipe, tuple(blank), draft, bytes(TAG_BYTES))
+    size = sealed_size(manifest, signed=recipe.signer is not None)
+    room = seal_room(recipe.kind, size)
+    frame = _frame(recipe, room, None)
+    made = Contents(
+        kind=recipe.kind,
+        size=frame.size,
+        starts=frame.starts,
+        room=room,
+        skeleton=recipe.skeleton,
+    )
+    layouts.check(made, stored_lengths(recipe.pools))
+    return _Plan(made, frame)
+
+
+def _frame(recipe: Recipe, room: int, checksums: list[int] | None) -> Frame:
+    return make_frame(
+        recipe.kind,
+        recipe.pools,
+        room=room,
+        confidential=recipe.confidential,
+        checksums=checksums,
+    )
+
+
+def _manifest(
+    recipe: Recipe, leaves: tuple[Leaves, ...], contents: Contents, frame: bytes
+) -> Manifest:
+    return Manifest(
+        file_id=recipe.file_id,
+        epoch=recipe.epoch,
+        expires=recipe.expires,
+        confidential=recipe.confidential,
+        pools=recipe.pools,
+        leaves=leaves,
+        frame=frame,
+        data=contents.encoded(),
+    )
+
+
+def _write_pool(
+    recipe: Recipe,
+    number: int,
+    read: ReadInto,
+    tagger: Tagger,
+    holes: _Holes,
+    scratch: Scratch,
+    step: Step,
+) -> Leaves:
+    """Write a pool in stored order; return its leaves in both orders (rule 2)."""
+    from safemodel._protect.pool_stream import permuted
+
+    pool, file_id, epoch = recipe.pools[number], recipe.file_id, recipe.epoch
+
+    def read_counted(at: int, view: memoryview) -> None:
+        read(at, view)
+        step(len(view))
+
+    plain = PoolTagger(tagger, number, pool, PLAIN).leaves_of(read_counted)
+    stored = PoolTagger(tagger, number, pool, STORED)
+    cipher = None
+    if recipe.confidential:
+        cipher = PoolCipher(recipe.key, file_id, epoch, number)
+    tags: list[bytes] = []
+
+    def use(view: memoryview) -> None:
+        if cipher is not None:
+            cipher.apply(len(tags) * CHUNK, view)
+        tags.append(stored.leaf(len(tags), view))
+        holes.put(view)
+        step(len(view))
+
+    key = permutation_key(recipe.key, file_id, epoch, number, pool)
+    behind(permuted(read, pool.length, pool.itemsize, key, scratch=scratch), use)
+    if len(tags) != stored.chunks:
+        raise AssertionError("a pool came out in another length")
+    return tuple(tags), tuple(plain)
+
+
+def _settle(out: Output, before: Frame, after: Frame) -> None:
+    """Write the gaps that are others now that all CRC-32 are known."""
+    at = 0
+    for old, new, hole in zip(before.gaps, after.gaps, (*before.holes, 0), strict=True):
+        if old != new:
+            out.patch(at, new)
+        at += len(old) + hole
+
+
+def _public_root(out: Output, recipe: Recipe, contents: Contents) -> bytes | None:
+    """Return what the signature is about; None without one."""
+    if recipe.signer is None:
+        return None
+    start = contents.starts[0]
+    return public_root(
+        out.read_into,
+        contents.size,
+        recipe.kind,
+        (start, start + contents.room),
+        recipe.file_id,
+        recipe.epoch,
+    )
+
+
+class _Holes:
+    """Writes the bytes of pools, and the frame between them.
+
+    Attributes:
+        checksums: CRC-32 of each stored tensor so far; zeros unless they are wanted.
+    """
+
+    def __init__(self, out: Output, frame: Frame, *, checksums: bool) -> None:
+        self._out, self._frame, self._wanted = out, frame, checksums
+        self._hole = 0
+        self.checksums: list[int] = []
+        out.write(frame.gaps[0])
+        for at in range(0, frame.holes[0], len(_ZEROS)):
+            out.write(_ZEROS[: frame.holes[0] - at])
+        self._left = 0
+
+    def _next(self) -> None:
+        """Go on to the next hole, over what lies before it."""
+        self._hole += 1
+        self._out.write(self._frame.gaps[self._hole])
+        if self._hole < len(self._frame.holes):
+            self._left = self._frame.holes[self._hole]
+            self.checksums.append(0)
+
+    def put(self, view: memoryview) -> None:
+        """Write the next bytes of pools."""
+        from safemodel._build.checksums import crc32
+
+        while view:
+            while not self._left:
+                self._next()
+            piece = view[: self._left]
+            if self._wanted:
+                self.checksums[-1] = crc32(piece, self.checksums[-1])
+            self._out.write(piece)
+            self._left -= len(piece)
+            view = view[len(piece) :]
+        self._out.final()
+
+    def end(self) -> None:
+        """Write what lies behind the last hole."""
+        while not self._left and self._hole < len(self._frame.holes):
+            self._next()
+        if self._left:
+            raise AssertionError("pools are shorter than their holes")
+        self._out.flush()
