@@ -96,3 +96,40 @@ def blocks_of(message, block):
     whole = [message[i * block : i * block + block] for i in range(count)]
     rest = message[count * block :]
     return [*whole, rest + [0] * (block - len(rest))]
+
+
+def code(length, seed):
+    """Return the checks and the generator of the published code, as matrices."""
+    drawn, count = np.random.RandomState(seed), length // 12
+    first = np.zeros((count, length), int)
+    for row in range(count):
+        first[row, 12 * row : 12 * row + 12] = 1
+    checks = np.vstack([first, *(drawn.permutation(first.T).T for _ in range(2))])
+    reduced = _reduced(checks)
+    rank = int(reduced.any(axis=1).sum())
+    order = np.arange(length)
+    while True:
+        row = next(row for row in range(len(reduced)) if not reduced[row, row])
+        ones = [column for column in range(row + 1, length) if reduced[row, column]]
+        if not ones:
+            break
+        reduced[:, [row, ones[0]]] = reduced[:, [ones[0], row]]
+        order[[row, ones[0]]] = order[[ones[0], row]]
+    parity = reduced[:rank, rank:].T
+    generator = np.hstack([np.eye(length - rank, dtype=int), parity])
+    return checks[:, np.roll(order, -rank)], generator
+
+
+def _reduced(matrix):
+    """Return the reduced echelon form over two elements."""
+    made, top = matrix.copy(), 0
+    for column in range(made.shape[1]):
+        below = [row for row in range(top, len(made)) if made[row, column]]
+        if not below:
+            continue
+        made[[top, below[0]]] = made[[below[0], top]]
+        for row in range(len(made)):
+            if row != top and made[row, column]:
+                made[row] ^= made[top]
+        top += 1
+    return made

@@ -157,7 +157,7 @@ def hiding(weights: dict[str, torch.Tensor], after: torch.Tensor) -> None:
     left = stego.recovery(tensor, after, data, method, confidence=0.9)
     assert_type(left, PayloadRecovery)
     assert_type(stego.hide("in.pt", Path("out.pt"), data, method), stego.Embedding)
-    spread = stego.SpreadSpectrum(gamma=1e-3, parity="none")
+    spread = stego.SpreadSpectrum(gamma=1e-3, coded=False)
     assert_type(stego.listen(weights, spread, 1000), stego.Signal)
 
 

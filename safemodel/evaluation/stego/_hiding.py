@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -171,8 +172,7 @@ def extract(
         tensors: As for `embed`.
 
     Returns:
-        The payload. Of spread spectrum each bit as its sign is read, which is wrong
-        now and then: see `listen`.
+        The payload; of spread spectrum, as its code corrects it: see `listen`.
 
     Raises:
         TypeError: An argument has another type.
@@ -217,7 +217,8 @@ def listen(
     if size is None:
         raise TypeError("the size of a spread-spectrum payload must be known")
     cover = _cover(weights, method, dtype, tensors)
-    return _spread.listen(cover, _bits_of(size) // 8, method)
+    count = _bits_of(size) // 8
+    return _spread.understand(_spread.received(cover, count, method), count, method)
 
 
 def capacity(
@@ -256,7 +257,8 @@ def recovery(
 
     As `payload_recovery`, for every method: the places are those in `before`. Of a
     payload that was repeated the whole copies count, and of one that was cut what was
-    written. Of spread spectrum the bits are those that are sent, each read by its sign.
+    written. Of spread spectrum the bits are those that are sent, each read by its sign;
+    but decoding is what its code makes of them.
 
     Args:
         before: Weights that hold the payload.
@@ -279,14 +281,7 @@ def recovery(
     if not (payload and 0 < confidence < 1):
         raise ValueError("nothing to compare, or no confidence between 0 and 1")
     if isinstance(method, SpreadSpectrum):
-        sent = _spread.signs(payload, method)
-        first, then = (
-            np.sign(_spread.received(cover, len(payload), method)) != sent
-            for cover in (old, new)
-        )
-        if first.mean() > 0.25:
-            raise ValueError("before does not hold this payload")
-        return channel(then, [then], 1, confidence)
+        return _spread_recovery(old, new, payload, method, confidence)
     plan = _low_bits.field(old, method)
     whole = plan.capacity // (8 * len(payload))
     copies = max(1, whole) if method.fill else 1
@@ -298,6 +293,22 @@ def recovery(
     differing = read ^ _low_bits.read(new, plan, 8 * sent.size, once=once)
     wrong = np.unpackbits(differing, bitorder=plan.order).astype(bool)
     return channel(wrong, list(_by_bit(wrong, plan, once=once)), copies, confidence)
+
+
+def _spread_recovery(
+    old: Cover, new: Cover, payload: bytes, method: SpreadSpectrum, confidence: float
+) -> PayloadRecovery:
+    """Return what is left of the bits that were sent, and of the payload."""
+    sent = _spread.signs(payload, method)
+    if np.mean(np.sign(_spread.received(old, len(payload), method)) != sent) > 0.25:
+        raise ValueError("before does not hold this payload")
+    read = _spread.received(new, len(payload), method)
+    wrong = np.sign(read) != sent
+    found = _spread.understand(read, len(payload), method).payload
+    differing = np.frombuffer(found, np.uint8) ^ np.frombuffer(payload, np.uint8)
+    decoded = float(np.unpackbits(differing).mean())
+    raw = channel(wrong, [wrong], 1, confidence)
+    return replace(raw, decoded_error_rate=decoded, recovered=not decoded)
 
 
 def _by_bit(

@@ -118,9 +118,7 @@ class SpreadSpectrum(Value):
     """Each bit is added to many weights, as a code of tiny values of either sign.
 
     Compatible with MaleficNet: the same weights, codes, order and preamble, and the
-    same number of bits as its error-correcting code makes of the payload. That code
-    itself is not here: its parity bits are drawn at random, which leaves the
-    distribution of the weights as it is, but corrects nothing.
+    same error-correcting code, so that either reads what the other wrote.
 
     Attributes:
         gamma: What is added to a weight or subtracted from it for one bit; published
@@ -129,15 +127,15 @@ class SpreadSpectrum(Value):
         chunk_bits: Bits that share weights.
         chunk_factor: Weights of a chunk for each of its bits.
         preamble_bits: Known bits in front, by which the reader finds the gain.
-        parity: "drawn" keeps the places of the parity bits and fills them with random
-            ones; "none" leaves them out: fewer bits than published.
+        coded: With the published error-correcting code; without it, the payload and
+            its hash are sent as they are, and are read with a few errors.
         sampled: Draw the sum of a chunk's codes instead of adding them up. The weights
             have the same distribution, thousands of times faster, but no payload is in
             them that anybody could read.
 
     Raises:
         TypeError: An argument has another type.
-        ValueError: A number is out of range, or there is no such kind of parity.
+        ValueError: A number is out of range.
     """
 
     gamma: float = 9e-4
@@ -145,7 +143,7 @@ class SpreadSpectrum(Value):
     chunk_bits: int = 4096
     chunk_factor: int = 6
     preamble_bits: int = 200
-    parity: Literal["drawn", "none"] = "drawn"
+    coded: bool = True
     sampled: bool = False
 
     def __post_init__(self) -> None:
@@ -157,8 +155,6 @@ class SpreadSpectrum(Value):
         _check_whole("chunk_bits", self.chunk_bits, 1, 1 << 20)
         _check_whole("chunk_factor", self.chunk_factor, 1, 1 << 10)
         _check_whole("preamble_bits", self.preamble_bits, 1, self.chunk_bits)
-        if self.parity not in ("drawn", "none"):
-            raise ValueError(f"parity is 'drawn' or 'none': {self.parity!r}")
 
 
 Method: TypeAlias = Lsb | ByteSubstitution | SpreadSpectrum

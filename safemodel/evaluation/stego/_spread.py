@@ -5,10 +5,9 @@ program, so that either reads what the other wrote:
 
 1. The message is the payload and the SHA-256 of its bits: the hash of the text of zeros
    and ones, as the 64 characters of its hexadecimal digest.
-2. The code, a low-density parity check, makes blocks of n bits of k of the message, n
-   being 12,192, or 384 where the message has at most 4,000 bits; zeros fill up the
-   last block, and follow as one more where nothing is missing. k is n - n/4 + 2: two of
-   the n/4 checks follow from the others.
+2. The code makes blocks of n bits of k of the message, n being 12,192, or 384 where
+   the message has at most 4,000 bits, and k with the published seed 9,146 or 290.
+   Zeros fill up the last block, and follow as one more where nothing is missing.
 3. A bit is sent as +1 for 0 and -1 for 1, after a preamble of random signs.
 4. Chunks of bits take `chunk_bits * chunk_factor` weights each, drawn with replacement
    before anything else. The first chunk has one bit more.
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from safemodel._value import Value
+from safemodel.evaluation.stego._ldpc import code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,8 @@ class Signal(Value):
         gain: Mean of the known bits as they are read: about as many weights as a chunk
             has, times gamma, where the payload is there, and about 0 elsewhere.
         snr: Their signal-to-noise ratio in decibels, as the published reader takes it.
-        payload: The payload, each bit by its sign alone.
+        payload: The payload, as the code corrects it; without a code, each bit as its
+            sign is read.
         hash_matches: It is the payload whose hash follows it.
     """
 
@@ -69,7 +70,7 @@ class Layout(NamedTuple):
     Attributes:
         message: Bits of the payload and its hash.
         block: Bits of a block that are the message's.
-        length: Bits of a block; 0: no blocks.
+        length: Bits of a block; 0: no code.
         sent: Bits that are sent, with the preamble.
         chunks: Groups of weights.
         weights: Weights of a group.
@@ -86,11 +87,11 @@ class Layout(NamedTuple):
 def layout(size: int, method: SpreadSpectrum) -> Layout:
     """Return how a payload of that many bytes is sent."""
     message = 8 * size + _HASH_BITS
-    length = _LONG if message > _MOST_SHORT else _SHORT
-    block = length - length // 4 + 2
-    coded = (message // block + 1) * length
-    if method.parity == "none":
-        block, length, coded = message, 0, message
+    block, length, coded = message, 0, message
+    if method.coded:
+        length = _LONG if message > _MOST_SHORT else _SHORT
+        block = code(length, method.seed).block
+        coded = (message // block + 1) * length
     sent = method.preamble_bits + coded
     chunks = -(-sent // method.chunk_bits)
     weights = method.chunk_bits * method.chunk_factor
@@ -117,10 +118,7 @@ def signs(data: bytes, method: SpreadSpectrum) -> NDArray[Any]:
         blocks = np.zeros((plan.message // plan.block + 1) * plan.block, np.uint8)
         blocks[: bits.size] = bits
         table = blocks.reshape(-1, plan.block)
-        # Where a real code has its parity; a generator apart, to disturb no other.
-        drawn = np.random.RandomState([method.seed, 1])
-        parity = drawn.randint(0, 2, (len(table), plan.length - plan.block), np.uint8)
-        bits = np.hstack([table, parity]).ravel()
+        bits = code(plan.length, method.seed).encode(table).ravel()
     sent = 1 - 2 * bits.astype(np.int8)
     return np.concatenate([_preamble(method), sent])
 
@@ -232,16 +230,17 @@ def received(cover: Cover, size: int, method: SpreadSpectrum) -> NDArray[Any]:
     return read
 
 
-def listen(cover: Cover, size: int, method: SpreadSpectrum) -> Signal:
-    """Return what a reader sees of a payload of that many bytes."""
+def understand(read: NDArray[Any], size: int, method: SpreadSpectrum) -> Signal:
+    """Return what a reader makes of what `received` read."""
     plan = layout(size, method)
-    read = received(cover, size, method)
     known = read[: method.preamble_bits] * _preamble(method)
     gain = float(known.mean())
     noise = float(known.std())
     bits = (read[method.preamble_bits :] * np.sign(gain) < 0).astype(np.uint8)
-    if plan.length:
-        bits = bits.reshape(-1, plan.length)[:, : plan.block].reshape(-1)
+    if plan.length and gain:
+        table = read[method.preamble_bits :].reshape(-1, plan.length) / gain
+        variance = max((noise / gain) ** 2, 1e-6)
+        bits = code(plan.length, method.seed).decode(table, variance).ravel()
     message = np.packbits(bits[: plan.message]).tobytes()
     data, digest = message[:size], message[size:]
     # The published reader divides by the gain first, which is the same.

@@ -177,20 +177,33 @@ def test_a_payload_that_was_cut_counts_as_far_as_it_was_written():
 
 
 def test_spread_spectrum_survives_a_scrub():
-    """The bits that are sent are read as well as before; of noise, half of them."""
-    weights = np.random.default_rng(7).normal(0, 0.05, 30_000).astype(np.float32)
+    """A few of the bits that are sent are read wrong, and the code corrects them."""
+    weights = np.random.default_rng(7).normal(0, 0.05, 100_000).astype(np.float32)
     data = b"payload"
-    method = SpreadSpectrum(gamma=0.005, chunk_bits=512, parity="none")
-    hidden, embedding = embed(weights, data, method)
-    after = hidden.copy()
-    scrub_array(after, "float32", Scrub(bits=12))
-    left = recovery(hidden, after, data, method)
-    assert left.bits == embedding.bits
-    assert left.bit_error_rate < 0.06
-    left = recovery(hidden, -hidden, data, method)
-    assert left.bit_error_rate > 0.94
+    for method in (SpreadSpectrum(), SpreadSpectrum(coded=False)):
+        hidden, embedding = embed(weights, data, method)
+        after = hidden.copy()
+        scrub_array(after, "float32", Scrub(bits=12))
+        left = recovery(hidden, after, data, method)
+        assert left.bits == embedding.bits
+        assert 0 < left.bit_error_rate < 0.06
+        assert left.capacity > 0.5
+        assert left.recovered == (left.decoded_error_rate == 0)
+        if method.coded:
+            assert left.recovered
+
+
+def test_spread_spectrum_that_is_gone():
+    """Of weights that never held it, half of the bits; and nothing is decoded."""
+    weights = np.random.default_rng(7).normal(0, 0.05, 30_000).astype(np.float32)
+    method = SpreadSpectrum(gamma=0.005, chunk_bits=512)
+    hidden, _ = embed(weights, b"payload", method)
+    left = recovery(hidden, weights, b"payload", method)
+    assert not left.recovered
+    assert abs(left.bit_error_rate - 0.5) < 0.1
+    assert left.decoded_error_rate > 0.2
     with pytest.raises(ValueError, match="does not hold"):
-        recovery(weights, hidden, data, method)
+        recovery(weights, hidden, b"payload", method)
 
 
 def test_a_comparison_that_shows_nothing_is_an_error():

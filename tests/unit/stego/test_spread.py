@@ -6,15 +6,17 @@ import torch
 
 from safemodel.evaluation.stego import (
     SpreadSpectrum,
+    _ldpc,
     _spread,
     capacity,
     embed,
     extract,
     listen,
 )
+from safemodel.evaluation.stego._words import Cover
 from tests.reference import naive_stego as naive
 
-SMALL = SpreadSpectrum(chunk_bits=128, parity="none", preamble_bits=50)
+SMALL = SpreadSpectrum(chunk_bits=128, coded=False, preamble_bits=50)
 
 
 def normal(count, scale=0.05, seed=1):
@@ -44,7 +46,7 @@ def test_the_preamble_and_the_message_are_the_published_ones():
     """Signs of seed 630, then the payload and the hash of its bits as text."""
     drawn = np.random.RandomState(630)
     preamble = np.sign(drawn.uniform(-1, 1, 200))
-    sent = _spread.signs(b"\xb1", SpreadSpectrum(parity="none"))
+    sent = _spread.signs(b"\xb1", SpreadSpectrum(coded=False))
     assert sent[:200].tolist() == preamble.tolist()
     # 1 is sent as -1: 1011 0001.
     assert sent[200:208].tolist() == [-1, 1, -1, -1, 1, 1, 1, -1]
@@ -55,7 +57,7 @@ def test_the_preamble_and_the_message_are_the_published_ones():
 
 @pytest.mark.parametrize("size", [1, 100, 436, 437, 3000])
 def test_blocks_have_the_message_where_the_code_has_it(size):
-    """In front of each block; and as many bits in all as the code would send."""
+    """In front of each block; behind it what makes all checks hold."""
     data = np.random.default_rng(2).bytes(size)
     sent = (_spread.signs(data, SpreadSpectrum())[200:] < 0).astype(int)
     message = naive.message_of(data)
@@ -65,10 +67,8 @@ def test_blocks_have_the_message_where_the_code_has_it(size):
     for number, expected in enumerate(blocks):
         start = number * length
         assert sent[start : start + block].tolist() == expected
-    parity = np.concatenate(
-        [sent[n * length + block : (n + 1) * length] for n in range(len(blocks))]
-    )
-    assert abs(parity.mean() - 0.5) < 5 * 0.5 / np.sqrt(parity.size)
+    made = sent.reshape(-1, length)
+    assert np.array_equal(made, _ldpc.code(length, 42).encode(np.array(blocks)))
 
 
 def test_a_full_last_block_is_followed_by_an_empty_one():
@@ -84,7 +84,7 @@ def test_a_full_last_block_is_followed_by_an_empty_one():
 
 def test_the_first_chunk_has_one_bit_more():
     """As the published loop counts: 4,097, then 4,096, and the last one the rest."""
-    method = SpreadSpectrum(parity="none")
+    method = SpreadSpectrum(coded=False)
     plan = _spread.layout(1500, method)
     spans = list(_spread._spans(plan, method))
     assert plan.sent == 200 + 12_000 + 512
@@ -98,7 +98,7 @@ def test_gain_and_variance_are_the_expected_ones():
     """Lc * gamma = 22.1, and 64 * gamma for each weight of a full chunk."""
     weights = normal(2_000_000)
     data = np.random.default_rng(3).bytes(450)
-    method = SpreadSpectrum(parity="none")
+    method = SpreadSpectrum(coded=False)
     hidden, embedding = embed(weights, data, method)
     signal = listen(hidden, method, len(data))
     # A bit is read with a deviation of about 12, the mean of 200 with 0.85.
@@ -116,21 +116,71 @@ def test_gain_and_variance_are_the_expected_ones():
     assert embedding.written == np.unique(first).size
 
 
+def test_the_published_strength_is_read_without_error():
+    """As published: 9e-4, and the code corrects what is read wrong."""
+    weights, data = normal(100_000), b"a payload of 26 characters"
+    hidden, embedding = embed(weights, data, SpreadSpectrum())
+    assert embedding.bits == 200 + 3 * 384
+    signal = listen(hidden, SpreadSpectrum(), len(data))
+    assert signal.payload == data
+    assert signal.hash_matches
+    sent = _spread.signs(data, SpreadSpectrum())
+    read = _spread.received(Cover(hidden), len(data), SpreadSpectrum())
+    assert 0 < (np.sign(read) != sent).mean() < 0.06
+
+
+def test_the_code_is_the_published_one():
+    """Checks, order of the columns and blocks, against the dense matrices."""
+    checks, generator = naive.code(384, 42)
+    made = _ldpc.Code(384, 42)
+    assert made.block == len(generator) == 290
+    messages = np.random.default_rng(5).integers(0, 2, (20, 290))
+    blocks = made.encode(messages)
+    assert np.array_equal(blocks, messages @ generator % 2)
+    assert not (blocks @ checks.T % 2).any()
+
+
+def test_the_long_code_has_the_published_rate():
+    """9,146 bits of 12,192, and every check holds for every block."""
+    made = _ldpc.code(12_192, 42)
+    assert (made.block, made.length) == (9146, 12_192)
+    messages = np.random.default_rng(6).integers(0, 2, (3, 9146))
+    blocks = made.encode(messages)
+    placed = np.empty_like(blocks)
+    placed[:, made._order] = blocks
+    assert not (placed[:, made._bits_of].sum(axis=2) % 2).any()
+    assert sorted(made._order.tolist()) == list(range(12_192))
+
+
+def test_the_code_corrects_noise_and_not_any_noise():
+    """At 5 dB, where 4 % of the bits are wrong, all; at 0 dB, not."""
+    made = _ldpc.code(12_192, 42)
+    messages = np.random.default_rng(7).integers(0, 2, (2, 9146))
+    blocks = made.encode(messages)
+    drawn = np.random.default_rng(8)
+    for decibels, left in ((5, 0), (0, 0.1)):
+        variance = 10 ** (-decibels / 10)
+        read = 1 - 2.0 * blocks + drawn.normal(0, variance**0.5, blocks.shape)
+        assert 0.03 < ((read < 0) != blocks).mean() < 0.2
+        wrong = (made.decode(read, variance) != messages).mean()
+        assert wrong == left if not left else wrong > left
+
+
 def test_a_clean_network_has_no_gain():
     """What is read of it is noise, a tenth of the gain of a payload at most."""
-    signal = listen(normal(200_000), SpreadSpectrum(parity="none"), 40)
+    signal = listen(normal(200_000), SpreadSpectrum(coded=False), 40)
     assert abs(signal.gain) < 5 * 0.05 * np.sqrt(24_576 / 200)
     assert not signal.hash_matches
-    silent = listen(np.zeros(200_000, np.float32), SpreadSpectrum(parity="none"), 40)
+    silent = listen(np.zeros(200_000, np.float32), SpreadSpectrum(coded=False), 40)
     assert (silent.gain, silent.snr) == (0, float("-inf"))
 
 
 def test_a_strong_payload_is_read_without_error():
-    """And its hash says so; with parity bits in between, too."""
+    """And its hash says so; with a code, too."""
     data = b"nothing to correct in here"
-    for parity in ("none", "drawn"):
+    for coded in (False, True):
         method = SpreadSpectrum(
-            gamma=0.01, chunk_bits=512, chunk_factor=48, parity=parity
+            gamma=0.01, chunk_bits=512, chunk_factor=48, coded=coded
         )
         hidden, _ = embed(normal(300_000, 0.01), data, method)
         signal = listen(hidden, method, len(data))
@@ -144,7 +194,7 @@ def test_sampled_weights_have_the_same_distribution():
     weights = np.zeros(2_000_000, np.float32)
     data = bytes(450)
     exact, sampled = (
-        embed(weights, data, SpreadSpectrum(parity="none", sampled=s))
+        embed(weights, data, SpreadSpectrum(coded=False, sampled=s))
         for s in (False, True)
     )
     assert exact[1].written == sampled[1].written
@@ -162,7 +212,7 @@ def test_sampled_weights_have_the_same_distribution():
         steps = np.rint(sampled[0][here] / 9e-4).astype(int)
         assert set(steps % 2) == {count % 2}
     with pytest.raises(ValueError, match="no payload"):
-        listen(sampled[0], SpreadSpectrum(parity="none", sampled=True), 450)
+        listen(sampled[0], SpreadSpectrum(coded=False, sampled=True), 450)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -170,7 +220,7 @@ def test_every_floating_dtype(dtype):
     """Rounded to the nearest number of the dtype; what was not drawn is untouched."""
     kind = getattr(torch, dtype)
     tensor = torch.from_numpy(normal(60_000, 0.01)).to(kind)
-    method = SpreadSpectrum(gamma=0.01, chunk_bits=512, chunk_factor=48, parity="none")
+    method = SpreadSpectrum(gamma=0.01, chunk_bits=512, chunk_factor=48, coded=False)
     hidden, embedding = embed(tensor, b"short", method)
     assert hidden.dtype == kind
     assert listen(hidden, method, 5).payload == b"short"
@@ -196,7 +246,7 @@ def test_bfloat16_is_rounded_as_torch_rounds():
 def test_capacity_is_the_largest_that_fits():
     """One byte more does not."""
     weights = normal(200_000)
-    for method in (SpreadSpectrum(sampled=True), SpreadSpectrum(parity="none")):
+    for method in (SpreadSpectrum(sampled=True), SpreadSpectrum(coded=False)):
         most = capacity(weights, method) // 8
         assert most > 100
         if method.sampled:
@@ -227,7 +277,6 @@ def test_published_sizes():
         ({"chunk_bits": 0}, ValueError),
         ({"chunk_factor": 0}, ValueError),
         ({"preamble_bits": 0}, ValueError),
-        ({"parity": "ldpc"}, ValueError),
     ],
     ids=str,
 )
