@@ -130,8 +130,8 @@ class SpreadSpectrum(Value):
         coded: With the published error-correcting code; without it, the payload and
             its hash are sent as they are, and are read with a few errors.
         sampled: Draw the sum of a chunk's codes instead of adding them up. The weights
-            have the same distribution, thousands of times faster, but no payload is in
-            them that anybody could read.
+            have the same distribution, made much faster, but no payload is in them that
+            anybody could read.
 
     Raises:
         TypeError: An argument has another type.

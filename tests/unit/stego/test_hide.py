@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safemodel import Scrub, disarm, safe_load
+from safemodel import Scrub, disarm, safe_load, state_dict
 from safemodel.evaluation import payload_recovery
 from safemodel.evaluation.stego import (
     ByteSubstitution,
@@ -18,6 +18,7 @@ from safemodel.evaluation.stego import (
     recovery,
 )
 from safemodel.scrub import scrub_array
+from tests.conftest import ROOT
 
 KEY = bytes(32)
 
@@ -78,6 +79,27 @@ def test_a_file_is_read_in_its_own_order(tmp_path, suffix):
     assert extract(safe_load(path), Lsb(bits=8), 400) == data
     first = "B" if suffix == ".safetensors" else "b"
     assert embedding.where[0].tensor == first
+
+
+def test_a_real_file_holds_a_program(zoo, tmp_path):
+    """One that detectors are trained on; the report says in which tensor it is."""
+    side = (ROOT / "training" / "split.csv").read_text(encoding="utf-8")
+    assert "akamaster/pytorch_resnet_cifar10,train\n" in side
+    source = zoo / (
+        "files/akamaster+pytorch_resnet_cifar10/pretrained_models/resnet20-12fca82f.th"
+    )
+    data = payload("program", 9000)
+    name = "module.layer2.1.conv2.weight"
+    for suffix in (".pt", ".safetensors"):
+        out = tmp_path / f"stego{suffix}"
+        embedding = hide(source, out, data, Lsb(bits=8), tensors=[name])
+        assert [span.tensor for span in embedding.where] == [name]
+        assert embedding.written == 9000 < embedding.weights == 9216
+        weights, clean = safe_load(out), state_dict(safe_load(source))
+        assert extract(weights, Lsb(bits=8), 9000, tensors=[name]) == data
+        assert weights.keys() == clean.keys()
+        differing = [key for key in clean if not torch.equal(weights[key], clean[key])]
+        assert differing == [name]
 
 
 def test_arrays_become_tensors(tmp_path):
