@@ -339,13 +339,10 @@ def _cover(
     """Return the weights that a method uses."""
     if not isinstance(method, Method):
         raise TypeError(f"no way to hide anything: {type(method).__name__}")
-    if (
-        tensors is None
-        and isinstance(method, SpreadSpectrum)
-        and isinstance(weights, Mapping)
-    ):
-        tensors = [str(name) for name in weights if "weight" in str(name)][:-1]
-    return Cover(weights, dtype, tensors)
+    among = None
+    if isinstance(method, SpreadSpectrum) and isinstance(weights, Mapping):
+        among = [name for name in weights if "weight" in str(name)][:-1]
+    return Cover(weights, dtype, tensors, among)
 
 
 def _capacity(cover: Cover, method: Method) -> int:

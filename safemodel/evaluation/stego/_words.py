@@ -87,8 +87,16 @@ class Cover:
         weights: Tensors,
         dtype: str | None = None,
         tensors: Collection[str] | None = None,
+        among: Collection[str] | None = None,
     ) -> None:
-        """Read a cover; see `safemodel.evaluation.stego.embed`."""
+        """Read a cover; see `safemodel.evaluation.stego.embed`.
+
+        Args:
+            weights: As for `embed`.
+            dtype: As for `embed`.
+            tensors: As for `embed`.
+            among: Names of those to choose from where `tensors` names none.
+        """
         self._given = weights
         entries = weights if isinstance(weights, Mapping) else {"": weights}
         found = {
@@ -96,6 +104,8 @@ class Cover:
             for name, entry in entries.items()
             if (kind := _dtype_of(entry, dtype))
         }
+        if tensors is None and among is not None:
+            found = {name: found[name] for name in among if name in found}
         chosen = _choose(entries, found, dtype, tensors)
         self.dtype = found[chosen[0]]
         self.format = FORMATS[self.dtype]

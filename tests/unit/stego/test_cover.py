@@ -237,7 +237,7 @@ def test_spread_spectrum_takes_what_is_called_weight():
         "b.weight": np.zeros(40_000, np.float32),
         "c.weight": np.zeros(40_000, np.float32),
     }
-    method = SpreadSpectrum(gamma=0.01)
+    method = SpreadSpectrum(gamma=0.01, chunk_bits=512, preamble_bits=100)
     _, embedding = embed(weights, b"payload", method)
     assert [span.tensor for span in embedding.where] == ["a.weight", "b.weight"]
     assert embedding.weights == 80_000
@@ -246,3 +246,9 @@ def test_spread_spectrum_takes_what_is_called_weight():
     assert capacity(weights["a.bias"], method) > 0
     with pytest.raises(ValueError, match="no weights"):
         embed({"a.weight": weights["a.weight"]}, b"payload", method)
+    # Of several dtypes, that of most weights: one payload is in one dtype.
+    mixed = {**weights, "b.weight": np.zeros(30_000, np.float16)}
+    _, embedding = embed(mixed, b"payload", method)
+    assert [span.tensor for span in embedding.where] == ["a.weight"]
+    _, embedding = embed(mixed, b"payload", method, dtype="float16")
+    assert [span.tensor for span in embedding.where] == ["b.weight"]

@@ -180,7 +180,7 @@ def test_a_strong_payload_is_read_without_error():
     data = b"nothing to correct in here"
     for coded in (False, True):
         method = SpreadSpectrum(
-            gamma=0.01, chunk_bits=512, chunk_factor=48, coded=coded
+            gamma=0.02, chunk_bits=128, chunk_factor=48, preamble_bits=99, coded=coded
         )
         hidden, _ = embed(normal(300_000, 0.01), data, method)
         signal = listen(hidden, method, len(data))
