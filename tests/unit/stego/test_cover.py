@@ -252,3 +252,19 @@ def test_spread_spectrum_takes_what_is_called_weight():
     assert [span.tensor for span in embedding.where] == ["a.weight"]
     _, embedding = embed(mixed, b"payload", method, dtype="float16")
     assert [span.tensor for span in embedding.where] == ["b.weight"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_exact_numbers_are_left_out(dtype):
+    """0 and 1 of either sign; of integers, what is 0 but for the replaced bits."""
+    kind = getattr(torch, dtype)
+    tensor = torch.tensor([2.0, 0.0, -0.0, 1.0, -1.0, 0.5, -3.0], dtype=kind)
+    method = Lsb(bits=2, fill=True, skip_exact=True)
+    hidden, embedding = embed(tensor, b"\xff", method)
+    assert torch.nonzero(hidden != tensor).flatten().tolist() == [0, 5, 6]
+    assert (embedding.written, embedding.capacity) == (3, 6)
+    assert extract(hidden, method) == b""
+    assert extract(torch.cat([hidden] * 2), method, 1) == b"\xff"
+    whole = torch.tensor([0, 1, -1, 2, 3, 4, -128], dtype=torch.int8)
+    hidden, _ = embed(whole, b"\x55", method)
+    assert hidden.tolist() == [0, 1, -3, 2, 3, 5, -127]
