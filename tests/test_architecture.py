@@ -36,10 +36,10 @@ LAYERS = {
     "_rewrite": 3.5,  # writes what `_build` would have built, without torch
     "_protect": 3.75,  # keys, seals and tags: below what opens and writes files
     "_load": 4.0,
-    "evaluation": 4.0,
     "_disarm": 4.0,
     "protection": 4.0,
     "scanning": 4.0,
+    "evaluation": 4.5,  # the laboratory: opens files, and nothing below asks for it
     "testing": 5.0,
     "monkeypatch": 5.0,
     "__init__": 5.0,
@@ -73,6 +73,7 @@ AT_MODULE_LEVEL = {
     3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
     3.5: {"numpy"},
     3.75: {"blake3", "numpy"},
+    4.5: {"numpy"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""
@@ -84,6 +85,7 @@ INSIDE_FUNCTIONS = {
     3.5: {"safetensors", "blake3"},
     3.75: {"cryptography", "numpy"},
     4.0: {"torch", "numpy", "blake3"},
+    4.5: {"torch", "numpy", "safetensors", "cryptography"},
     5.0: {"torch", "numpy"},
     6.0: {"rich", "torch"},
 }

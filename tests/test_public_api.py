@@ -20,9 +20,14 @@ PACKAGE = Path(safemodel.__file__).parent
 
 
 def public_modules() -> list[str]:
-    """Return the package and its modules without an underscore."""
-    names = sorted(path.stem for path in PACKAGE.glob("[a-z]*.py"))
-    return ["safemodel", *(f"safemodel.{name}" for name in names)]
+    """Return the package, and packages and modules in it without an underscore."""
+    paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
+    names = [
+        path.parent.parts if path.stem == "__init__" else path.with_suffix("").parts
+        for path in paths
+    ]
+    public = [name for name in names if not any(part[0] == "_" for part in name)]
+    return sorted(".".join(("safemodel", *name)) for name in public)
 
 
 def public_names(module: object) -> list[str]:

@@ -38,7 +38,7 @@ from safemodel import (
     state_dict,
     verify,
 )
-from safemodel.evaluation import PayloadRecovery, payload_recovery
+from safemodel.evaluation import PayloadRecovery, payload_recovery, stego
 from safemodel.protection import (
     KeyRing,
     ProtectReport,
@@ -151,6 +151,26 @@ def evaluating(before: torch.Tensor, after: torch.Tensor) -> None:
     assert_type(left, PayloadRecovery)
     assert_type(left.capacity_high, float)
     assert_type(left.recovered, bool)
+
+
+def hiding(weights: dict[str, torch.Tensor], after: torch.Tensor) -> None:
+    """Hide a payload, read it, and measure a defence."""
+    method: stego.Method = stego.Lsb(bits=4, share=0.05, key=b"key", matching=True)
+    data = stego.payload("encrypted", 1000, path=Path("program"), key=bytes(32))
+    assert_type(data, bytes)
+    hidden, embedding = stego.embed(weights, data, method, tensors=["a", "b"])
+    assert_type(hidden, dict[str, Any])
+    assert_type(embedding, stego.Embedding)
+    assert_type(embedding.where, tuple[stego.Span, ...])
+    tensor, _ = stego.embed(after, data, stego.ByteSubstitution(count=2), in_place=True)
+    assert_type(tensor, torch.Tensor)
+    assert_type(stego.extract(hidden, method, 1000, tensors=["a"]), bytes)
+    assert_type(stego.capacity(after, method, dtype="bfloat16"), int)
+    left = stego.recovery(tensor, after, data, method, confidence=0.9)
+    assert_type(left, PayloadRecovery)
+    assert_type(stego.hide("in.pt", Path("out.pt"), data, method), stego.Embedding)
+    spread = stego.SpreadSpectrum(gamma=1e-3, coded=False)
+    assert_type(stego.listen(weights, spread, 1000), stego.Signal)
 
 
 def disarms() -> None:

@@ -107,6 +107,22 @@ def payload_recovery(
     by_bit = [
         wrong[bit::bits] for bit in reversed(range(bits)) if wrong[bit::bits].size
     ]
+    return channel(wrong, by_bit, copies, confidence)
+
+
+def channel(
+    wrong: NDArray[Any], by_bit: list[NDArray[Any]], copies: int, confidence: float
+) -> PayloadRecovery:
+    """Return what can be said of bits of which some are wrong.
+
+    Args:
+        wrong: Of each bit that was written, whether it reads differently.
+        by_bit: The same for each bit of a weight apart, the lowest first.
+        copies: How many times the payload is in `wrong`, one after the other.
+        confidence: Of the bounds on the capacity, between 0 and 1.
+    """
+    import numpy as np
+
     capacity, low, high = _capacity(by_bit, copies, confidence)
     per_bit = wrong.reshape(copies, -1).sum(axis=0)
     decoded = float(np.mean(2 * per_bit >= copies))
