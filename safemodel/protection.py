@@ -76,8 +76,9 @@ def protect(
         f: A `.safetensors` or `.pt` file: a path, bytes, or a binary file object; or a
             module, of which the state dict is protected, or a mapping of tensors; or
             the path of a folder in the layout of a model hub.
-        out: Where to write. It has the format of ``f``; a module becomes a `.pt` file.
-            A folder must not be there yet, or be empty.
+        out: Where to write. It has the format of ``f``; a module or a mapping becomes a
+            `.safetensors` file if that is the suffix, else a `.pt` file. A folder must
+            not be there yet, or be empty.
         key: The key. Without it nobody can restore the file, the author included.
         confidential: Whether to encrypt the bytes of tensors, too.
         epoch: Which version of its content this is, for ``min_epoch``.
@@ -98,7 +99,7 @@ def protect(
         OSError: Reading or writing failed; ``out`` is as it was.
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of range, or ``out`` has the suffix of another
-            format.
+            format, or of one that cannot hold these tensors.
     """
     from pathlib import Path
 
@@ -121,7 +122,7 @@ def protect(
         from safemodel._protect.folders import protect_folder
 
         return protect_folder(folder, target, how)
-    with _opened(_file_of(f)) as (source, path):
+    with _opened(_file_of(f, target)) as (source, path):
         return protect_file(source, path, target, how)
 
 
@@ -199,7 +200,7 @@ def restore(
         public_key: As in `verify`: who must have signed it, too.
         min_epoch: The lowest epoch to accept.
         state: As in `verify`.
-        overwrite: Whether ``out`` may be there already.
+        overwrite: Whether ``out`` may be there already; a folder is never replaced.
         limits: How much the file may ask for.
         progress: Called now and then with bytes done and bytes in all.
 
@@ -269,7 +270,8 @@ def rotate(
         signer: Signs the new file. A signature is never taken over from the old one.
         min_epoch: The lowest epoch to accept.
         state: As in `verify`; afterwards it remembers the new epoch.
-        overwrite: Whether ``out`` may be there already. It is replaced in one step.
+        overwrite: Whether ``out`` may be there already. It is replaced in one step; a
+            folder never is.
         limits: How much the file may ask for.
         progress: Called now and then with bytes done and bytes in all.
 
@@ -337,8 +339,8 @@ def _folder_of(f: Any) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _file_of(f: Any) -> Any:
-    """Return a file, or what `torch.save` writes of a module or a mapping."""
+def _file_of(f: Any, target: Path) -> Any:
+    """Return a file, or one that is made of a module or a mapping."""
     from collections.abc import Mapping
 
     if isinstance(f, Mapping):
@@ -349,7 +351,7 @@ def _file_of(f: Any) -> Any:
         return f
     from safemodel._build.saving import saved
 
-    return saved(tensors)
+    return saved(tensors, safetensors=target.suffix.lower() == ".safetensors")
 
 
 def _seconds(expires: Any) -> int | None:

@@ -536,10 +536,16 @@ def test_modules_and_mappings_are_protected(tmp_path):
         for name, tensor in model.state_dict().items():
             assert torch.equal(loaded[name], tensor)
         assert loaded["again.weight"].data_ptr() == loaded["0.weight"].data_ptr()
+    mapping = {"a": torch.ones(3, 2).t(), "b": torch.tensor(1)}
+    protect(mapping, tmp_path / "x.safetensors", key=KEY)
+    assert torch.equal(
+        safe_load(tmp_path / "x.safetensors", key=KEY)["a"], mapping["a"]
+    )
     with pytest.raises(TypeError, match="mapping of tensors"):
-        protect({"a": 1}, tmp_path / "x.pt", key=KEY)
-    with pytest.raises(ValueError, match="torch"):
-        protect(model, tmp_path / "x.safetensors", key=KEY)
+        protect({"a": 1}, tmp_path / "y.pt", key=KEY)
+    with pytest.raises(ValueError, match=r"write \.pt"):
+        protect(model, tmp_path / "y.safetensors", key=KEY)
+    assert not list(tmp_path.glob("y*"))
 
 
 def test_no_tensors_at_all(tmp_path):
