@@ -27,8 +27,6 @@ from safemodel._containers.records import Record
 from safemodel.errors import TruncatedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from safemodel._types import FileLike
 
 __all__ = ["Record", "Source", "open_source"]
@@ -51,7 +49,7 @@ class Source(ABC):
 
     size: int
     name: str
-    beside: Mapping[str, Source] | None = None
+    beside: dict[str, Source] | None = None
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes:
@@ -325,8 +323,7 @@ def open_source(f: FileLike) -> Source:
             "expected a path, a bytes-like object or a binary file object, not "
             + type(f).__name__
         ) from None
-    if not data.c_contiguous:
-        data = memoryview(data.tobytes())
+    data = data if data.c_contiguous else memoryview(data.tobytes())
     # A view with a zero in its shape cannot be cast; it has no bytes either.
     data = data.cast("B") if data.nbytes else memoryview(b"")
     return _MemorySource(data.toreadonly())

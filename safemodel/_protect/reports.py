@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safemodel._report.protect_text import how_text, protect_lines
-from safemodel._report.words import count_text
 from safemodel._value import Value
 
 if TYPE_CHECKING:
@@ -233,6 +231,9 @@ def _json(report: Any, indent: int | None) -> str:
 
 def report_lines(report: Any) -> Iterator[tuple[str, str]]:
     """Yield the lines of a report, and before each what it is."""
+    from safemodel._report.protect_text import how_text, protect_lines
+    from safemodel._report.words import count_text
+
     members = vars(report)
     if isinstance(report, VerifyReport):
         return protect_lines(
