@@ -383,6 +383,30 @@ def test_a_folder_goes_the_same_way(folder, capsys):
     assert not (folder / "r").exists()
 
 
+def test_other_verbs_say_what_a_protected_file_is(folder, capsys):
+    """It is not read, and nothing is wrong with it: 2."""
+    (folder / "hub").mkdir()
+    (folder / "hub" / "a.safetensors").write_bytes(
+        (folder / "plain.safetensors").read_bytes()
+    )
+    assert main(["protect", "hub", "p", *KEY]) == 0
+    capsys.readouterr()
+    assert main(["scan", "p.safetensors", "p"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "p.safetensors: unsupported (a protected file)",
+        "p/a.safetensors: unsupported (a protected file)",
+        "p/safemodel.seal: unsupported (the seal of a protected folder)",
+        "3 files: 3 unsupported",
+    ]
+    seen, code = in_terminal(["scan", "p.safetensors"], str(folder))
+    assert (code, "a protected file" in seen) == (2, True)
+    assert main(["inspect", "p.safetensors"]) == 2
+    assert "KeyRequiredError" in capsys.readouterr().out
+    assert main(["disarm", "p.safetensors", "out.safetensors"]) == 2
+    assert "p.safetensors: a protected file" in capsys.readouterr().err
+    assert names(folder) == {"hub", "p"}
+
+
 def test_a_hostile_file_is_not_protected(folder, capsys):
     """It is refused as by `safe_load`: 1."""
     (folder / "evil.pt").write_bytes(b"cos\nsystem\n(X\x02\x00\x00\x00hitR.")
