@@ -87,7 +87,8 @@ def protect(
         signer: Signs the file, so that those who hold no key can verify it.
         overwrite: Whether ``out`` may be there already; a folder is never replaced.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written: ids, epoch, sizes; never a key or a name.
@@ -148,7 +149,8 @@ def verify(
         state: A file that remembers the highest epoch that was seen of each file; an
             older one is refused.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What everyone may know of the file, now that it holds.
@@ -202,7 +204,8 @@ def restore(
         state: As in `verify`.
         overwrite: Whether ``out`` may be there already; a folder is never replaced.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written.
@@ -273,7 +276,8 @@ def rotate(
         overwrite: Whether ``out`` may be there already. It is replaced in one step; a
             folder never is.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written.

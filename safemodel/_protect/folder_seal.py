@@ -18,12 +18,11 @@ BLAKE3 (32) of the shard's seal.
 from __future__ import annotations
 
 import hmac
-import zlib
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from safemodel._protect.encoding import Reader, Writer
+from safemodel._protect.encoding import Reader, Writer, deflated, inflated
 from safemodel._protect.folder_files import name_problem
 from safemodel._protect.layout import STORED
 from safemodel._protect.tags import TAG_BYTES, Tagger
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
 _SHARD = b"safemodel shard1"
-_LEVEL = 6
 
 
 class FolderContents(Value):
@@ -67,7 +65,7 @@ class FolderContents(Value):
             rest.counted(data, 8)
         text = rest.joined()
         out.number(len(text))
-        return out.joined() + zlib.compress(text, _LEVEL)
+        return out.joined() + deflated(text)
 
 
 def decode_folder(data: bytes, limits: Limits) -> FolderContents:
@@ -93,7 +91,7 @@ def decode_folder(data: bytes, limits: Limits) -> FolderContents:
             "max_header_bytes", allowed=limits.max_header_bytes, requested=size
         )
     files = {}
-    reader = Reader(_inflated(reader.raw(reader.left), size))
+    reader = Reader(inflated(reader.raw(reader.left), size))
     others = _count(reader, 12, limits)
     for _ in range(others):
         name = _name(reader, limits)
@@ -118,18 +116,6 @@ def _name(reader: Reader, limits: Limits) -> str:
     if problem := name_problem(name):
         raise MalformedFileError(problem, position=reader.at)
     return name
-
-
-def _inflated(data: bytes, size: int) -> bytes:
-    """Return so many bytes, and never more."""
-    unpacker = zlib.decompressobj()
-    try:
-        text = unpacker.decompress(data, size + 1)
-    except zlib.error as error:
-        raise MalformedFileError("a zlib stream is broken") from error
-    if len(text) != size or not unpacker.eof or unpacker.unused_data:
-        raise MalformedFileError(f"a zlib stream does not inflate to {size:,} bytes")
-    return text
 
 
 def shard_tag(tagger: Tagger, seal: bytes) -> bytes:
