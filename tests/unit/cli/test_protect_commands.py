@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -453,6 +454,33 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
     said, complaints = process.communicate()
     assert (process.returncode, said, complaints) == (code, b"", b"")
     assert names(folder) == {"large.safetensors"}
+
+
+IMPATIENT = """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
+    """Of what takes longer; here of everything. It is taken away again."""
+    command = [sys.executable, "-c", IMPATIENT]
+    arguments = ["verify", "p.safetensors", *KEY]
+    seen, code = in_terminal(arguments, str(folder), columns=80, command=command)
+    assert code == 0
+    assert re.search(r"verifying .*[\d.]+/[\d.?]+ \w+", CONTROL.sub("", seen))
+    assert seen.rindex("\x1b[2K") < seen.rindex("p.safetensors: ")
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        check=True,
+    )
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"p.safetensors: verified")
 
 
 @pytest.mark.parametrize("columns", [40, 80])
