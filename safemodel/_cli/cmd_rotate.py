@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
@@ -66,6 +65,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Rotate; return the exit code."""
+    from pathlib import Path
+
     from safemodel._cli.outcomes import written
 
     if (options.out is None) != options.in_place:

@@ -16,9 +16,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from safemodel._cli import main
+from safemodel._cli.verdicts import Verdict
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.signing import write_signing_key
 from safemodel._protect.state import EpochState
+from safemodel.errors import VerificationError
 from tests.unit.cli.helpers_terminal import COMMAND, ROOT, in_terminal
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -508,3 +510,19 @@ def test_no_key_in_an_argument(verb, capsys):
     shown = capsys.readouterr().out
     assert "--key FILE" in shown
     assert "--key-env NAME" in shown
+
+
+def test_long_lists_are_cut_and_json_has_all():
+    """Twenty of each; names act on no terminal."""
+    error = VerificationError(
+        "bytes of tensors have changed",
+        tensors=["a\x1b[2J", *(f"t{k}" for k in range(29))],
+        ranges=[(0, k, k + 1) for k in range(25)],
+    )
+    verdict = Verdict("p", None, error)
+    lines = list(verdict.lines())
+    assert len(lines) == 1 + 20 + 20 + 1
+    assert lines[1] == "  changed  a\\x1b[2J"
+    assert lines[-1] == "  ... 10 tensors and 5 ranges more; --json has all"
+    found = verdict.to_dict()["error"]
+    assert (len(found["tensors"]), len(found["ranges"])) == (30, 25)
