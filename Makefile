@@ -8,8 +8,10 @@ READY  := $(VENV)/.ready
 SCANNERS := .cache/scanners/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-# How many files `make fuzz` mutates, from which seed, in how many processes.
-COUNT ?= 1000000
+# How many files `make fuzz` and `make tamper` change, from which seed, in how many
+# processes.
+fuzz: COUNT ?= 1000000
+tamper: COUNT ?= 20000
 SEED  ?= 0
 JOBS  ?= 2
 
@@ -22,7 +24,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -118,6 +120,10 @@ zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/z
 fuzz: $(READY)  ## mutate COUNT=1000000 files from SEED=0; only our errors may come out
 	@echo "== fuzz: $(COUNT) files from seed $(SEED)"
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
+
+tamper: $(READY)  ## change COUNT=20000 protected files from SEED=0; each must be refused
+	@echo "== tamper: $(COUNT) files from seed $(SEED)"
+	$(BIN)/python -m tests.fuzz.protected --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
 
 clean:  ## remove .venv, caches and generated models
 	@echo "== clean"
