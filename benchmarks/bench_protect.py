@@ -4,6 +4,8 @@ As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
 `python benchmarks/bench_protect.py 0.25` prints the ratios of one run at so many GB,
 and what compiling the kernels takes for each size of elements, both ways. Numpy's
 shuffle takes 8 bytes an element more and is left out above 1 GB, or with `--no-numpy`.
+`python benchmarks/bench_protect.py 0.25 --files FOLDER` measures file to file instead:
+permuting and restoring a pool of so many GB, against `cp`, all with `fsync`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from filecmp import cmp
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +25,8 @@ from measure import interleave
 
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
+from safemodel._protect.pool_stream import CHUNK, permuted, restored
+from safemodel._protect.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +116,64 @@ def check(name: str, source: NDArray[Any], target: NDArray[Any]) -> None:
     assert (old == new).all()
 
 
+class Files:
+    """A pool in a file, and what is made of it: each writes `out` and syncs it."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.plain, self.stored = folder / "pool.plain", folder / "pool.stored"
+        self.out = folder / "pool.out"
+        self._scratch = Scratch(folder)
+        self._length = 4 * count
+        weights(count).tofile(self.plain)
+
+    def copy(self) -> None:
+        """Copy the pool as `cp` does."""
+        subprocess.run(["/bin/cp", self.plain, self.out], check=True)
+        with self.out.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def permute(self) -> None:
+        """Write the pool in stored order."""
+        with self.plain.open("rb") as file, self.out.open("wb") as out:
+
+            def read(at: int, view: memoryview) -> None:
+                assert os.preadv(file.fileno(), [view], at) == len(view)
+
+            for chunk in permuted(read, self._length, 4, KEY, scratch=self._scratch):
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+
+    def restore(self) -> None:
+        """Write the stored pool in plain order."""
+        with self.stored.open("rb") as file, self.out.open("wb") as out:
+
+            def write(at: int, view: memoryview) -> None:
+                assert os.pwrite(out.fileno(), view, at) == len(view)
+
+            room = memoryview(bytearray(CHUNK))
+            chunks = iter(lambda: room[: file.readinto(room)], b"")
+            restored(chunks, self._length, 4, KEY, write, scratch=self._scratch)
+            os.fsync(out.fileno())
+
+    def check(self) -> None:
+        """Assert that what is permuted is in another order, and comes back."""
+        self.permute()
+        self.out.rename(self.stored)
+        assert self.stored.stat().st_size == self._length
+        assert not cmp(self.plain, self.stored, shallow=False)
+        self.restore()
+        assert cmp(self.plain, self.out, shallow=False)
+
+
+def test_files(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Permuted and restored from file to file, it is the file that it was."""
+    files = Files(tmp_path, NUMBERS[SIZES])
+    files.check()
+    benchmark(files.permute)
+    assert cmp(files.out, files.stored, shallow=False)
+
+
 @pytest.mark.parametrize("name", list(contenders(weights(WIDTH), weights(WIDTH))))
 def test_permute(benchmark: BenchmarkFixture, name: str) -> None:
     """Each has all elements in the target."""
@@ -165,8 +229,25 @@ def main(gigabytes: float, *, numpy: bool, rounds: int) -> None:
         print(f"{name:24} {timings.median(name):8.3f} s   ours takes {times:6.2f} x")
 
 
+def main_files(gigabytes: float, folder: Path, *, rounds: int) -> None:
+    """Measure from file to file, and print ratios and medians."""
+    files = Files(folder, int(gigabytes * 1e9 / 4))
+    files.check()
+    timed = {"cp": files.copy, "permuted": files.permute, "restored": files.restore}
+    timings = interleave(timed, rounds, prepare=lambda: files.out.unlink(True))
+    print(f"{gigabytes} GB of float32, file to file, fsync, {rounds} rounds, medians")
+    for name in timed:
+        times = timings.ratio(name, "cp")
+        print(f"{name:24} {timings.median(name):8.3f} s   {times:6.2f} x of cp")
+    for path in (files.plain, files.stored, files.out):
+        path.unlink()
+
+
 if __name__ == "__main__":
     size = float(sys.argv[1])
+    if "--files" in sys.argv:
+        main_files(size, Path(sys.argv[sys.argv.index("--files") + 1]), rounds=3)
+        sys.exit()
     main(size, numpy="--no-numpy" not in sys.argv and size <= 1, rounds=ROUNDS)
     for dtype in ("u4", "u2", "u1", "u8", "c16"):
         print(f"compiling, {dtype:4} {compile_s(dtype):6.2f} s")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._collector import collector_paused
@@ -15,8 +16,11 @@ from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE, STRICT, Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from safemodel._containers.source import Source
     from safemodel._protect.keys import KeyProvider, ProtectionKey
+    from safemodel._protect.verifying import Trust
     from safemodel._types import FileLike, MapLocation, StrPath
     from safemodel.limits import Limits
 
@@ -56,7 +60,8 @@ def safe_load(
             With ``mmap=True`` that is the pickle's record only; "all" insists.
         key: The key of a protected file, or where keys come from. The file is verified
             and restored in memory, and then loaded as any other. With a key, a file
-            that is not protected is refused.
+            that is not protected is refused, and ``f`` may be the path of a protected
+            folder.
         min_epoch: The lowest epoch of a protected file to accept.
         state: A file that remembers the highest epoch that was seen of each protected
             file; an older one is refused.
@@ -78,7 +83,6 @@ def safe_load(
         ValueError: ``mmap=True`` without a path, or with ``key``.
     """
     from safemodel._build.objects import build
-    from safemodel._containers.source import open_source
     from safemodel._formats.formats import read_file
 
     del pickle_module
@@ -90,8 +94,8 @@ def safe_load(
     if key is None and (min_epoch or state is not None):
         raise ValueError("min_epoch and state are for protected files: give a key")
     limits = DEFAULT_LIMITS if limits is None else limits
-    with collector_paused(), open_source(f) as source:
-        plain = _plain(source, key, min_epoch, state, limits)
+    trust = key, min_epoch, state
+    with collector_paused(), _opened(f, trust, limits) as (source, plain):
         graph, reading = read_file(
             plain,
             policy=_choose(policy, weights_only),
@@ -115,28 +119,51 @@ def safe_load(
     return result
 
 
-def _plain(
-    source: Source,
-    key: ProtectionKey | KeyProvider | None,
-    min_epoch: int,
-    state: StrPath | None,
+@contextmanager
+def _opened(
+    f: FileLike,
+    trust: tuple[ProtectionKey | KeyProvider | None, int, StrPath | None],
     limits: Limits,
-) -> Source:
-    """Return what is loaded: of a protected file what it was, once it is verified."""
-    from safemodel._protect.frames import find_seal
+) -> Iterator[tuple[Source, Source]]:
+    """Open a file; give it, and what is loaded of it.
 
-    if key is None:
+    That is another one if it is protected: what it was, once it is verified.
+    """
+    from safemodel._containers.source import open_source
+
+    if trust[0] is not None:
+        from safemodel._protect.verifying import trust_in
+
+        keys, min_epoch, state = trust
+        given = trust_in(keys, min_epoch=min_epoch, state=state, limits=limits)
+        if isinstance(f, (str, os.PathLike)) and os.path.isdir(f):  # noqa: PTH112 - pathlib costs start-up time
+            from pathlib import Path
+
+            from safemodel._protect.folder_load import folder_in_memory
+
+            plain = folder_in_memory(Path(f), given)
+            yield plain, plain
+            return
+        with open_source(f) as source:
+            yield source, _restored(source, given)
+        return
+    with open_source(f) as source:
+        from safemodel._protect.frames import find_seal
+
         if find_seal(source, limits) is not None:
             from safemodel._protect.verifying import key_needed
 
             raise key_needed(source, limits)
-        return source
-    from safemodel._protect.restoring import restore_in_memory
-    from safemodel._protect.verifying import open_trusted, remember, trust_in
+        yield source, source
 
-    trust = trust_in(key, min_epoch=min_epoch, state=state, limits=limits)
+
+def _restored(source: Source, trust: Trust) -> Source:
+    """Return what was protected, in memory."""
+    from safemodel._protect.restoring import restore_in_memory
+    from safemodel._protect.verifying import open_trusted, remember
+
     opened = open_trusted(source, trust)
-    plain = restore_in_memory(opened, limits)
+    plain = restore_in_memory(opened, trust.limits)
     remember(trust, opened.manifest.file_id, opened.manifest.epoch)
     return plain
 

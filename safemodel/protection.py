@@ -26,6 +26,7 @@ from safemodel.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     import torch
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -73,17 +74,21 @@ def protect(
 
     Args:
         f: A `.safetensors` or `.pt` file: a path, bytes, or a binary file object; or a
-            module, of which the state dict is protected, or a mapping of tensors.
-        out: Where to write. It has the format of ``f``; a module becomes a `.pt` file.
+            module, of which the state dict is protected, or a mapping of tensors; or
+            the path of a folder in the layout of a model hub.
+        out: Where to write. It has the format of ``f``; a module or a mapping becomes a
+            `.safetensors` file if that is the suffix, else a `.pt` file. A folder must
+            not be there yet, or be empty.
         key: The key. Without it nobody can restore the file, the author included.
         confidential: Whether to encrypt the bytes of tensors, too.
         epoch: Which version of its content this is, for ``min_epoch``.
         expires: When to refuse the file from: seconds since 1970, or a time with a time
             zone. The clock is the reader's.
         signer: Signs the file, so that those who hold no key can verify it.
-        overwrite: Whether ``out`` may be there already.
+        overwrite: Whether ``out`` may be there already; a folder is never replaced.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written: ids, epoch, sizes; never a key or a name.
@@ -95,7 +100,7 @@ def protect(
         OSError: Reading or writing failed; ``out`` is as it was.
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of range, or ``out`` has the suffix of another
-            format.
+            format, or of one that cannot hold these tensors.
     """
     from pathlib import Path
 
@@ -114,7 +119,11 @@ def protect(
         progress=progress,
     )
     target = Path(out)
-    with _opened(_file_of(f)) as (source, path):
+    if folder := _folder_of(f):
+        from safemodel._protect.folders import protect_folder
+
+        return protect_folder(folder, target, how)
+    with _opened(_file_of(f, target)) as (source, path):
         return protect_file(source, path, target, how)
 
 
@@ -131,7 +140,7 @@ def verify(
     """Check that no bit of a protected file has changed; return only if none has.
 
     Args:
-        f: The file: a path, bytes, or a binary file object.
+        f: The file: a path, bytes, or a binary file object; or the path of a folder.
         key: Its key, or where keys come from.
         public_key: The 32 bytes of the Ed25519 key that must have signed it. Without
             ``key`` the signature is all that is checked, and covers the whole file; but
@@ -140,7 +149,8 @@ def verify(
         state: A file that remembers the highest epoch that was seen of each file; an
             older one is refused.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What everyone may know of the file, now that it holds.
@@ -162,6 +172,10 @@ def verify(
         limits=limits,
         progress=progress,
     )
+    if folder := _folder_of(f):
+        from safemodel._protect.folders import verify_folder
+
+        return verify_folder(folder, trust)
     with _opened(f) as (source, path):
         return verify_file(source, path, trust)
 
@@ -181,15 +195,17 @@ def restore(
     """Write the file that was protected, byte for byte; only if nothing has changed.
 
     Args:
-        f: The protected file: a path, bytes, or a binary file object.
+        f: The protected file: a path, bytes, or a binary file object; or the path of a
+            folder.
         out: Where to write the plain one.
         key: Its key, or where keys come from.
         public_key: As in `verify`: who must have signed it, too.
         min_epoch: The lowest epoch to accept.
         state: As in `verify`.
-        overwrite: Whether ``out`` may be there already.
+        overwrite: Whether ``out`` may be there already; a folder is never replaced.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written.
@@ -215,6 +231,10 @@ def restore(
         limits=limits,
         progress=progress,
     )
+    if folder := _folder_of(f):
+        from safemodel._protect.folders import restore_folder
+
+        return restore_folder(folder, Path(out), trust)
     with _opened(f) as (source, path):
         return restore_to(source, path, Path(out), trust, overwrite=overwrite)
 
@@ -241,8 +261,10 @@ def rotate(
     not fit into memory, which are encrypted there with a key that nobody has.
 
     Args:
-        f: The protected file: a path, bytes, or a binary file object.
-        out: Where to write; the path of ``f`` if ``overwrite`` is true.
+        f: The protected file: a path, bytes, or a binary file object; or the path of a
+            folder.
+        out: Where to write; it may be the path of ``f`` if that is a file and
+            ``overwrite`` is true.
         key: Its key, or where keys come from.
         new_key: The key of the new file; None for the same.
         public_key: As in `verify`: who must have signed the old file.
@@ -251,9 +273,11 @@ def rotate(
         signer: Signs the new file. A signature is never taken over from the old one.
         min_epoch: The lowest epoch to accept.
         state: As in `verify`; afterwards it remembers the new epoch.
-        overwrite: Whether ``out`` may be there already. It is replaced in one step.
+        overwrite: Whether ``out`` may be there already. It is replaced in one step; a
+            folder never is.
         limits: How much the file may ask for.
-        progress: Called now and then with bytes done and bytes in all.
+        progress: Called now and then with bytes done and bytes in all, one call at a
+            time, by any thread.
 
     Returns:
         What was written.
@@ -290,6 +314,10 @@ def rotate(
         limits=limits,
         progress=progress,
     )
+    if folder := _folder_of(f):
+        from safemodel._protect.folders import rotate_folder
+
+        return rotate_folder(folder, Path(out), trust, turn)
     with _opened(f) as (source, path):
         return rotate_file(source, path, Path(out), trust, turn)
 
@@ -305,8 +333,18 @@ def _opened(f: FileLike) -> Iterator[tuple[Source, str]]:
         source.finish(source.size)
 
 
-def _file_of(f: Any) -> Any:
-    """Return a file, or what `torch.save` writes of a module or a mapping."""
+def _folder_of(f: Any) -> Path | None:
+    """Return the folder that a path is; None for a file, or what is no path."""
+    from pathlib import Path
+
+    if not isinstance(f, (str, os.PathLike)):
+        return None
+    path = Path(f)
+    return path if path.is_dir() else None
+
+
+def _file_of(f: Any, target: Path) -> Any:
+    """Return a file, or one that is made of a module or a mapping."""
     from collections.abc import Mapping
 
     if isinstance(f, Mapping):
@@ -317,7 +355,7 @@ def _file_of(f: Any) -> Any:
         return f
     from safemodel._build.saving import saved
 
-    return saved(tensors)
+    return saved(tensors, safetensors=target.suffix.lower() == ".safetensors")
 
 
 def _seconds(expires: Any) -> int | None:

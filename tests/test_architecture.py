@@ -349,7 +349,7 @@ def test_no_exception_outlives_its_reason():
     assert stale == []
 
 
-HEAVY = ("torch", "numba", "numpy", "safetensors", "rich", "jinja2")
+HEAVY = ("torch", "numba", "numpy", "safetensors", "rich", "jinja2", "cryptography")
 HEAVY += ("cryptography", "blake3")
 
 
@@ -368,7 +368,10 @@ def test_importing_the_package_imports_nothing_heavy():
     assert heavy_modules_after("import safemodel") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["scan", "--help"], ["protect", "--help"], ["--version"]],
+)
 def test_asking_for_help_imports_nothing_heavy(arguments):
     """Nor does anything else that looks at no file."""
     asking = f"""\

@@ -1,4 +1,4 @@
-"""Tensors → the bytes of a `.pt` file, by torch itself."""
+"""Tensors → the bytes of a file, by the libraries of its format."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def saved(tensors: dict[str, Any]) -> memoryview:
-    """Return what `torch.save` writes of a mapping of tensors.
+def saved(tensors: dict[str, Any], *, safetensors: bool) -> bytes | memoryview:
+    """Return a file of a mapping of tensors.
 
     Args:
-        tensors: The mapping; tied tensors stay tied.
+        tensors: The mapping.
+        safetensors: Whether it is to be a `.safetensors` file, which holds no tied
+            tensors and only dense ones. In a `.pt` file tied tensors stay tied.
 
     Raises:
         TypeError: A value is no tensor.
+        ValueError: The format cannot hold them.
     """
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
@@ -26,6 +29,15 @@ def saved(tensors: dict[str, Any]) -> memoryview:
                 f"a mapping of tensors is protected; {type(name).__name__} key has a"
                 f" {type(value).__name__}"
             )
+    if safetensors:
+        from safetensors.torch import save
+
+        try:
+            return save({name: t.contiguous() for name, t in tensors.items()})
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"no .safetensors file can hold these tensors; write .pt: {error}"
+            ) from error
     file = BytesIO()
     torch.save(tensors, file)
     return file.getbuffer()

@@ -13,13 +13,31 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from safemodel._cli import cmd_disarm, cmd_inspect, cmd_keygen, cmd_scan
+from safemodel._cli import (
+    cmd_disarm,
+    cmd_inspect,
+    cmd_keygen,
+    cmd_protect,
+    cmd_restore,
+    cmd_rotate,
+    cmd_scan,
+    cmd_verify,
+)
 from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERBS = (cmd_scan, cmd_inspect, cmd_disarm, cmd_keygen)
+_VERBS = (
+    cmd_scan,
+    cmd_inspect,
+    cmd_disarm,
+    cmd_keygen,
+    cmd_protect,
+    cmd_verify,
+    cmd_restore,
+    cmd_rotate,
+)
 _CANNOT_WRITE = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141

@@ -65,7 +65,10 @@ def run(options: argparse.Namespace) -> int:
         with ends_clean():
             said = _signing(options.out) if options.signing else _protecting(options)
     except (KeyFormatError, OSError, ValueError) as error:
-        sys.stderr.write(f"safemodel: {shown(str(error))}\n")
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
+        sys.stderr.write(f"safemodel: {shown(reason)}\n")
         return _CANNOT
     if options.json:
         import json

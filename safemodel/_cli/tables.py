@@ -24,13 +24,13 @@ from rich.table import Table
 from rich.text import Text
 
 from safemodel._cli.summary import Tally, is_other
-from safemodel._cli.text import worth_showing
+from safemodel._cli.text import unread_format, worth_showing
 from safemodel._report.text import report_lines
 from safemodel._report.words import place, shown, what
 from safemodel.reports import Severity, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from safemodel.reports import DisarmReport, FileReport, Finding
 
@@ -114,7 +114,7 @@ class TableOutput:
         if not self._verbose:
             findings = sorted(findings, key=_rank)[:few]
         if not findings:
-            said = report.read_error or report.format
+            said = report.read_error or unread_format(report)
             return Text(shown(said), style="dim")
         limit = 0 if self._verbose else _SHORT
         text = Text("\n").join([_finding(finding, limit) for finding in findings])
@@ -209,9 +209,14 @@ def waiting_shown(doing: str) -> Iterator[None]:
 
 
 def print_disarmed(report: DisarmReport) -> None:
-    """Print what became of a file; long lines go on below their own text."""
+    """Print what became of a file."""
+    print_lines(report_lines(report))
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines, each with what it is; long ones go on below their own text."""
     console = Console(highlight=False)
-    for kind, line in report_lines(report):
+    for kind, line in lines:
         start, indent = _starts(kind, line)
         body = Text(line[start:], style=_LINES.get(kind, ""))
         for at, piece in enumerate(body.wrap(console, console.width - indent)):

@@ -44,10 +44,12 @@ class Source(ABC):
     Attributes:
         size: Bytes there are.
         name: Path for messages; "" for a buffer.
+        beside: What lies beside it by name, if that is not to be looked for on disk.
     """
 
     size: int
     name: str
+    beside: dict[str, Source] | None = None
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes:
@@ -321,8 +323,7 @@ def open_source(f: FileLike) -> Source:
             "expected a path, a bytes-like object or a binary file object, not "
             + type(f).__name__
         ) from None
-    if not data.c_contiguous:
-        data = memoryview(data.tobytes())
+    data = data if data.c_contiguous else memoryview(data.tobytes())
     # A view with a zero in its shape cannot be cast; it has no bytes either.
     data = data.cast("B") if data.nbytes else memoryview(b"")
     return _MemorySource(data.toreadonly())

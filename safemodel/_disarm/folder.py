@@ -11,30 +11,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
-import shutil
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemodel._disarm.folder_names import SUFFIXES
+from safemodel._rewrite.output_folder import (
+    checked_target,
+    commit_folder,
+    whole_folder,
+)
 from safemodel.errors import DisarmError, MalformedFileError, SafeModelError
 from safemodel.reports import DisarmReport, FileDigests, LeftBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from safemodel._disarm.folder_plan import Plan, Task
     from safemodel._disarm.one_file import Settings
     from safemodel._disarm.tasks import Answer
     from safemodel._rewrite.writers import Form
-
-_PART = ".safemodel-part"
-_MOST_NAME = 50
-"""Characters of a name within another one, so that this one is not too long."""
 
 
 def disarm_folder(
@@ -46,71 +41,16 @@ def disarm_folder(
     started = time.perf_counter()
     if form is not None and form not in SUFFIXES:
         raise ValueError(f"no format for the models of a folder: {form!r}")
-    real = _checked(folder, target)
+    real = checked_target(folder, target)
     plan = plan_folder(folder, form, settings.limits)
     for one in plan.left:
         if one.kind == "refused" and settings.policy.others == "refuse":
             raise MalformedFileError(one.why, record=one.name)
-    with _whole_folder(real) as part:
+    with whole_folder(real) as part:
         answers = _write_all(plan, part, settings)
         _check_is_all(part, answers)
-        _sync_folders(part)
-        _rename(part, real)
+        commit_folder(part, real)
     return _report(folder, target, plan, answers, settings, started)
-
-
-def _checked(folder: Path, target: Path) -> Path:
-    """Return where the new folder will be, by its real parent.
-
-    Raises:
-        FileExistsError: There is something already.
-        FileNotFoundError: The folder around it is not there.
-        ValueError: One folder is, or would be, within the other.
-    """
-    # Real paths: a link may lead from one folder into the other.
-    source, parent = Path(os.path.realpath(folder)), target.parent.resolve(strict=True)
-    real = parent / target.name if target.name not in ("", "..") else target.resolve()
-    if real == source:
-        raise ValueError(f"the new folder is the one to read: {target}")
-    if source in real.parents:
-        raise ValueError(f"the new folder would lie within the one to read: {target}")
-    if os.path.lexists(real):
-        if real.is_symlink() or not real.is_dir():
-            raise FileExistsError(errno.EEXIST, "not a folder", str(target))
-        if real in source.parents:
-            raise ValueError(f"the folder to read lies within the new one: {folder}")
-        if any(real.iterdir()):
-            what = "a folder that is not empty cannot be replaced; remove it first"
-            raise FileExistsError(errno.EEXIST, what, str(target))
-    return real
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to fill, beside the target; it is gone afterwards if still there.
-
-    Raises:
-        OSError: The folder around it cannot be written to.
-    """
-    name = target.name[:_MOST_NAME]
-    part = target.with_name(f".{name}.{secrets.token_hex(8)}{_PART}")
-    try:
-        part.mkdir()
-    except OSError as error:
-        # It is the folder around that cannot be written to.
-        raise OSError(error.errno, error.strerror, str(part.parent)) from error
-    try:
-        yield part
-    finally:
-        if part.exists():
-            shutil.rmtree(part)
-
-
-def _rename(part: Path, target: Path) -> None:
-    """Give a folder its name, if that is free or an empty folder has it."""
-    # The system refuses to replace a folder that has filled meanwhile.
-    part.rename(target)
-    _sync(target.parent)
 
 
 def _write_all(plan: Plan, part: Path, settings: Settings) -> dict[str, Answer]:
@@ -188,18 +128,6 @@ def _check_is_all(part: Path, answers: dict[str, Answer]) -> None:
                 Path(place, name).rmdir()
     if expected:
         raise DisarmError(f"{len(expected):,} files of the new folder are gone")
-
-
-def _sync_folders(part: Path) -> None:
-    """Put the names of all files on the disk."""
-    for place, _, _ in os.walk(part, topdown=False):
-        _sync(Path(place))
-
-
-def _sync(folder: Path) -> None:
-    from safemodel._rewrite.output import sync_folder
-
-    sync_folder(folder)
 
 
 def _report(

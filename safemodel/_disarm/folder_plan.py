@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._disarm.folder_names import bad_name, folded, naming
-from safemodel._scan.paths import entries_of, leads_out, reason
+from safemodel._scan.paths import blobs_of, entries_of, leads_out, reason
 from safemodel._scan.render import printable
 from safemodel.errors import LimitExceededError
 from safemodel.reports import LeftBehind
@@ -118,7 +118,7 @@ class _Walk:
         self.left: list[LeftBehind] = []
         self._folder = str(folder)
         self._real = os.path.realpath(folder)
-        self._blobs = _blobs_of(Path(self._real))
+        self._blobs = blobs_of(Path(self._real))
         self._limits = limits
 
     def run(self) -> None:
@@ -213,14 +213,6 @@ class _Walk:
         if not leads_out(target, self._real):
             return True
         return bool(self._blobs) and os.path.dirname(target) == self._blobs  # noqa: PTH120 - a text
-
-
-def _blobs_of(folder: Path) -> str:
-    """Return the folder of blobs beside a snapshot in a hub's cache, "" for others."""
-    if folder.parent.name != "snapshots":
-        return ""
-    # As it stands: if it is a link itself, what it leads to is out of reach.
-    return str(folder.parent.parent / "blobs")
 
 
 def _check_repeats(found: list[_Found], limits: Limits) -> None:

@@ -31,7 +31,8 @@ def read_sharded(reading: Reading, source: Source) -> object:
         UnsupportedFormatError: The index is not a file in a folder.
     """
     # An index among the shards could name all files beside it again, and again.
-    if not source.name or reading.check.nesting:
+    beside = source.beside
+    if (not source.name and beside is None) or reading.check.nesting:
         raise UnsupportedFormatError(
             "the index of a sharded checkpoint; load it by its path, beside its shards"
         )
@@ -40,10 +41,9 @@ def read_sharded(reading: Reading, source: Source) -> object:
     tensors: dict[str, object] = {}
     reading.check.nested()
     for name, promised in shards.items():
-        path = os.path.join(folder, name)  # noqa: PTH118 - as above
-        if not os.path.isfile(path):  # noqa: PTH113 - as above
+        shard = _open_beside(folder, name) if beside is None else beside.get(name)
+        if shard is None:
             raise MalformedFileError("the shard is missing", record=name)
-        shard = open_source(path)
         reading.sources.append(shard)
         reading.check.add_bytes(shard.size)
         value, _ = reading.read_any(reading, shard, f"{name}/")
@@ -61,6 +61,14 @@ def read_sharded(reading: Reading, source: Source) -> object:
             tensors[tensor] = spec
     reading.check.unnested()
     return tensors
+
+
+def _open_beside(folder: str, name: str) -> Source | None:
+    """Open a file of a folder; None if it is not there."""
+    path = os.path.join(folder, name)  # noqa: PTH118 - as above
+    if not os.path.isfile(path):  # noqa: PTH113 - as above
+        return None
+    return open_source(path)
 
 
 def _mapping(value: object, shard: str) -> dict[str, Any]:

@@ -2,14 +2,43 @@
 
 Little-endian numbers of a fixed width; bytes and text after their length. There are no
 optional parts and no choices, so a value has one encoding, and an encoding begins no
-other of the same kind.
+other of the same kind. What is compressed is the exception: it inflates to one text.
 """
 
 from __future__ import annotations
 
+import zlib
 from struct import pack, unpack
 
 from safemodel.errors import LimitExceededError, MalformedFileError
+
+_LEVEL = 6
+
+
+def deflated(text: bytes) -> bytes:
+    """Return a text, compressed."""
+    return zlib.compress(text, _LEVEL)
+
+
+def inflated(data: bytes, size: int) -> bytes:
+    """Return the text that was compressed, and never more than its size.
+
+    Args:
+        data: What `deflated` returned.
+        size: Bytes of the text; the caller has bounded it.
+
+    Raises:
+        MalformedFileError: It does not inflate to exactly so many.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        # One byte more is asked for, so that it would be seen.
+        text = unpacker.decompress(data, size + 1)
+    except zlib.error as error:
+        raise MalformedFileError("a zlib stream is broken") from error
+    if len(text) != size or not unpacker.eof or unpacker.unused_data:
+        raise MalformedFileError(f"a zlib stream does not inflate to {size:,} bytes")
+    return text
 
 
 class Writer:

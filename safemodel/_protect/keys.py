@@ -23,12 +23,8 @@ Rules:
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
-import secrets
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self, final
 
 from safemodel._protect.owned_files import NOT_READ, read_owned
@@ -100,7 +96,7 @@ class ProtectionKey:
     @classmethod
     def generate(cls) -> Self:
         """Return a new key, from the random numbers of the operating system."""
-        return cls(secrets.token_bytes(KEY_BYTES))
+        return cls(os.urandom(KEY_BYTES))
 
     @classmethod
     def from_file(cls, path: StrPath, *, shared: bool = False) -> Self:
@@ -115,9 +111,7 @@ class ProtectionKey:
             KeyFormatError: It is not a key file, or others may read or write it.
             OSError: It cannot be read.
         """
-        found = _parsed(
-            read_owned(Path(path), _MAX_TEXT, others=0 if shared else NOT_READ)
-        )
+        found = _parsed(read_owned(path, _MAX_TEXT, others=0 if shared else NOT_READ))
         if isinstance(found, str):
             raise KeyFormatError(f"{quote(str(path))}: {found}")
         return cls(found)
@@ -171,6 +165,8 @@ class ProtectionKey:
             FileExistsError: There is something of that name; it stays as it is.
             OSError: Writing failed, or the file system has no modes or hard links.
         """
+        from pathlib import Path
+
         from safemodel._protect.key_files import write_private
 
         write_private(Path(path), self._text, len(self._text()))
@@ -201,7 +197,9 @@ class ProtectionKey:
     def __eq__(self, other: object) -> bool:
         if type(other) is not ProtectionKey:
             return NotImplemented
-        return hmac.compare_digest(self._secret, other._secret)
+        from hmac import compare_digest
+
+        return compare_digest(self._secret, other._secret)
 
     def __hash__(self) -> int:
         return hash(self.id)  # public, unlike the key
@@ -304,7 +302,9 @@ def _parsed(text: bytes | str) -> bytes | str:
             return "a key of another version of this format"
         return "not a key, or damaged"
     key_id, secret, check = found.groups()
-    if not hmac.compare_digest(check, _check_of(line.rpartition(":")[0])):
+    from hmac import compare_digest
+
+    if not compare_digest(check, _check_of(line.rpartition(":")[0])):
         return "the checksum does not match: the key is damaged"
     if ProtectionKey(bytes.fromhex(secret)).id != key_id:
         return "the key is not the one its id names"
@@ -313,6 +313,8 @@ def _parsed(text: bytes | str) -> bytes | str:
 
 def _check_of(line: str) -> str:
     """Return the checksum of a key's text, which finds damage and nothing else."""
+    from hashlib import sha256
+
     return sha256(line.encode("ascii")).hexdigest()[:8]
 
 

@@ -1,19 +1,20 @@
 """What is sealed: names, shapes and places of all tensors, their tags, and the rest.
 
-The encoding has no choices, so a manifest has one. Numbers are little-endian. In order:
+Numbers are little-endian. In order:
 
 1. the root (32 bytes) and the tag of the frame (32), see `tags`,
-2. the number of pools (4), at most 256, and for each:
+2. the bytes of what is compressed next (8), those it takes (8), and zlib: the number of
+   pools (4), at most 256, and for each:
 
    a. the dtype after its length (4), and the bytes an element (4),
    b. its tensors in stored order: how many (4), and for each the length of its name
       (4), its name in UTF-8, the number of its axes (4) and each axis (8),
    c. its tensors in plain order, likewise,
-   d. a leaf (32) for each chunk in stored order (`layout` says where chunks end),
-   e. 1 (1) and a leaf for each chunk in plain order, or 0 (1),
 
-3. all that is not tensors, after its length (8), for the file's format to read,
-4. zero bytes up to a multiple of 1,024, so that the length says less about the names.
+3. for each pool a leaf (32) for each chunk in stored order (`layout` says where chunks
+   end), and 1 (1) and a leaf for each chunk in plain order, or 0 (1),
+4. all that is not tensors, after its length (8), for the file's format to read,
+5. zero bytes up to a multiple of 1,024, so that the length says less about the names.
 
 Where a tensor lies follows from those before it, and the length of a pool from its
 tensors: what can be computed is not written, and so cannot contradict.
@@ -25,7 +26,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from safemodel._protect.encoding import Reader, Writer
+from safemodel._protect.encoding import Reader, Writer, deflated, inflated
 from safemodel._protect.header import MAX_TIME
 from safemodel._protect.layout import (
     CHUNK,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 MAX_POOLS = 256
 _PAD = 1024
-_MIN_POOL = 4 + 1 + 4 + 4 + 4 + 1  # its fields, all as short as they may be
+_MIN_POOL = 4 + 1 + 4 + 4 + 4  # its fields, all as short as they may be
 _MIN_TENSOR = 4 + 4
 
 
@@ -119,8 +120,23 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
     out = Writer()
     out.raw(root)
     out.raw(manifest.frame)
-    out.number(len(manifest.pools), 4)
-    for pool, (stored, plain) in zip(manifest.pools, manifest.leaves, strict=True):
+    described = _described(manifest.pools)
+    out.number(len(described))
+    out.counted(deflated(described), 8)
+    for stored, plain in manifest.leaves:
+        out.raw(b"".join(stored))
+        out.number(plain is not None, 1)
+        out.raw(b"".join(plain or ()))
+    out.counted(manifest.data, 8)
+    body = out.joined()
+    return body + bytes(-len(body) % _PAD)
+
+
+def _described(pools: tuple[Pool, ...]) -> bytes:
+    """Return the encoding of what lies where in all pools."""
+    out = Writer()
+    out.number(len(pools), 4)
+    for pool in pools:
         out.text(pool.dtype)
         out.number(pool.itemsize, 4)
         for order in (STORED, PLAIN):
@@ -130,12 +146,7 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
                 out.text(extent.name)
                 out.number(len(extent.shape), 4)
                 out.numbers(*extent.shape)
-        out.raw(b"".join(stored))
-        out.number(plain is not None, 1)
-        out.raw(b"".join(plain or ()))
-    out.counted(manifest.data, 8)
-    body = out.joined()
-    return body + bytes(-len(body) % _PAD)
+    return out.joined()
 
 
 def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes]:
@@ -147,7 +158,8 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     Args:
         text: The encoding.
         header: The header it was sealed with.
-        limits: `max_tensors`, `max_dimensions` and `max_key_bytes` apply.
+        limits: `max_tensors`, `max_dimensions`, `max_key_bytes` and `max_header_bytes`
+            apply.
 
     Raises:
         LimitExceededError: It asks for too much.
@@ -155,16 +167,10 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     """
     reader = Reader(text)
     root, frame = reader.raw(TAG_BYTES), reader.raw(TAG_BYTES)
-    pools: list[Pool] = []
-    leaves: list[Leaves] = []
-    for _ in range(_pools(reader)):
-        pool = _pool(reader, limits)
-        pools.append(pool)
-        leaves.append((_leaves(reader, pool), _perhaps_leaves(reader, pool)))
-        tensors = max(
-            sum(len(pool.extents(order)) for pool in pools) for order in (STORED, PLAIN)
-        )
-        _check("max_tensors", tensors, limits.max_tensors)
+    size = reader.number()
+    _check("max_header_bytes", size, limits.max_header_bytes)
+    pools = _read_pools(inflated(reader.counted(8), size), limits)
+    leaves = [(_leaves(reader, pool), _perhaps_leaves(reader, pool)) for pool in pools]
     data = reader.counted(8)
     if len(text) % _PAD or reader.left >= _PAD or any(reader.raw(reader.left)):
         raise MalformedFileError("a manifest ends in fewer than 1,024 zero bytes")
@@ -186,7 +192,22 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     return manifest, root
 
 
-def _pools(reader: Reader) -> int:
+def _read_pools(described: bytes, limits: Limits) -> list[Pool]:
+    """Return what lies where in all pools."""
+    reader = Reader(described)
+    pools: list[Pool] = []
+    for _ in range(_count(reader)):
+        pools.append(_pool(reader, limits))
+        tensors = max(
+            sum(len(pool.extents(order)) for pool in pools) for order in (STORED, PLAIN)
+        )
+        _check("max_tensors", tensors, limits.max_tensors)
+    if reader.left:
+        raise MalformedFileError("bytes behind the last pool", position=reader.at)
+    return pools
+
+
+def _count(reader: Reader) -> int:
     """Return how many pools follow."""
     pools = reader.count(_MIN_POOL)
     if pools > MAX_POOLS:
@@ -195,7 +216,7 @@ def _pools(reader: Reader) -> int:
 
 
 def _pool(reader: Reader, limits: Limits) -> Pool:
-    """Return the next pool, of which the leaves follow."""
+    """Return the next pool."""
     dtype = reader.raw(_dtype_length(reader))
     itemsize = reader.number(4)
     stored, length = _extents(reader, itemsize, limits)

@@ -162,17 +162,18 @@ class Opened:
     def damage(
         self,
         stored: Iterable[Difference],
-        plain: Callable[[int], ReadInto],
+        plain: Callable[[int], ReadInto] | None,
     ) -> VerificationError:
         """Return the error that names the plain tensors that have changed.
 
         Args:
             stored: What differs in stored order.
-            plain: Reads a pool that was put back in order, by its number.
+            plain: Reads a pool that was put back in order, by its number; None where
+                that cannot be done, so that there are no names.
         """
         found: list[Difference] = []
         for number in sorted({one.pool for one in stored}):
-            if self.manifest.leaves[number][PLAIN] is None:
+            if plain is None or self.manifest.leaves[number][PLAIN] is None:
                 continue
             pool = self.manifest.pools[number]
             tagger = PoolTagger(self._tagger, number, pool, PLAIN)

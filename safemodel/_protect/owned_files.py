@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from safemodel._types import StrPath
 
 NOT_READ = stat.S_IRWXG | stat.S_IRWXO
 """Modes of what is a secret: nobody else may do anything with it."""
@@ -19,7 +19,9 @@ NOT_WRITTEN = stat.S_IWGRP | stat.S_IWOTH
 _OLD = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def read_owned(path: Path, most: int, *, others: int, link: bool = True) -> bytes | str:
+def read_owned(
+    path: StrPath, most: int, *, others: int, link: bool = True
+) -> bytes | str:
     """Return the bytes of a file of the user or of root, or what is wrong with it.
 
     Nothing is raised but what the system says, because a traceback would hold on to a

@@ -1,16 +1,17 @@
 """The keyed permutation of the elements of a pool, and its way back.
 
-docs/adr/0016 says how it is built, why, and what it does not promise. In short: a pool
-that is small is shuffled by Fisher and Yates. A larger one goes through two rounds:
+docs/adr/0016 and 0019 say how it is built, why, and what it does not promise. In short:
+a pool that is small is shuffled by Fisher and Yates. A larger one goes through two
+rounds:
 
-1. Its pieces of 1 KiB are dealt to tiles in random order, one piece to each lane of a
-   tile; random switches send each element of a piece to a row of its own; and in each
-   row the lines of blocks of tiles are put in another random order.
+1. Its pieces of 1 KiB are dealt to tiles in random order, segment by segment, one piece
+   to each lane of a tile; random switches send each element of a piece to a row of its
+   own; and in each row the lines of blocks of tiles are put in another random order.
 2. In each chunk, which is as large as a tile, random switches send each element to any
    place.
 
-What does not fill a tile comes in at the end, each element by an exchange with any
-element of the pool. Every switch and every exchange has random bits of its own.
+What does not fill a tile comes in between the rounds, each element by an exchange with
+any element of the pool. Every switch and every exchange has random bits of its own.
 """
 
 from __future__ import annotations
@@ -194,8 +195,10 @@ def _places(rounds: Rounds, segment: int) -> NDArray[Any]:
 
     firsts, counts = rounds.dealt(segment)
     before = np.cumsum(counts) - counts
-    dealt = np.repeat(firsts - before, counts) + np.arange(counts.sum())
-    places = dealt[rounds.pieces(segment)].astype(np.uint32)
+    # Differences may be negative: they come right again when the places are added.
+    dealt = np.repeat((firsts - before).astype(np.uint32), counts)
+    dealt += np.arange(len(dealt), dtype=np.uint32)
+    places = dealt.take(rounds.pieces(segment))
     # The kernel asks early for the tile after the last one.
     return np.append(places, places[-rounds.shape.lanes :])
 

@@ -93,7 +93,7 @@ def restored(
         length: Bytes of the pool.
         itemsize: Bytes of an element: 1, 2, 4, 8 or 16.
         key: What the pool was permuted with.
-        write: Takes the bytes that belong at an offset: each byte once, in pieces of 64
+        write: Takes the bytes that belong at an offset: each byte once, in pieces of 32
             KiB or less, in any sequence (rule 3). A piece is written over afterwards.
         scratch: Where what does not fit in memory is kept meanwhile.
 
@@ -108,8 +108,8 @@ def restored(
         for _ in _filled(chunks, [stored], length):
             pass
         restore_pool(stored, plain, key)
-        for start in range(0, length, 1 << 16):
-            write(start, bytes_of(plain)[start : start + (1 << 16)])
+        for start in range(0, length, 1 << 15):
+            write(start, bytes_of(plain)[start : start + (1 << 15)])
         return
     with scratch.file(pool.whole) as file, pool.threads() as threads:
         values = pool.unstirred(chunks, file, threads)

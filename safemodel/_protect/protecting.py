@@ -181,6 +181,12 @@ def signer_of(signer: Ed25519PrivateKey | None) -> str:
     return "" if signer is None else signer.public_key().public_bytes_raw().hex()
 
 
+def is_model(name: str) -> bool:
+    """Return whether a name is that of a file to protect."""
+    _, dot, suffix = name.rpartition(".")
+    return (dot + suffix).lower() in _SUFFIXES
+
+
 def check_suffix(target: Path, kind: int) -> None:
     """Raise if a name says another format than a file is going to have.
 

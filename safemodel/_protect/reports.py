@@ -6,9 +6,12 @@ everyone may count or read in the header of a seal.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
@@ -61,8 +64,7 @@ class ProtectReport(Value):
 
     def __str__(self) -> str:
         """Return the report for people."""
-        how = "and encrypted " if self.confidential else ""
-        return _lines(self, f"protected {how}{self.tensors:,} tensors")
+        return _text(self)
 
 
 class VerifyReport(Value):
@@ -108,7 +110,7 @@ class VerifyReport(Value):
 
     def __str__(self) -> str:
         """Return the report for people."""
-        return _lines(self, f"every byte is as it was (checked by {self.checked_by})")
+        return _text(self)
 
 
 class RestoreReport(Value):
@@ -158,7 +160,7 @@ class RestoreReport(Value):
 
     def __str__(self) -> str:
         """Return the report for people."""
-        return _lines(self, f"restored {self.tensors:,} tensors")
+        return _text(self)
 
 
 class RotateReport(Value):
@@ -212,8 +214,7 @@ class RotateReport(Value):
 
     def __str__(self) -> str:
         """Return the report for people."""
-        old = f"from epoch {self.old_epoch:,} to {self.epoch:,}"
-        return _lines(self, f"rotated {self.tensors:,} tensors {old}")
+        return _text(self)
 
 
 def _members(report: Any) -> dict[str, Any]:
@@ -228,20 +229,23 @@ def _json(report: Any, indent: int | None) -> str:
     return json.dumps(_members(report), indent=indent)
 
 
-def _lines(report: Any, done: str) -> str:
-    """Return a report for people, the first line of which says what was done."""
+def report_lines(report: Any) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a report, and before each what it is."""
+    from safemodel._report.protect_text import how_text, protect_lines
+    from safemodel._report.words import count_text
+
     members = vars(report)
-    rows = [("file", members["path"]), ("written", members.get("out", ""))]
-    rows += [("key", members["key_id"]), ("file id", members["file_id"])]
-    rows.append(("epoch", f"{members['epoch']:,}"))
-    if members["expires"] is not None:
-        rows.append(("expires", f"{members['expires']} (seconds since 1970)"))
-    if members["signer"]:
-        rows.append(("signed by", members["signer"]))
-    lines = [f"{name + ':':<11}{_shown(text)}" for name, text in rows if text]
-    return "\n".join([done, *lines])
+    if isinstance(report, VerifyReport):
+        return protect_lines(
+            members, f"Every byte is as it was, by {report.checked_by}."
+        )
+    if isinstance(report, RestoreReport):
+        tensors = count_text(report.tensors, "tensor")
+        said = f"{tensors} restored: byte for byte what was protected."
+        return protect_lines(members, said)
+    again = " anew" if isinstance(report, RotateReport) else ""
+    return protect_lines(members, how_text(members, f"permuted{again}"))
 
 
-def _shown(text: str) -> str:
-    """Return a name such that a terminal does nothing but show it."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+def _text(report: Any) -> str:
+    return "\n".join(line for _, line in report_lines(report))

@@ -7,9 +7,9 @@ docs/adr/0016 and 0019 say what the choices are for. A pool is divided so:
 - A *tile* takes one piece to each lane of a line, and has as many rows as a piece has
   elements; a *chunk* is as many elements in a row as a tile has.
 - 64 tiles or chunks are a *block*: the last may have fewer.
-- 64 KiB of pieces are a *slab*; the last may be shorter.
+- 32 KiB of pieces are a *slab*; the last may be shorter.
 - A *segment* is some blocks up to 32 MiB, and the pieces that are dealt to them: those
-  of 512 slabs from anywhere.
+  of 1,024 slabs from anywhere.
 - What does not fill a tile is the *rest*.
 """
 
@@ -36,7 +36,7 @@ BLOCK = 64
 
 _MAX_LANES = 32  # bytes are in lines of 32, see the kernels
 _SMALL = 1 << 16  # elements of the largest pool that is only shuffled, or 16 tiles
-_SLAB = 1 << 16
+_SLAB = 1 << 15
 _SEGMENT = 32 << 20
 _DRAWS = 1 << 16  # exchanges drawn at a time
 
@@ -195,10 +195,27 @@ class Rounds:
     def pieces(self, segment: int) -> NDArray[Any]:
         """Return which of a segment's pieces is in which lane of which of its tiles.
 
-        They are counted in the order in which they were dealt to it.
+        They are counted in the order in which they were dealt to it. Each that follow
+        one another go to different blocks, as many as there are: neighbours in a slab
+        would else share runs of lines. In its block, a piece goes anywhere.
         """
+        import numpy as np
+
         first, last = self._pieces_of(segment)
-        return _shuffled(last - first, Keystream(self._secret("pieces"), segment))
+        stream = Keystream(self._secret("pieces"), segment)
+        full = BLOCK * self.shape.lanes
+        blocks, over = divmod(last - first, full)
+        dealt = np.arange(last - first, dtype=np.uint32)
+        # As many groups as the last block has pieces include it, and others do not.
+        wide = dealt[: over * (blocks + 1)].reshape(over, blocks + 1)
+        narrow = dealt[wide.size :].reshape(full - over, blocks)
+        _shuffle_rows(wide, stream)
+        _shuffle_rows(narrow, stream)
+        whole = np.concatenate([wide[:, :blocks], narrow]).T.copy()
+        rest = wide[:, blocks:].T.copy()
+        _shuffle_rows(whole, stream)
+        _shuffle_rows(rest, stream)
+        return np.concatenate([whole.reshape(-1), rest.reshape(-1)])
 
     def columns(self) -> NDArray[Any]:
         """Return where in each row the lines of each block begin, (rows, blocks).
@@ -208,15 +225,19 @@ class Rounds:
         """
         import numpy as np
 
+        from safemodel._kernels import permute
+
         shape, secret = self.shape, self._secret("columns")
-        columns = np.empty((shape.rows, shape.blocks), np.uint32)
-        columns[:, -1] = shape.tiles // BLOCK * BLOCK
-        for row in range(shape.rows):
-            stream = Keystream(secret, row)
-            whole = shape.tiles // BLOCK
-            columns[row, :whole] = _shuffled(whole, stream) * np.uint32(BLOCK)
-            turned = columns[row].astype(np.int64) + stream.below(shape.tiles)
-            columns[row] = turned % shape.tiles
+        starts = np.arange(0, shape.tiles, BLOCK, dtype=np.uint32)
+        columns = np.tile(starts, (shape.rows, 1))
+        whole = shape.tiles // BLOCK
+        # By 16 rows: what is drawn takes four times as much as what comes of it.
+        for first in range(0, shape.rows, FEW):
+            stream = Keystream(secret, first // FEW)
+            rows = columns[first : first + FEW]
+            permute.shuffle(rows, stream.draws(0, (FEW, whole)), 0, False)
+            turns = [stream.below(shape.tiles) for _ in range(FEW)]
+            rows[:] = (rows + np.array(turns, np.int64)[:, None]) % shape.tiles
         return columns
 
     def exchanges(self) -> list[tuple[int, NDArray[Any]]]:
@@ -235,6 +256,14 @@ def _draws(first: int, last: int, stream: Keystream) -> list[tuple[int, NDArray[
         (start, stream.draws(start, (1, min(_DRAWS, last - start))))
         for start in range(first, last, _DRAWS)
     ]
+
+
+def _shuffle_rows(table: NDArray[Any], stream: Keystream) -> None:
+    """Put each row of a table in any order, each with the same chance."""
+    from safemodel._kernels import permute
+
+    if table.size:
+        permute.shuffle(table, stream.draws(0, table.shape), 0, False)
 
 
 def _shuffled(count: int, stream: Keystream) -> NDArray[Any]:

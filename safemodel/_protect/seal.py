@@ -39,6 +39,7 @@ from safemodel._protect.header import (
 )
 from safemodel._protect.keys import KEY_BYTES, key_for
 from safemodel._protect.tags import TAG_BYTES, Tagger
+from safemodel._report.words import time_text
 from safemodel.errors import VerificationError
 from safemodel.limits import DEFAULT_LIMITS, Limits
 
@@ -170,7 +171,7 @@ def check_fresh(
             " file in the place of a newer one"
         )
     if of.expires is not None and (time.time() if now is None else now) >= of.expires:
-        raise VerificationError(f"it expired at {of.expires} (seconds since 1970)")
+        raise VerificationError(f"it expired at {time_text(of.expires)}")
 
 
 def _seal(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safemodel._protect.frames import FoundSeal
     from safemodel._protect.header import Header
     from safemodel._protect.keys import KeyProvider
+    from safemodel._protect.leaves import Difference
     from safemodel._protect.opening import Opened
     from safemodel._protect.reports import RestoreReport, VerifyReport
     from safemodel._types import StrPath
@@ -164,12 +165,6 @@ def check_pools(opened: Opened, progress: Progress) -> None:
     Raises:
         VerificationError: It has.
     """
-    from contextlib import ExitStack
-    from tempfile import gettempdir
-
-    from safemodel._protect.restoring import restore_pool_to
-    from safemodel._protect.scratch import Scratch
-
     pools = range(len(opened.manifest.pools))
     changed = [
         one
@@ -178,20 +173,40 @@ def check_pools(opened: Opened, progress: Progress) -> None:
             number, opened.stored_leaves(number, progress.step)
         )
     ]
-    if not changed:
-        return
-    # Now it may take longer: only in plain order there are tensors with names.
+    if changed:
+        raise _named_damage(opened, changed)
+
+
+def _named_damage(opened: Opened, changed: list[Difference]) -> VerificationError:
+    """Return the error that says what has changed.
+
+    It may take longer than all before: only in plain order tensors have names.
+    """
+    from contextlib import ExitStack
+    from tempfile import gettempdir
+
+    from safemodel._protect.restoring import restore_pool_to
+    from safemodel._protect.scratch import Scratch
+
     scratch = Scratch(gettempdir(), private=True)
+    found = {}
     with ExitStack() as stack:
-        found = {}
-        for number in {one.pool for one in changed}:
-            length = opened.manifest.pools[number].length
-            plain = stack.enter_context(scratch.file(length))
-            restore_pool_to(
-                opened, number, plain.write_at, scratch=scratch, step=lambda _: None
-            )
-            found[number] = plain.read_into
-        raise opened.damage(changed, found.__getitem__)
+        try:
+            for number in {one.pool for one in changed}:
+                length = opened.manifest.pools[number].length
+                plain = stack.enter_context(scratch.file(length))
+                restore_pool_to(
+                    opened, number, plain.write_at, scratch=scratch, step=_quietly
+                )
+                found[number] = plain.read_into
+            return opened.damage(changed, found.__getitem__)
+        except OSError:
+            # No room to find the names: the alarm matters more than they do.
+            return opened.damage(changed, None)
+
+
+def _quietly(count: int) -> None:
+    """Tell nobody."""
 
 
 def restore_to(

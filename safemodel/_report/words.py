@@ -47,6 +47,20 @@ def size_text(count: int) -> str:
     return f"{value:,.1f} {_UNITS[unit]}" if unit else count_text(count, "byte")
 
 
+def time_text(seconds: int) -> str:
+    """Return a time of the calendar for people.
+
+    >>> time_text(1798761600), time_text(1 << 62)
+    ('2027-01-01 00:00 UTC', '4,611,686,018,427,387,904 seconds after 1970')
+    """
+    from datetime import UTC, datetime
+
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:,} seconds after 1970"
+
+
 def count_text(count: int, noun: str, nouns: str = "") -> str:
     """Return a number and what it counts.
 

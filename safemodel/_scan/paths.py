@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from safemodel._types import StrPath
 
@@ -103,6 +104,14 @@ def leads_out(link: str, root: str) -> bool:
     """Tell whether a link leads out of a folder, whose real path is given (rule 2)."""
     target = os.path.realpath(link)
     return target != root and not target.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def blobs_of(folder: Path) -> str:
+    """Return the folder of blobs beside a snapshot in a hub's cache, "" for others."""
+    if folder.parent.name != "snapshots":
+        return ""
+    # As it stands: if it is a link itself, what it leads to is out of reach.
+    return str(folder.parent.parent / "blobs")
 
 
 def reason(error: OSError | ValueError) -> str:

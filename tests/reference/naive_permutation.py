@@ -66,6 +66,20 @@ def shuffle(values, words, first):
             values[k], values[partner] = values[partner], values[k]
 
 
+def shuffle_rows(table, words):
+    """Shuffle rows of one length; words that were refused are drawn again after all."""
+    again, every = [], []
+    for r, row in enumerate(table):
+        drawn = [words.next(4) for _ in row]
+        every.append([word * (k + 1) // 2**32 for k, word in enumerate(drawn)])
+        again += [(r, k) for k, w in enumerate(drawn) if not accepted(w, k + 1, 4)]
+    for r, k in again:
+        every[r][k] = words.below(k + 1)
+    for row, partners in zip(table, every, strict=True):
+        for k, partner in enumerate(partners):
+            row[k], row[partner] = row[partner], row[k]
+
+
 def switches(lines, words, at, *, back=False):
     """Send lines of values through every layer; return where the next words are."""
     layers = len(lines).bit_length() - 1
@@ -152,7 +166,7 @@ class Pool:
             found += [value for line in lines for value in line]
         return found
 
-    def deal(self, slabs, shuffle_segment, slab, segment):
+    def deal(self, slabs, words, slab, segment):
         """Return the pieces of all tiles: slabs in an order, shuffled in segments."""
         count = self.tiles * self.lanes
         size = slab // (16 * self.lanes * self.itemsize)
@@ -167,13 +181,30 @@ class Pool:
             first = 64 * (blocks * k // segments)
             last = min(64 * (blocks * (k + 1) // segments), self.tiles)
             mine = dealt[first * self.lanes : last * self.lanes]
-            found += [mine[place] for place in shuffle_segment(len(mine), k)]
+            found += self.dealt(mine, words(k))
         assert sorted(found) == list(range(count))
         return found
 
+    def dealt(self, mine, words):
+        """Return the pieces of a segment: group after group, one to each block."""
+        full = 64 * self.lanes
+        blocks, over = divmod(len(mine), full)
+        places = iter(mine)
+        groups = [
+            [[next(places) for _ in range(blocks + k)] for _ in range(count)]
+            for k, count in ((1, over), (0, full - over))
+        ]
+        for table in groups:
+            shuffle_rows(table, words)
+        whole = [[row[b] for row in groups[0] + groups[1]] for b in range(blocks)]
+        shuffle_rows(whole, words)
+        rest = [[row[blocks] for row in groups[0]]]
+        shuffle_rows(rest, words)
+        return [piece for row in whole + rest for piece in row]
+
 
 def permuted(
-    values, itemsize, *, master, file_id, epoch, pool, slab=2**16, segment=2**25
+    values, itemsize, *, master, file_id, epoch, pool, slab=2**15, segment=2**25
 ):
     """Return the values of a pool in their protected order."""
     shape = Pool(len(values), itemsize)
@@ -182,9 +213,9 @@ def permuted(
         whole = f"{len(values)} x {itemsize} bytes: {use}"
         return sub_key(master, file_id, epoch, pool, whole)
 
-    def order(count, use, number=0):
+    def order(count, use):
         places = list(range(count))
-        shuffle(places, Words(key(use), number), 0)
+        shuffle(places, Words(key(use)), 0)
         return places
 
     body, rest = list(values[: shape.whole]), list(values[shape.whole :])
@@ -193,11 +224,13 @@ def permuted(
     if shape.tiles:
         pieces = shape.deal(
             lambda count: order(count, "slabs"),
-            lambda count, number: order(count, "pieces", number),
+            lambda number: Words(key("pieces"), number),
             slab,
             segment,
         )
-        columns = [_columns(shape, Words(key("columns"), r)) for r in range(shape.rows)]
+        columns = []
+        for number in range(shape.rows // 16):
+            columns += _columns(shape, Words(key("columns"), number))
         body = shape.spread(body, pieces, columns, shape.bits(key("tile"), near + far))
     body += rest
     shuffle(body, Words(key("exchange")), shape.whole)
@@ -208,11 +241,14 @@ def permuted(
 
 
 def _columns(shape, words):
-    """Return where blocks of 64 tiles begin in a row."""
-    starts = list(range(shape.tiles // 64))
-    shuffle(starts, words, 0)
-    starts = [64 * start for start in starts]
+    """Return where blocks of 64 tiles begin in 16 rows."""
+    whole = shape.tiles // 64
+    rows = [[64 * start for start in range(whole)] for _ in range(16)]
+    shuffle_rows(rows, words)
     if shape.tiles % 64:
-        starts.append(shape.tiles - shape.tiles % 64)
-    turn = words.below(shape.tiles)
-    return [(start + turn) % shape.tiles for start in starts]
+        rows = [[*starts, shape.tiles - shape.tiles % 64] for starts in rows]
+    turns = [words.below(shape.tiles) for _ in rows]
+    return [
+        [(start + turn) % shape.tiles for start in starts]
+        for starts, turn in zip(rows, turns, strict=True)
+    ]

@@ -53,7 +53,7 @@ def test_a_key_is_never_replaced(folder, capsys, options):
     """Whatever was protected with it would be lost."""
     (folder / "k").write_text("mine")
     assert main(["keygen", "k", *options]) == 2
-    assert "File exists: 'k'" in capsys.readouterr().err
+    assert capsys.readouterr().err == "safemodel: k: File exists\n"
     assert (folder / "k").read_text() == "mine"
     assert names(folder) == ["k"]
 

@@ -100,11 +100,11 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
 
 def test_a_folder_that_fills_meanwhile_stays(tmp_path):
     """The system refuses to rename over it."""
-    with folder_module._whole_folder(tmp_path / "out") as part:
+    with folder_module.whole_folder(tmp_path / "out") as part:
         fill(part, {"ours.txt": "ours"})
         fill(tmp_path / "out", {"theirs.txt": "theirs"})
         with pytest.raises(OSError, match="not empty"):
-            folder_module._rename(part, tmp_path / "out")
+            folder_module.commit_folder(part, tmp_path / "out")
     assert written(tmp_path) == ["out/theirs.txt"]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from safemodel._kernels import _lines, permute
+from safemodel._protect import rounds
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
 from tests.reference import naive_permutation as naive
@@ -194,6 +195,40 @@ def test_a_pool_is_permuted_as_the_twin_says(count, itemsize):
     back = aligned(count, source.dtype)
     restore_pool(target, back, key)
     assert integers(back) == values == integers(source)
+
+
+@pytest.mark.parametrize(
+    ("count", "itemsize", "slab", "segment"),
+    [
+        (2**19 + 77, 4, 2**15, 1),
+        (2**19 + 4096 * 9, 4, 2**12, 2**20 * 3),
+        (2**18 + 1, 8, 2**15, 2**20),
+        (2**17 + 1024 * 5, 16, 2**14, 2**18 * 3),
+        (2**18 + 2**14 * 3 + 11, 2, 2**15, 1),
+        (2**19, 1, 2**15, 1),
+    ],
+)
+def test_segments_are_those_of_the_twin(count, itemsize, slab, segment, monkeypatch):
+    """Where a pool has many: borders within slabs, a last slab and block cut short."""
+    monkeypatch.setattr(rounds, "_SLAB", slab)
+    monkeypatch.setattr(rounds, "_SEGMENT", segment)
+    source, values = numbered(count, itemsize)
+    target = aligned(count, source.dtype)
+    key = PoolKey(ProtectionKey(MASTER), FILE, epoch=3, pool="weights")
+    permute_pool(source, target, key)
+    assert integers(target) == naive.permuted(
+        values,
+        itemsize,
+        master=MASTER,
+        file_id=FILE,
+        epoch=3,
+        pool="weights",
+        slab=slab,
+        segment=segment,
+    )
+    back = aligned(count, source.dtype)
+    restore_pool(target, back, key)
+    assert integers(back) == values
 
 
 def test_networks_say_where_their_words_are():

@@ -304,6 +304,21 @@ def test_large_pools_name_the_changed_tensor(tmp_path, confidential):
     assert 1 <= len(changed_tensors(refused(two))) <= 2
 
 
+def test_a_full_disk_does_not_hide_a_change(tmp_path, monkeypatch):
+    """There is no room to put the pool in order: the alarm comes without a name."""
+    _, data = protected(tmp_path, "safetensors")
+    changed = flipped(data, stored_spans(data)[0][0])
+
+    def full(*_args, **_more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safemodel._protect.scratch.Scratch.file", full)
+    with pytest.raises(VerificationError) as caught:
+        verify(changed, key=KEY)
+    assert caught.value.tensors == ()
+    assert len(caught.value.ranges) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_byte_of_the_file_is_checked(tmp_path, kind, rand):
     """One bit of the frame or of the seal; the fields of its header are all among."""
@@ -536,10 +551,16 @@ def test_modules_and_mappings_are_protected(tmp_path):
         for name, tensor in model.state_dict().items():
             assert torch.equal(loaded[name], tensor)
         assert loaded["again.weight"].data_ptr() == loaded["0.weight"].data_ptr()
+    mapping = {"a": torch.ones(3, 2).t(), "b": torch.tensor(1)}
+    protect(mapping, tmp_path / "x.safetensors", key=KEY)
+    assert torch.equal(
+        safe_load(tmp_path / "x.safetensors", key=KEY)["a"], mapping["a"]
+    )
     with pytest.raises(TypeError, match="mapping of tensors"):
-        protect({"a": 1}, tmp_path / "x.pt", key=KEY)
-    with pytest.raises(ValueError, match="torch"):
-        protect(model, tmp_path / "x.safetensors", key=KEY)
+        protect({"a": 1}, tmp_path / "y.pt", key=KEY)
+    with pytest.raises(ValueError, match=r"write \.pt"):
+        protect(model, tmp_path / "y.safetensors", key=KEY)
+    assert not list(tmp_path.glob("y*"))
 
 
 def test_no_tensors_at_all(tmp_path):

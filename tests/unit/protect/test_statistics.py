@@ -9,6 +9,7 @@ leave room: what is caught is caught by far.
 import numpy as np
 import pytest
 
+from safemodel._protect import rounds
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool
 
@@ -156,6 +157,22 @@ def test_permuted_pools_are_near_chance(statistic, size):
         assert statistic(places(size, epoch=epoch)) <= BOUNDS[statistic]
 
 
+@pytest.fixture
+def small_segments(monkeypatch):
+    """Slabs of 4 pieces, segments of 4 blocks: as 32 and 32 of a large pool."""
+    monkeypatch.setattr(rounds, "_SLAB", 4 << 10)
+    monkeypatch.setattr(rounds, "_SEGMENT", 4 << 20)
+
+
+@pytest.mark.parametrize("size", [2 * SIZE, 2 * SIZE + 12_345, 1_700_001])
+@pytest.mark.parametrize("statistic", BOUNDS)
+def test_many_segments_are_near_chance(statistic, size, small_segments):
+    """Of two and of three, with a last block of any size."""
+    assert len(rounds.Shape(size, 4).segments) > 2
+    for epoch in range(2):
+        assert statistic(places(size, epoch=epoch)) <= BOUNDS[statistic]
+
+
 @pytest.mark.parametrize("dtype", ["u8", "c16"])
 @pytest.mark.parametrize("statistic", BOUNDS)
 def test_wide_elements_are_near_chance(statistic, dtype):
@@ -178,6 +195,75 @@ def test_weak_permutations_are_caught(statistic, weak):
     assert statistic(WEAK[weak](SIZE)) > 1.5 * BOUNDS[statistic]
 
 
+def together(found, slab, cell):
+    """Return how often two elements of a slab go to one cell, beside chance."""
+    count = found.size // slab
+    cells = -(-found.size // cell)
+    pairs = 0.0
+    for k in range(count):
+        mine = np.bincount(found[k * slab : (k + 1) * slab] // cell, minlength=cells)
+        pairs += float((mine * (mine - 1)).sum())
+    return pairs / (count * slab * (slab - 1)) * cells
+
+
+def of_one_slab(size, slab=1 << 14, segment=1 << 16):
+    """Return places if slabs move and elements stay in the segment they moved to."""
+    rand = np.random.default_rng(1)
+    dealt = rand.permutation(size // slab)[:, None] * slab + np.arange(slab)
+    dealt = dealt.reshape(-1, segment)
+    return inverse(np.concatenate([rand.permutation(part) for part in dealt]))
+
+
+@pytest.mark.parametrize("cell", [64, 4096, 1 << 16])
+@pytest.mark.parametrize("slab", [1 << 10, 1 << 13, 1 << 14])
+def test_slabs_do_not_stay_together(slab, cell, small_segments):
+    """Elements of a slab, or of several, share lines and chunks no more than chance.
+
+    Chance is 1. It is less for a slab that is all, or a good part, of what can meet
+    elsewhere: its pieces go to blocks of their own.
+    """
+    for epoch in range(3):
+        found = places(SIZE * 2, epoch=epoch)
+        assert 0.6 < together(found, slab, cell) < 1.02
+
+
+def test_slabs_do_not_stay_together_in_one_segment():
+    """As pools up to 32 MiB are."""
+    for epoch in range(3):
+        assert 0.9 < together(places(SIZE * 2, epoch=epoch), 1 << 13, 4096) < 1.02
+
+
+def test_slabs_whose_pieces_share_blocks_are_caught(monkeypatch):
+    """If a segment is one block, all of a slab's pieces share its runs of lines."""
+    monkeypatch.setattr(rounds, "_SEGMENT", 1)
+    assert together(places(SIZE * 2), 1 << 13, 4096) > 1.5
+    assert unevenness(places(SIZE + 12_345)) > 1.5 * BOUNDS[unevenness]
+
+
+def test_slabs_that_stay_together_are_caught():
+    """The measure can fail: four slabs of 128 share a region, 32 times chance."""
+    assert together(of_one_slab(SIZE * 2), 1 << 14, 4096) > 20
+    assert abs(together(random_order(SIZE * 2), 1 << 14, 4096) - 1) < 0.01
+
+
+def neighbouring_slabs(found, slab=1 << 10):
+    """Return how far apart neighbours are that are in two slabs."""
+    edge = np.arange(slab, found.size, slab)
+    one, two = found[edge - 1], found[edge]
+    return np.abs(one - two) / found.size
+
+
+def test_neighbours_in_two_slabs_are_as_far_apart_as_any(small_segments):
+    """Over the border of slabs, at many keys: distances as chance has them."""
+    spans = np.concatenate(
+        [neighbouring_slabs(places(2 * SIZE, epoch=epoch)) for epoch in range(10)]
+    )
+    spans = np.sort(spans)
+    share = np.arange(1, spans.size + 1) / spans.size
+    # Kolmogorov: above 1.95 once in a thousand.
+    assert np.abs(2 * spans - spans**2 - share).max() * np.sqrt(spans.size) < 1.95
+
+
 def test_small_pools_are_uniform():
     """Each of 12 elements is at each place as often, over 20,000 keys."""
     table = np.zeros((12, 12))
@@ -195,12 +281,20 @@ def test_small_pools_are_uniform():
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype"), [(2**16 + 300, "u4"), (2**16, "u8"), (2**17, "c16")]
+    ("size", "dtype", "segment"),
+    [
+        (2**16 + 300, "u4", 32 << 20),
+        (2**16, "u8", 32 << 20),
+        (2**17, "c16", 32 << 20),
+        (2**19 + 77, "u4", 1 << 20),
+        (2**18 + 9, "u8", 1 << 20),
+    ],
 )
-def test_a_place_is_uniform_over_keys(size, dtype):
+def test_a_place_is_uniform_over_keys(size, dtype, segment, monkeypatch):
     """Of elements at the edges, in the middle and in the rest: in 16 regions."""
+    monkeypatch.setattr(rounds, "_SEGMENT", segment)
     chosen = np.array([0, 1, size // 2, size - 257, size - 2, size - 1])
-    keys = 600
+    keys = 600 if size < 2**18 else 300
     counts = np.zeros((chosen.size, 16))
     sources = np.zeros((chosen.size, 16))
     for epoch in range(keys):
@@ -213,12 +307,14 @@ def test_a_place_is_uniform_over_keys(size, dtype):
         assert (((table - mean) ** 2 / mean).sum(axis=1)).max() < 50
 
 
+@pytest.mark.parametrize("segment", [1 << 20, 32 << 20])
 @pytest.mark.parametrize("size", [1000, SIZE])
 @pytest.mark.parametrize(
     "other", [{"epoch": 1}, {"file_id": 1}, {"pool": "q"}, {"master": 1}]
 )
-def test_no_two_permutations_are_alike(size, other):
+def test_no_two_permutations_are_alike(size, other, segment, monkeypatch):
     """Few images are equal; nor is one the other turned, or its rows moved."""
+    monkeypatch.setattr(rounds, "_SEGMENT", segment)
     one, two = places(size), places(size, **other)
     assert (one == two).sum() <= 8
     between = one[inverse(two)]
