@@ -121,9 +121,10 @@ fuzz: $(READY)  ## mutate COUNT=1000000 files from SEED=0; only our errors may c
 	@echo "== fuzz: $(COUNT) files from seed $(SEED)"
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
 
-tamper: $(READY)  ## change COUNT=20000 protected files from SEED=0; each must be refused
+tamper: $(READY)  ## change COUNT=20000 protected files, and 2000 folders; each must be refused
 	@echo "== tamper: $(COUNT) files from seed $(SEED)"
 	$(BIN)/python -m tests.fuzz.protected --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m tests.fuzz.protected_folders --count 2000 --seed $(SEED) --jobs $(JOBS)
 
 clean:  ## remove .venv, caches and generated models
 	@echo "== clean"

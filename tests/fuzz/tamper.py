@@ -695,7 +695,7 @@ def tampered(
 ) -> Tampered:
     """Return mutant ``index`` of run ``number``: never a file that was not changed."""
     rand = random.Random(f"{number}:{index}")  # noqa: S311 - repeatable, not secret
-    small = [seed for seed in seeds if len(seed.content) < _CHUNK]
+    small = [seed for seed in seeds if len(seed.content) < _CHUNK] or seeds
     while True:
         seed = rand.choice(small if rand.random() < 0.8 else seeds)
         way = rand.choice(ways)

@@ -27,6 +27,7 @@ from safemodel import (
 )
 from safemodel._formats import formats
 from tests.fuzz.protected_files import repeatable, seed_of
+from tests.fuzz.tamper import zip_tensor
 from tests.unit.protect.helpers_protect import KEY
 from tests.unit.protect.helpers_protection import flipped, opened
 
@@ -119,6 +120,23 @@ def test_names_shapes_dtypes_and_other_data_are_bound_to_the_same_bytes(tmp_path
         for place in range(start, end, 97):
             with pytest.raises(safemodel.SafeModelError):
                 verify(flipped(made, place), key=KEY)
+
+
+def test_checksums_made_to_fit_hide_no_tensor(tmp_path, rand):
+    """A changed weight is named, although bytes around it have changed as well."""
+    data = written(tmp_path, {"w": torch.arange(3000.0), "v": torch.arange(9)})
+    changed = zip_tensor(rand, seed_of("one", "pt", data))
+    with zipfile.ZipFile(io.BytesIO(changed)) as archive:
+        assert archive.testzip() is None  # no reader without the key sees a fault
+    torch.load(io.BytesIO(changed), weights_only=True)
+    for call in (
+        lambda: verify(changed, key=KEY),
+        lambda: safe_load(changed, key=KEY),
+        lambda: restore(changed, tmp_path / "out.pt", key=KEY),
+    ):
+        with pytest.raises(VerificationError, match="around them") as caught:
+            call()
+        assert len(caught.value.tensors) == len(caught.value.ranges) == 1
 
 
 def places(data, values):
