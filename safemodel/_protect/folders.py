@@ -213,8 +213,10 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
         file_id = opened.manifest.file_id
         _write_seal(part, file_id, names, opened.contents.files, how)
         size = _size_of(part)
-        remember(trust, file_id, how.epoch)
+        # As of a file: in this order nobody is left without one of the two.
+        remember(trust, file_id, opened.manifest.epoch)
         commit_folder(part, real)
+        remember(trust, file_id, how.epoch)
     known = _facts(opened) | {
         "key_id": how.key.id,
         "epoch": how.epoch,

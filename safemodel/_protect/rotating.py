@@ -133,8 +133,10 @@ def _write(
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()
-        remember(trust, recipe.file_id, recipe.epoch)
+        # Who remembers the next epoch before it is there has no file if it ends here.
+        remember(trust, recipe.file_id, opened.manifest.epoch)
         commit()
+        remember(trust, recipe.file_id, recipe.epoch)
     return size
 
 
