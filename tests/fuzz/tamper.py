@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 _HEADER = 220
 _SIGNED = b"safemodel seal signed 1\0"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_FIELDS = {
+FIELDS = {
     "magic": (0, 8), "version": (8, 10), "flags": (10, 12), "key id": (12, 28),
     "file id": (28, 60), "epoch": (60, 68), "expiry": (68, 76),
     "tensor bytes": (76, 84), "sealed bytes": (84, 92), "salt": (92, 124),
@@ -245,8 +245,9 @@ def _with_seal(seed: Seed, seal: bytes, *, fit: bool = True) -> bytes:
     return head + text + seed.content[end:]
 
 
-def _field(rand: Rand, seed: Seed, name: str, new: bytes | None = None) -> bytes:
-    start, end = _FIELDS[name]
+def field_changed(rand: Rand, seed: Seed, name: str, new: bytes | None = None) -> bytes:
+    """Return the file with another field in the header of its seal."""
+    start, end = FIELDS[name]
     if new is None:
         changed = _flipped(rand, seed.seal, start, end)
     else:
@@ -256,21 +257,23 @@ def _field(rand: Rand, seed: Seed, name: str, new: bytes | None = None) -> bytes
 
 def seal_field_changed(rand: Rand, seed: Seed) -> bytes:
     """Change a field of the seal's header, with all that is around it made to fit."""
-    name = rand.choice(sorted(_FIELDS))
-    start, end = _FIELDS[name]
+    name = rand.choice(sorted(FIELDS))
+    start, end = FIELDS[name]
     size = end - start
     new = rand.choice((None, bytes(size), b"\xff" * size, rand.randbytes(size)))
-    return _field(rand, seed, name, new)
+    return field_changed(rand, seed, name, new)
 
 
 def version_lowered(rand: Rand, seed: Seed) -> bytes:
     """Say that the seal is of an older version, or of none."""
-    return _field(rand, seed, "version", b"\0\0")
+    return field_changed(rand, seed, "version", b"\0\0")
 
 
 def version_raised(rand: Rand, seed: Seed) -> bytes:
     """Say that the seal is of a later version."""
-    return _field(rand, seed, "version", struct.pack("<H", rand.randrange(2, 1 << 16)))
+    return field_changed(
+        rand, seed, "version", struct.pack("<H", rand.randrange(2, 1 << 16))
+    )
 
 
 def mode_changed(rand: Rand, seed: Seed) -> bytes:
@@ -281,18 +284,22 @@ def mode_changed(rand: Rand, seed: Seed) -> bytes:
 
 def epoch_raised(rand: Rand, seed: Seed) -> bytes:
     """Say that an old file is a newer one."""
-    return _field(rand, seed, "epoch", struct.pack("<Q", EPOCH + rand.randrange(1, 9)))
+    return field_changed(
+        rand, seed, "epoch", struct.pack("<Q", EPOCH + rand.randrange(1, 9))
+    )
 
 
 def expiry_moved(rand: Rand, seed: Seed) -> bytes:
     """Say that it expires later, or now."""
-    return _field(rand, seed, "expiry", struct.pack("<Q", rand.choice((1, 2**62))))
+    return field_changed(
+        rand, seed, "expiry", struct.pack("<Q", rand.choice((1, 2**62)))
+    )
 
 
 def key_id_changed(rand: Rand, seed: Seed) -> bytes:
     """Say that it is of another key."""
     new = rand.choice((bytes.fromhex(OTHER.id), rand.randbytes(16)))
-    return _field(rand, seed, "key id", new)
+    return field_changed(rand, seed, "key id", new)
 
 
 def sealed_text_changed(rand: Rand, seed: Seed) -> bytes:
@@ -315,7 +322,7 @@ def seal_lengths_huge(rand: Rand, seed: Seed) -> bytes:
     """Let a length in the seal ask for as much as there is, or more."""
     number = rand.choice((1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1))
     name = rand.choice(("sealed bytes", "tensor bytes"))
-    return _field(rand, seed, name, struct.pack("<Q", number))
+    return field_changed(rand, seed, name, struct.pack("<Q", number))
 
 
 def seal_of_relative(rand: Rand, seed: Seed) -> bytes | None:
