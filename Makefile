@@ -109,9 +109,11 @@ docs-check: $(READY)  ## run every example and command shown in README and docs
 	@echo "== docs-check: tests/test_docs.py"
 	$(BIN)/python -m pytest tests/test_docs.py
 
-kill: $(READY)  ## kill a disarm of 1 GB at 50 random moments, and look at what it leaves
+kill: $(READY)  ## kill disarm, protect, restore and rotate at 90 random moments
 	@echo "== kill: tools/kill_disarm.py (about three minutes, 3 GB of disk)"
 	$(BIN)/python tools/kill_disarm.py
+	@echo "== kill: tools/kill_protect.py (about four minutes, 3 GB of disk)"
+	$(BIN)/python tools/kill_protect.py
 
 zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/zoo
 	@echo "== zoo: tools/compatibility.py"
