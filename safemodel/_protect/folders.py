@@ -213,8 +213,7 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
         file_id = opened.manifest.file_id
         _write_seal(part, file_id, names, opened.contents.files, how)
         size = _size_of(part)
-        # As of a file: in this order nobody is left without one of the two.
-        remember(trust, file_id, opened.manifest.epoch)
+        remember(trust, file_id, opened.manifest.epoch)  # as of a file
         commit_folder(part, real)
         remember(trust, file_id, how.epoch)
     known = _facts(opened) | {
