@@ -80,6 +80,10 @@ class Pool(Value):
         if problem:
             raise ValueError(problem)
 
+    def __repr__(self) -> str:
+        # The names of plain tensors do not belong into a log.
+        return f"<Pool of {self.length:,} bytes, {self.dtype}>"
+
     def extents(self, order: int) -> tuple[Extent, ...]:
         """Return the tensors in one of the two orders."""
         return self.stored if order == STORED else self.plain
