@@ -352,6 +352,61 @@ def test_signatures_are_for_readers_without_a_key(folder, capsys):
     assert "give --key, --key-env or --public-key" in capsys.readouterr().err
 
 
+def test_a_folder_goes_the_same_way(folder, capsys):
+    """Each verb; an error says which of its files it is about."""
+    (folder / "hub").mkdir()
+    for name in ("a.safetensors", "config.json"):
+        source = "plain.safetensors" if name[0] == "a" else None
+        text = (folder / source).read_bytes() if source else b"{}"
+        (folder / "hub" / name).write_bytes(text)
+    assert main(["protect", "hub", "p", *KEY]) == 0
+    assert "  p/a.safetensors: " in capsys.readouterr().out
+    assert main(["verify", "p", *KEY]) == 0
+    assert main(["rotate", "p", "q", *KEY]) == 0
+    assert main(["restore", "q", "back", *KEY]) == 0
+    for name in ("a.safetensors", "config.json"):
+        before = (folder / "hub" / name).read_bytes()
+        assert (folder / "back" / name).read_bytes() == before
+    capsys.readouterr()
+    assert main(["protect", "hub", "p", "-f", *KEY]) == 2
+    assert "-f replaces it" not in capsys.readouterr().err
+    assert main(["rotate", "p", "--in-place", *KEY]) == 2
+    assert "--in-place is for a file" in capsys.readouterr().err
+    flip(folder / "p" / "a.safetensors", -3)
+    assert main(["verify", "p", *KEY]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("p: refused: a.safetensors: bytes of tensors have changed\n")
+    assert main(["restore", "p", "r", *KEY, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["file"] == "a.safetensors"
+    assert "refused: a.safetensors: bytes of tensors" in printed.err
+    assert not (folder / "r").exists()
+
+
+def test_other_verbs_say_what_a_protected_file_is(folder, capsys):
+    """It is not read, and nothing is wrong with it: 2."""
+    (folder / "hub").mkdir()
+    (folder / "hub" / "a.safetensors").write_bytes(
+        (folder / "plain.safetensors").read_bytes()
+    )
+    assert main(["protect", "hub", "p", *KEY]) == 0
+    capsys.readouterr()
+    assert main(["scan", "p.safetensors", "p"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "p.safetensors: unsupported (a protected file)",
+        "p/a.safetensors: unsupported (a protected file)",
+        "p/safemodel.seal: unsupported (the seal of a protected folder)",
+        "3 files: 3 unsupported",
+    ]
+    seen, code = in_terminal(["scan", "p.safetensors"], str(folder))
+    assert (code, "a protected file" in seen) == (2, True)
+    assert main(["inspect", "p.safetensors"]) == 2
+    assert "KeyRequiredError" in capsys.readouterr().out
+    assert main(["disarm", "p.safetensors", "out.safetensors"]) == 2
+    assert "p.safetensors: a protected file" in capsys.readouterr().err
+    assert names(folder) == {"hub", "p"}
+
+
 def test_a_hostile_file_is_not_protected(folder, capsys):
     """It is refused as by `safe_load`: 1."""
     (folder / "evil.pt").write_bytes(b"cos\nsystem\n(X\x02\x00\x00\x00hitR.")
