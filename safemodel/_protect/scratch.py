@@ -220,9 +220,10 @@ class _Private(_OnDisk):
         self._key = algorithms.AES(secrets.token_bytes(32))
 
     def write_at(self, at: int, view: memoryview) -> None:
+        import numpy as np
+
         self._check(at, len(view))
-        # OpenSSL asks for room for one block more, less a byte.
-        room = memoryview(bytearray(min(len(view), _PIECE) + _AES_BLOCK))
+        room = np.empty(min(len(view), _PIECE), np.uint8).data
         cipher = self._from(at)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -234,13 +235,10 @@ class _Private(_OnDisk):
         if len(parts) * _SHORT > len(view):
             self._decrypt_short(parts, view)
             return
-        room = memoryview(bytearray(_PIECE + _AES_BLOCK))
         done = 0
         for at, length in parts:
-            cipher = self._from(at)
-            for start in range(done, done + length, _PIECE):
-                piece = view[start : min(start + _PIECE, done + length)]
-                piece[:] = room[: cipher.update_into(piece, room)]
+            part = view[done : done + length]
+            self._from(at).update_into(part, part)
             done += length
 
     def _from(self, at: int) -> CipherContext:
@@ -250,7 +248,8 @@ class _Private(_OnDisk):
         block, inside = divmod(at, _AES_BLOCK)
         counter = modes.CTR(block.to_bytes(_AES_BLOCK, "big"))
         made = Cipher(self._key, counter).encryptor()
-        made.update(bytes(inside))
+        if inside:
+            made.update(bytes(inside))
         return made
 
     def _decrypt_short(self, parts: list[tuple[int, int]], view: memoryview) -> None:
@@ -269,6 +268,7 @@ class _Private(_OnDisk):
         before = np.cumsum(counts) - counts
         total = int(counts.sum())
         units = np.repeat(firsts - before, counts) + np.arange(total)
+        # OpenSSL asks for room for one block more, less a byte.
         stream = np.empty(total * _UNIT + _AES_BLOCK, np.uint8)
         # The mode that is wrong for texts is the block cipher itself.
         cipher = Cipher(self._key, modes.ECB()).encryptor()  # noqa: S305
