@@ -9,7 +9,7 @@ start of each tensor, and across blocks in which other tests have found somethin
 from __future__ import annotations
 
 import zlib
-from math import log
+from math import gcd, log
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,6 +31,9 @@ Order: TypeAlias = Literal["high-first", "low-first"]
 ORDERS: tuple[Order, ...] = ("high-first", "low-first")
 HEAD = 512
 """Bytes of a stream that are looked at from the start of a tensor."""
+_SEARCHED = 1 << 15
+"""Words of a block that are searched."""
+_NARROW = 8
 
 
 class Candidate(Value):
@@ -101,11 +104,13 @@ def at_start(
 def anywhere(
     words: NDArray[Any], layout: Layout, tensor: str, start: int
 ) -> Iterator[tuple[Outcome, Candidate | None]]:
-    """Yield the same of streams that begin anywhere in a block, at any bit."""
-    for bits in widths(layout):
+    """Yield the same of streams that begin with any weight of a block."""
+    words = words[:_SEARCHED]
+    for bits in (each for each in widths(layout) if each <= _NARROW or each == 16):
         for order in ORDERS:
             stream = low_bits(words, bits, order)
-            for phase in range(8):
+            # A payload begins with a weight, so with a multiple of so many bits.
+            for phase in range(0, 8, gcd(bits, 8)):
                 data = packed(stream[phase:], order)
                 yield _nothing(tensor), None
                 for at, found in within(data):

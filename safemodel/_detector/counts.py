@@ -26,6 +26,8 @@ _TOP = 1 << 18
 _MARKS = 1 << 16
 _SAMPLE = 4096
 _LOWS = {4: 2, 8: 6, 2: 1, 1: 1}
+FREE = {8: 32, 4: 16, 2: 4, 1: 2}
+"""Lowest bits in which copies of a tensor may differ, by the bytes of a word."""
 
 
 class Block(NamedTuple):
@@ -156,7 +158,7 @@ class Counter:
             lows = values.reshape(-1, 256).sum(0, dtype=np.uint32)[None]
             odd = True
         product = int(kernels.neighbours(words))
-        keep = (1 << 8 * width) - (1 << 4 * width)
+        keep = (1 << 8 * width) - (1 << FREE[width])
         kernels.digest(words, np.array([keep, 1], words.dtype), tensor.sums)
         if tensor.layout.exponent:
             self._rare(tensor, words, odd, int(lows[0, 0]))

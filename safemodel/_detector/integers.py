@@ -64,6 +64,8 @@ def mirrored(counts: NDArray[np.int64]) -> Uniformity:
         cell = cells[4 + size // 2] if size % 2 == 0 else cells[4 - (size + 1) // 2]
         value[size] = cell - value[size + 1]
         error[size] = cell + error[size + 1]
+    if (value < -3 * np.sqrt(error + 1)).any():
+        return Uniformity()  # one side of zero is unlike the other
     seen = expected = 0.0
     for low in range(-8, 8, 2):
         total = cells[(low + 8) // 2]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from math import log
@@ -133,6 +134,7 @@ _CHECKS: tuple[tuple[bytes, Callable[[bytes], Signature | None]], ...] = (
 )  # fmt: skip
 STRONG = tuple(magic for magic, _ in _CHECKS if len(magic) >= 4)
 """What is worth looking for anywhere in a stream."""
+_ANY = re.compile(b"|".join(map(re.escape, STRONG)))
 
 
 def recognise(data: bytes) -> Signature | None:
@@ -145,18 +147,19 @@ def recognise(data: bytes) -> Signature | None:
         if data.startswith(magic):
             return check(data)
     head = data[:_TEXT]
-    if len(head) == _TEXT and _PRINTABLE.issuperset(head) and len(set(head)) > 8:
+    if len(head) == _TEXT and _PRINTABLE.issuperset(head) and _is_varied(head):
         return Signature("text", -_TEXT * log(256 / len(_PRINTABLE)))
     return None
 
 
+def _is_varied(head: bytes) -> bool:
+    """Say whether bytes are many different ones, as those of a text are."""
+    return len(set(head)) > 16 and max(map(head.count, set(head))) < len(head) // 3
+
+
 def within(data: bytes) -> Iterator[tuple[int, Signature]]:
     """Yield where in bytes a long signature is, and what it is of."""
-    for magic in STRONG:
-        at = data.find(magic)
-        while at >= 0:
-            found = recognise(data[at:])
-            if found is not None:
-                yield at, found
-                break
-            at = data.find(magic, at + 1)
+    for match in _ANY.finditer(data):
+        found = recognise(data[match.start() :])
+        if found is not None:
+            yield match.start(), found

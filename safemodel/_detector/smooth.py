@@ -96,7 +96,7 @@ def constant_bits(tensor: Tensor) -> int:
             if used.size > 1 or (used.size and used[0]):
                 joined = int(np.bitwise_or.reduce(used))
                 return 8 * at + (joined & -joined).bit_length() - 1
-    used = np.flatnonzero(_rows(tensor).sum(0))
+    used = np.flatnonzero(rows_of(tensor).sum(0))
     joined = int(np.bitwise_or.reduce(used)) if used.size else 0
     below = layout.mantissa - layout.kept
     return below + (joined & -joined).bit_length() - 1 if joined else layout.mantissa
@@ -125,7 +125,7 @@ class Density:
         self.constant = constant_bits(tensor)
         layout = tensor.layout
         hidden = max(0, self.constant - (layout.mantissa - layout.kept))
-        rows = _rows(tensor)
+        rows = rows_of(tensor)
         rows = rows.reshape(rows.shape[0], -1, 1 << hidden)[:, :, 0]
         used = rows.sum(1) >= _LEAST
         used[0] = used[-1] = False
@@ -149,7 +149,7 @@ class Density:
         return total
 
 
-def _rows(tensor: Tensor) -> NDArray[np.int64]:
+def rows_of(tensor: Tensor) -> NDArray[np.int64]:
     """Return counts by exponent and kept bits of the mantissa, signs together."""
     layout = tensor.layout
     if layout.kind == "float":

@@ -7,11 +7,11 @@ above the scale of a tensor, the outer part of the tensor is nothing else.
 
 1. The *core* of a tensor is its median deviation from its median, as a standard
    deviation. Its *tail* is the standard deviation of the normal distribution that has
-   the tensor's quantiles 0.95 and 0.99, and a share of all weights.
+   the tensor's quantiles 0.975 and 0.995, and a share of all weights.
 2. Where the tail is wider than the core by `_VISIBLE` the tensor is used. In clean
    networks the tails of such tensors differ, and they get wider further out.
 3. What is computed: how much the tails differ from each other, and from themselves
-   between 0.99 and 0.998, measured by how much they do in clean networks. Little is
+   between 0.995 and 0.999, measured by how much they do in clean networks. Little is
    evidence. It says nothing of networks whose weights are as wide as the noise.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 from safemodel._detector.distributions import chi_square_log_lower
 from safemodel._detector.evidence import Outcome
 from safemodel._detector.layouts import FLOATS
+from safemodel._detector.smooth import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 
     from safemodel._detector.counts import Tensor
 
-_LEAST = 1000
+_LEAST = 2000
+_MOST = 1 << 16
+"""Numbers from which on a tensor does not count more."""
+_QUANTILES = (0.5, 0.975, 0.995, 0.999)
+_CENTRED = 0.1
+"""Of the core, how far from zero the median may be for sizes to be deviations."""
 _VISIBLE = log(1.8)
 _BETWEEN = 0.2
 """Standard deviation of log tails among tensors of clean networks (ADR 0023)."""
@@ -69,13 +75,18 @@ def tail_of(tensor: Tensor) -> Tail | None:
     values = values[np.isfinite(values)]
     if values.size < _LEAST:
         return None
-    away = np.abs(values - np.median(values))
-    core, one, two, three = np.quantile(away, [0.5, 0.95, 0.99, 0.998])
+    middle = float(np.median(values))
+    away = np.abs(values - middle)
+    number = values.size
+    found = np.quantile(away, _QUANTILES)
+    if abs(middle) < _CENTRED * found[0] and tensor.size > number:
+        number, found = tensor.size, _of_all(tensor)
+    core, one, two, three = found
     if not core > 0 or not one < two < three:
         return None
     first, second = _normal(one, two), _normal(two, three)
-    weight = min(tensor.size, tensor.sample.size) ** 0.5
-    return Tail(log(core / 0.6745), log(first), log(second / first), weight)
+    scales = log(core / 0.6745), log(first), log(second / first)
+    return Tail(*scales, min(number, _MOST) ** 0.5)
 
 
 def common_noise(tails: Iterable[Tail]) -> Outcome:
@@ -98,11 +109,26 @@ def common_noise(tails: Iterable[Tail]) -> Outcome:
     )  # fmt: skip
 
 
+def _of_all(tensor: Tensor) -> NDArray[np.float64]:
+    """Return quantiles of the sizes of all numbers of a tensor, from their counts."""
+    counts = rows_of(tensor)[:-1]
+    exponents, cells = counts.shape
+    lead = np.where(np.arange(exponents) > 0, 1.0, 0.0)[:, None]
+    power = np.maximum(np.arange(exponents), 1.0) - (exponents // 2)
+    sizes = (lead + (np.arange(cells) + 0.5) / cells) * 2.0 ** power[:, None]
+    total = np.cumsum(counts.reshape(-1))
+    places = np.searchsorted(total, np.array(_QUANTILES) * total[-1])
+    found: NDArray[np.float64] = sizes.reshape(-1)[places]
+    return found
+
+
 def values_of(words: NDArray[np.unsignedinteger], dtype: str) -> NDArray[np.float64]:
     """Return the numbers that words of a float format are."""
     if dtype == "bfloat16":
         return (words.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(float)
-    return words.view(f"f{words.dtype.itemsize}").astype(np.float64)
+    # A signalling NaN is one that an attack may leave.
+    with np.errstate(invalid="ignore"):
+        return words.view(f"f{words.dtype.itemsize}").astype(np.float64)
 
 
 def _normal(inner: float, outer: float) -> float:

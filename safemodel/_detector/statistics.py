@@ -36,7 +36,7 @@ TOLERANCE = {"float": 0.3, "short": 0.3, "integer": 0.5}
 TOLERANCE_PACKED = 0.75
 _APART = 3.0
 """Standard deviations between clean and replaced, below which nothing is decided."""
-_CARVED_BLOCKS = 16
+_CARVED_BLOCKS = 4
 _LEAST = 256
 _LEAST_SMOOTH = 1000
 _MOST_CANDIDATES = 1000
@@ -111,7 +111,7 @@ class _Examiner:
         self._copies = structure.Copies()
         self._tensor: Tensor | None = None
         self._sums: Sums | None = None
-        self._blocks = self._suspects = self._carved = 0
+        self._blocks = self._suspects = self._carved = self._repetitive = 0
         self._results: list[TensorResult] = []
         self._whole: dict[str, Sums] = {}
         self._uniform: dict[tuple[str, int], Uniformity] = {}
@@ -123,7 +123,7 @@ class _Examiner:
             self._end_tensor()
             self._tensor = self._counter.start(item)
             self._sums = structured.empty_sums(self._tensor.layout)
-            self._blocks = self._suspects = 0
+            self._blocks = self._suspects = self._repetitive = 0
         tensor = self._tensor
         if tensor is None:
             raise ValueError("the first piece of a tensor is missing")
@@ -167,9 +167,14 @@ class _Examiner:
             cleaned = structured.cleaned(block, tensor.layout)
             if cleaned is None:
                 self._ledger.passed("structured-block")
+                self._repetitive += block.words.size
                 return
             sums = cleaned
             self._closely(block, tensor, sums)
+            if tensor.layout.kind == "float" and 2 * sums.close[0] < block.words.size:
+                # Words that come again in other blocks would count as often there.
+                self._repetitive += block.words.size
+                return
         else:
             self._ledger.passed("structured-block", structured.TESTS)
         if self._sums is not None:
@@ -233,6 +238,8 @@ class _Examiner:
         found: dict[int, Uniformity] = {}
         if tensor.role != "weight" or tensor.size < _LEAST_SMOOTH:
             return found
+        if 2 * self._repetitive > tensor.size:
+            return found  # so few different words say nothing about a density
         if tensor.layout.kind == "integer":
             values = integers.by_value(tensor.top, tensor.dtype)
             packed = tensor.dtype in PACKED

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from safemodel._detector.counts import FREE
 from safemodel._detector.evidence import Outcome
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _FAMILY = "structure"
 _BIT = log(2)
 _LEAST = 16
 _COMPARED = 256
+_VARIED = 64
 _MOST = 1e5
 """Beyond that many nats nothing is more certain."""
 
@@ -182,12 +184,16 @@ def _copies(
     tensor: Tensor, name: str, one: NDArray[Any], other: NDArray[Any]
 ) -> Outcome:
     """Rule 5: the chance that no upper bit differs, given how far low ones do."""
-    width = float(1 << 4 * tensor.layout.itemsize)
+    free = FREE[tensor.layout.itemsize]
+    width = float(1 << free)
     apart = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
+    # Words of few different upper parts are near each other for another reason.
+    varied = np.unique(one >> one.dtype.type(free)).size >= min(_VARIED, one.size // 4)
     return Outcome(
         family=_FAMILY, test="copies",
         what=f"agrees with {name} in its upper bits and not in its lower ones",
-        log_p=-min(_MOST, tensor.size * apart / width), statistic=apart,
+        log_p=-min(_MOST, tensor.size * apart / width) if varied else 0.0,
+        statistic=apart,
         effect=apart / width, bits=_widest(one, other), tensor=tensor.name,
     )  # fmt: skip
 

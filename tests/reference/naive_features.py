@@ -1,6 +1,7 @@
 """The kernels of features once more, one Python integer at a time."""
 
 from collections import Counter
+from itertools import pairwise
 
 
 def count_words(words, width):
@@ -35,10 +36,7 @@ def marks(words):
 
 def neighbours(words):
     """Return the sum of products of lowest bytes of neighbours."""
-    return sum(
-        one % 256 * (other % 256)
-        for one, other in zip(words[:-1], words[1:], strict=True)
-    )
+    return sum(one % 256 * (other % 256) for one, other in pairwise(words))
 
 
 def digest(words, keep, first=0):
@@ -52,7 +50,7 @@ def digest(words, keep, first=0):
 
 
 def rare(words, form):
-    """Return counts of what few words of a format are (see `_kernels.features.rare`)."""
+    """Return counts of what few words of a format are; see the kernel."""
     zeros, small, special = Counter(), Counter(), Counter()
     highest, ones = 2 ** (form.mantissa_bits - 1), 2**form.mantissa_bits - 1
     for word in words:
