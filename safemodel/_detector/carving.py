@@ -77,6 +77,11 @@ def packed(found: NDArray[np.uint8], order: Order) -> bytes:
     return np.packbits(found[: found.size // 8 * 8], bitorder=bitorder).tobytes()
 
 
+def _orders(bits: int) -> tuple[Order, ...]:
+    """Return the orders that differ: of 8 bits a byte is a byte."""
+    return ORDERS[:1] if bits == 8 else ORDERS
+
+
 def widths(layout: Layout) -> range:
     """Return the numbers of low bits that are tried."""
     most = {8: 32, 4: 22, 2: 10, 1: 7}[layout.itemsize]
@@ -88,7 +93,7 @@ def at_start(
 ) -> Iterator[tuple[Outcome, Candidate | None]]:
     """Yield what the streams that begin with a word are like, for all X and orders."""
     for bits in widths(layout):
-        for order in ORDERS:
+        for order in _orders(bits):
             head = words[: -(-HEAD * 8 // bits)]
             data = packed(low_bits(head, bits, order), order)
             found = recognise(data)
@@ -107,7 +112,7 @@ def anywhere(
     """Yield the same of streams that begin with any weight of a block."""
     words = words[:_SEARCHED]
     for bits in (each for each in widths(layout) if each <= _NARROW or each == 16):
-        for order in ORDERS:
+        for order in _orders(bits):
             stream = low_bits(words, bits, order)
             # A payload begins with a weight, so with a multiple of so many bits.
             for phase in range(0, 8, gcd(bits, 8)):

@@ -19,6 +19,7 @@ from safemodel._detector.smooth import STEEPEST, Uniformity, shrunk, summed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_APART = 3.0
 _FEWEST = 30
 """Words of a cell below which it is not used."""
 
@@ -78,6 +79,17 @@ def mirrored(counts: NDArray[np.int64]) -> Uniformity:
         seen += slope * (counts[low + 9] - counts[low + 8])
         expected += slope * slope * total
     return Uniformity(float(seen), float(expected))
+
+
+def narrow(counts: NDArray[np.int64]) -> Uniformity:
+    """Return what numbers of 4 bits say: rules 1 and 2, whichever finds less.
+
+    Neither rule fits all tensors: one side of zero may be unlike the other, and where
+    the density bends, neighbours say little.
+    """
+    found = [mirrored(counts), pairs(counts, 1)]
+    apart = [one for one in found if one.apart >= _APART]
+    return max(apart, key=lambda one: one.share) if apart else found[0]
 
 
 def by_value(top: NDArray[np.int64], dtype: str) -> NDArray[np.int64]:
