@@ -82,10 +82,10 @@ def _orders(bits: int) -> tuple[Order, ...]:
     return ORDERS[:1] if bits == 8 else ORDERS
 
 
-def widths(layout: Layout) -> range:
+def widths(layout: Layout) -> tuple[int, ...]:
     """Return the numbers of low bits that are tried."""
-    most = {8: 32, 4: 22, 2: 10, 1: 7}[layout.itemsize]
-    return range(1, min(most, layout.mantissa or most) + 1)
+    most = layout.mantissa or 7
+    return tuple(bits for bits in (*range(1, 13), 16, 20, 24, 32) if bits <= most)
 
 
 def at_start(

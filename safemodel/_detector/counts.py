@@ -157,6 +157,8 @@ class Counter:
             tensor.top += values
             lows = values.reshape(-1, 256).sum(0, dtype=np.uint32)[None]
             odd = True
+        if tensor.done == 0:
+            _drop_partial(packed, words)
         product = int(kernels.neighbours(words))
         keep = (1 << 8 * width) - (1 << FREE[width])
         kernels.digest(words, np.array([keep, 1], words.dtype), tensor.sums)
@@ -203,3 +205,11 @@ class Counter:
         if room > 0:
             part = words[:: max(1, words.size // room)][:room]
             tensor.sample = np.concatenate((tensor.sample, part))
+
+
+def _drop_partial(packed: NDArray[np.uint32], words: NDArray[Any]) -> None:
+    """Take out the bytes of a tensor's first words: fewer than eight make them."""
+    window = 0
+    for place, word in enumerate(words[:7]):
+        window = window << 1 | int(word) & 1
+        packed[place, window] -= 1

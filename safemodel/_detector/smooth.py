@@ -43,6 +43,8 @@ _LEAST = 200
 _BINS = 32
 """Cells of a row are put together into at most so many for the fit."""
 STEEPEST = 0.9
+_BELOW = (6, 5, 3, 1)
+"""Of wide floats, what is looked at, below the most that can be: float32: 15, 16 ..."""
 _AROUND = 8
 _SPIKE = 8
 """Times the mean of values around that make a spike of one."""
@@ -102,11 +104,15 @@ def constant_bits(tensor: Tensor) -> int:
     return below + (joined & -joined).bit_length() - 1 if joined else layout.mantissa
 
 
-def replaceable(layout: Layout, constant: int = 0) -> range:
-    """Return the numbers of replaced bits that words can say something about."""
+def replaceable(layout: Layout, constant: int = 0) -> tuple[int, ...]:
+    """Return the numbers of replaced bits that are looked at."""
     hidden = max(0, constant - (layout.mantissa - layout.kept))
     most = layout.mantissa - constant - 2
-    return range(max(1, most + 3 - layout.kept + hidden), most + 1)
+    every = range(max(1, most + 3 - layout.kept + hidden), most + 1)
+    if layout.kind == "float" and constant < _ROUNDED:
+        # Those between say nothing that their neighbours do not, and each takes time.
+        return tuple(bits for bits in every if most - bits in _BELOW)
+    return tuple(every)
 
 
 def layout_of_dtype(dtype: str) -> Layout:

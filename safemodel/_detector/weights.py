@@ -136,7 +136,9 @@ def weights_of_mapping(mapping: Mapping[Any, Any]) -> Iterator[Weights]:
         if isinstance(value, np.ndarray):
             yield from _of_array(path, value, optimisers)
         elif hasattr(value, "data_ptr") and hasattr(value, "layout"):
-            key = (value.data_ptr() if value.numel() else id(value), value.dtype,
+            # What is not strided has no memory of its own to be known by.
+            known = value.numel() and str(value.layout) == "torch.strided"
+            key = (value.data_ptr() if known else id(value), value.dtype,
                    tuple(value.shape), str(value.layout))  # fmt: skip
             if key not in seen:
                 seen.add(key)

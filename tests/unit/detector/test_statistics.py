@@ -61,7 +61,7 @@ def test_a_compressed_program_is_found(rand):
     [("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 4), ("float16", 6)],
 )
 def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, rand):
-    """And as many bits are named; clean ones are not."""
+    """And about as many bits are named; clean ones are not."""
     random = generator(rand)
     values = trained(random, 400_000)
     words = (
@@ -72,7 +72,7 @@ def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, rand):
     assert evidence({"a": (words, dtype, "weight")}) == ()
     found = evidence({"a": (scrambled(random, words, bits), dtype, "weight")})
     assert found[0].test == "too-uniform"
-    assert found[0].bits in (bits, bits + 1)
+    assert abs(found[0].bits - bits) <= 1
     assert found[0].effect > 0.5
 
 

@@ -154,9 +154,10 @@ def test_kinds_of_tensors_are_read_by_their_words():
     dense = torch.randn(6, 6).relu()
     with quietly():
         scale = torch.quantize_per_tensor(dense, 0.05, 3, torch.quint8)
+        rows = dense.to_sparse_csr()
     found = joined(weights_of_mapping({
         "c": torch.randn(5, dtype=torch.complex64), "q": scale,
-        "s": dense.to_sparse(), "r": dense.to_sparse_csr(), "b": dense.bfloat16(),
+        "s": dense.to_sparse(), "r": rows, "b": dense.bfloat16(),
         "n": [np.arange(4.0), {"deep": np.float32([1, 2])}], "text": "none",
     }))  # fmt: skip
     assert found["c"][1:] == ("float32", "weight")
