@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _APART = 3.0
+_SLACK = 0.05
 _FEWEST = 30
 """Words of a cell below which it is not used."""
 
@@ -65,8 +66,12 @@ def mirrored(counts: NDArray[np.int64]) -> Uniformity:
         cell = cells[4 + size // 2] if size % 2 == 0 else cells[4 - (size + 1) // 2]
         value[size] = cell - value[size + 1]
         error[size] = cell + error[size + 1]
-    if (value < -3 * np.sqrt(error + 1)).any():
-        return Uniformity()  # one side of zero is unlike the other
+    # Where one side of zero is unlike the other, what follows is not falling outwards.
+    noise = 3 * np.sqrt(error[:7] + 1) + _SLACK * value[:7]
+    if (value < -3 * np.sqrt(error + 1)).any() or (
+        value[1:7] > value[:6] + noise[:6]
+    ).any():
+        return Uniformity()
     seen = expected = 0.0
     for low in range(-8, 8, 2):
         total = cells[(low + 8) // 2]

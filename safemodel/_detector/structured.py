@@ -54,6 +54,7 @@ _SMALL = 0.001
 _ALIKE = 0.02
 """Correlation of neighbouring low bytes that clean weights may have."""
 _NEARLY_ALL = 0.98
+_SMALL_BLOCK = 4096
 
 
 class Sums(NamedTuple):
@@ -128,6 +129,12 @@ def is_suspect(block: Block, layout: Layout) -> bool:
     if furthest(block.lows, 8) > _SUSPECT:
         return True
     return bool(abs(correlation(block)) * block.words.size**0.5 > _SUSPECT)
+
+
+def is_repetitive(block: Block, layout: Layout) -> bool:
+    """Say whether a small block is of few values; many such look like a message."""
+    few = layout.kind == "float" and block.words.size <= _SMALL_BLOCK
+    return few and 2 * np.unique(block.words).size < block.words.size
 
 
 def correlation(block: Block) -> float:
