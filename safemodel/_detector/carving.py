@@ -1,0 +1,189 @@
+"""Streams of low bits, read as an extractor would read them, and what they begin with.
+
+An extractor takes X low bits of each weight, from some bit on, and puts them together:
+the most significant first into the most significant bit of a byte, or the least
+significant first into the least. All of X, both orders and all phases are tried at the
+start of each tensor, and across blocks in which other tests have found something.
+"""
+
+from __future__ import annotations
+
+import zlib
+from math import gcd, log
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from safemodel._detector.evidence import Outcome
+from safemodel._detector.signatures import recognise, within
+from safemodel._detector.streams import entropy
+from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from safemodel._detector.layouts import Layout
+    from safemodel._detector.weights import Weights
+
+Order: TypeAlias = Literal["high-first", "low-first"]
+ORDERS: tuple[Order, ...] = ("high-first", "low-first")
+HEAD = 512
+"""Bytes of a stream that are looked at from the start of a tensor."""
+_SEARCHED = 1 << 15
+"""Words of a block that are searched."""
+_NARROW = 8
+
+
+class Candidate(Value):
+    """What seems to be hidden, and where to read it.
+
+    Attributes:
+        kind: Format it begins like.
+        tensor: Tensor in which it begins.
+        start: Weight in which it begins.
+        skip: Bits of that weight's that come before it.
+        bits: Low bits of each weight that are read.
+        order: Which of them comes first.
+        length: Bytes of the whole, if its head says so; else 0.
+        entropy: Of its first bytes, in bits a byte.
+        compressed: Length of its first bytes once compressed, divided by their length.
+    """
+
+    kind: str
+    tensor: str
+    start: int
+    skip: int
+    bits: int
+    order: Order
+    length: int
+    entropy: float
+    compressed: float
+
+
+def low_bits(words: NDArray[Any], bits: int, order: Order) -> NDArray[np.uint8]:
+    """Return the low bits of words one by one, in the order they are read."""
+    each = range(bits - 1, -1, -1) if order == "high-first" else range(bits)
+    shifts = np.array(list(each), words.dtype)
+    one = words.dtype.type(1)
+    found: NDArray[np.uint8] = (words[:, None] >> shifts & one).astype(np.uint8)
+    return found.reshape(-1)
+
+
+def packed(found: NDArray[np.uint8], order: Order) -> bytes:
+    """Return the bytes that bits make."""
+    bitorder: Literal["big", "little"] = "big" if order == "high-first" else "little"
+    return np.packbits(found[: found.size // 8 * 8], bitorder=bitorder).tobytes()
+
+
+def _orders(bits: int) -> tuple[Order, ...]:
+    """Return the orders that differ: of 8 bits a byte is a byte."""
+    return ORDERS[:1] if bits == 8 else ORDERS
+
+
+def widths(layout: Layout) -> tuple[int, ...]:
+    """Return the numbers of low bits that are tried."""
+    most = layout.mantissa or 7
+    return tuple(bits for bits in (*range(1, 13), 16, 20, 24, 32) if bits <= most)
+
+
+def at_start(
+    words: NDArray[Any], layout: Layout, tensor: str, start: int = 0
+) -> Iterator[tuple[Outcome, Candidate | None]]:
+    """Yield what the streams that begin with a word are like, for all X and orders."""
+    for bits in widths(layout):
+        for order in _orders(bits):
+            head = words[: -(-HEAD * 8 // bits)]
+            data = packed(low_bits(head, bits, order), order)
+            found = recognise(data)
+            if found is None:
+                yield _nothing(tensor), None
+                continue
+            candidate = _candidate(
+                data, found.kind, found.length, tensor, (start, 0, bits), order
+            )
+            yield _outcome(candidate, found.log_p), candidate
+
+
+def anywhere(
+    words: NDArray[Any], layout: Layout, tensor: str, start: int
+) -> Iterator[tuple[Outcome, Candidate | None]]:
+    """Yield the same of streams that begin with any weight of a block."""
+    words = words[:_SEARCHED]
+    for bits in (each for each in widths(layout) if each <= _NARROW or each == 16):
+        for order in _orders(bits):
+            stream = low_bits(words, bits, order)
+            # A payload begins with a weight, so with a multiple of so many bits.
+            for phase in range(0, 8, gcd(bits, 8)):
+                data = packed(stream[phase:], order)
+                yield _nothing(tensor), None
+                for at, found in within(data):
+                    word, skip = divmod(8 * at + phase, bits)
+                    candidate = _candidate(
+                        data[at:], found.kind, found.length, tensor,
+                        (start + word, skip, bits), order,
+                    )  # fmt: skip
+                    log_p = min(0.0, found.log_p + log(max(len(data), 1)))
+                    yield _outcome(candidate, log_p), candidate
+
+
+def extract(items: Iterable[Weights], candidate: Candidate, length: int = 0) -> bytes:
+    """Return what is hidden, read on through the tensors that follow.
+
+    Args:
+        items: The weights that carry it, in the order of the file.
+        candidate: Where it begins.
+        length: Bytes to read; 0 for as many as its head says, or all there are.
+    """
+    wanted = 8 * (length or candidate.length)
+    parts: list[NDArray[np.uint8]] = []
+    dtype, held = "", 0
+    for item in items:
+        if not dtype and item.name == candidate.tensor:
+            end = item.start + item.bits.size
+            if not item.start <= candidate.start < end:
+                continue
+            dtype, words = item.dtype, item.bits[candidate.start - item.start :]
+            read = low_bits(words, candidate.bits, candidate.order)[candidate.skip :]
+        elif dtype and item.dtype == dtype:
+            read = low_bits(item.bits, candidate.bits, candidate.order)
+        else:
+            continue
+        parts.append(read)
+        held += read.size
+        if wanted and held >= wanted:
+            break
+    joined = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+    return packed(joined[:wanted] if wanted else joined, candidate.order)
+
+
+def _candidate(
+    data: bytes,
+    kind: str,
+    length: int,
+    tensor: str,
+    place: tuple[int, int, int],
+    order: Order,
+) -> Candidate:
+    head = data[:HEAD]
+    counts = np.bincount(np.frombuffer(head, np.uint8), minlength=256)
+    start, skip, bits = place
+    return Candidate(
+        kind=kind, tensor=tensor, start=start, skip=skip, bits=bits, order=order,
+        length=length, entropy=round(entropy(counts), 3),
+        compressed=round(len(zlib.compress(head)) / max(len(head), 1), 3),
+    )  # fmt: skip
+
+
+def _outcome(candidate: Candidate, log_p: float) -> Outcome:
+    return Outcome(
+        family="carving", test="signature",
+        what=f"{candidate.bits} low bits of each weight begin like {candidate.kind}",
+        log_p=log_p, statistic=-log_p, effect=candidate.entropy, bits=candidate.bits,
+        tensor=candidate.tensor, start=candidate.start, end=0,
+    )  # fmt: skip
+
+
+def _nothing(tensor: str) -> Outcome:
+    return Outcome("carving", "signature", "", 0.0, tensor=tensor)

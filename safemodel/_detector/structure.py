@@ -1,0 +1,203 @@
+"""Facts that no training leaves behind, and that overwriting low bits does.
+
+1. Exact zeros become subnormals of X bits, of many different values. Weights that decay
+   become subnormal too, of all lengths; those that stop decaying share a few values.
+2. Infinities become NaN whose highest mantissa bit is 0: arithmetic never gives that.
+   Other NaN have one of two mantissas.
+3. Weights that were rounded to 16 bits, and stored as float32, end in zeros. Written
+   to from the bottom, there are zeros left between what was written and the weight.
+4. Equal values (ones of a normalisation layer, levels of fake quantisation) become
+   words that differ in X low bits and agree in all above.
+5. Two tensors that were one agree in their upper bits and differ in lower ones.
+   Averages of weights do so too, but where low bits differ, upper ones sometimes do.
+
+Optimiser state has subnormals and repeated values of its own, so 1 and 4 leave it out.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safemodel._detector.counts import FREE
+from safemodel._detector.evidence import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from safemodel._detector.counts import Block, Tensor
+
+_FAMILY = "structure"
+_BIT = log(2)
+_LEAST = 16
+_COMPARED = 256
+_VARIED = 64
+_MOST = 1e5
+"""Beyond that many nats nothing is more certain."""
+
+
+def of_tensor(tensor: Tensor) -> Iterator[Outcome]:
+    """Yield the outcomes of rules 1, 2 and 4."""
+    if tensor.layout.exponent and tensor.role != "slack":
+        yield _nans(tensor)
+        if tensor.role != "optimiser":
+            yield _subnormals(tensor)
+            yield _levels(tensor)
+
+
+def of_block(block: Block, tensor: Tensor) -> Outcome | None:
+    """Return the outcome of rule 3; None if all bits of the block are in use."""
+    if tensor.layout.kind != "float":
+        return None
+    used = 0
+    for at in range(2):
+        values = np.flatnonzero(block.lows[at])
+        used |= int(np.bitwise_or.reduce(values)) << 8 * at if values.size else 0
+    if used == 0xFFFF:
+        return None
+    # The lowest run of used bits, and how many unused ones are above it.
+    low = (~used & used + 1).bit_length() - 1
+    gap = (
+        16 - low
+        if not used >> low
+        else ((used >> low) & -(used >> low)).bit_length() - 1
+    )
+    distinct = int((block.lows[0] > 0).sum())
+    enough = block.words.size >= 4 * _LEAST and distinct >= min(
+        _LEAST, 1 << max(low - 1, 1)
+    )
+    if not low or gap < 2 or not enough:
+        return Outcome(_FAMILY, "gap", "", 0.0, tensor=tensor.name)
+    words = block.words
+    changed = int((words & words.dtype.type((1 << low) - 1) != 0).sum())
+    return Outcome(
+        family=_FAMILY, test="gap",
+        what=f"{gap} bits are zero in every weight, and the {low} below them are not",
+        log_p=-min(_MOST, _BIT * gap * changed) if changed >= _LEAST else 0.0,
+        statistic=float(changed), effect=changed / words.size, bits=low,
+        tensor=tensor.name, start=block.start, end=block.start + words.size,
+    )  # fmt: skip
+
+
+class Copies:
+    """The tensors of a file, to tell which are copies of each other (rule 5)."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[str, int, NDArray[Any]]] = {}
+
+    def add(self, tensor: Tensor) -> Iterator[Outcome]:
+        """Yield the outcome, if there was a tensor like it."""
+        if tensor.layout.kind == "bytes" or tensor.size < _LEAST:
+            return
+        key = (tensor.dtype, tensor.size, int(tensor.sums[1]))
+        step = max(1, tensor.sample.size // _COMPARED)
+        sample = tensor.sample[::step].copy()
+        name, whole, words = self._known.setdefault(
+            key, (tensor.name, int(tensor.sums[0]), sample)
+        )
+        if whole != int(tensor.sums[0]):
+            yield _copies(tensor, name, words, sample)
+
+
+def _subnormals(tensor: Tensor) -> Outcome:
+    """Rule 1."""
+    mantissa = tensor.layout.mantissa
+    lengths = np.flatnonzero(tensor.small[1 : mantissa + 1]) + 1
+    longest = int(lengths[-1]) if lengths.size else 0
+    distinct = int(np.unique(tensor.tiny).size)
+    # Numbers that decay are of every length, so each of another value that is not
+    # longer is as likely as that share of all lengths.
+    chance = log(max(longest, 1) / mantissa)
+    found = distinct >= _LEAST and longest <= mantissa - 2
+    return Outcome(
+        family=_FAMILY, test="subnormals",
+        what=f"{tensor.subnormals:,} numbers below all normal ones, of up to {longest}"
+        " bits, where zeros would be",
+        log_p=max(-_MOST, distinct * chance) if found else 0.0,
+        statistic=float(tensor.subnormals), effect=tensor.subnormals / tensor.size,
+        bits=longest, tensor=tensor.name,
+    )  # fmt: skip
+
+
+def _nans(tensor: Tensor) -> Outcome:
+    """Rule 2."""
+    odd = int(tensor.special[2]) + int(tensor.special[3])
+    return Outcome(
+        family=_FAMILY, test="nan",
+        what=f"{odd:,} NaN that no arithmetic gives",
+        log_p=-min(_MOST, _BIT * odd), statistic=float(odd),
+        effect=odd / tensor.size, tensor=tensor.name,
+    )  # fmt: skip
+
+
+def _levels(tensor: Tensor) -> Outcome:
+    """Rule 4, for the words of the sample that agree in exponent and upper mantissa."""
+    layout, words = tensor.layout, tensor.sample
+    below = layout.mantissa - layout.kept
+    exponent = words & words.dtype.type(layout.masks[0])
+    words = np.sort(words[exponent != 0])
+    log_p, widest, changed = 0.0, 0, 0
+    for group in _groups(words, below) if layout.kind == "float" else ():
+        length = int(np.bitwise_or.reduce(group ^ group[0])).bit_length()
+        distinct = int(np.unique(group).size)
+        if 1 <= length <= below - 2 and distinct >= min(8, 1 << length - 1):
+            log_p -= _BIT * _round(group, words, below, length)
+            widest, changed = max(widest, length), changed + group.size
+    return Outcome(
+        family=_FAMILY, test="levels",
+        what=f"equal values that differ in their {widest} lowest bits only",
+        log_p=max(-_MOST, log_p), statistic=float(changed),
+        effect=changed / max(words.size, 1), bits=widest, tensor=tensor.name,
+    )  # fmt: skip
+
+
+def _round(group: NDArray[Any], words: NDArray[Any], below: int, length: int) -> int:
+    """Return how many bits of chance it takes that equal values look like this.
+
+    Values that are nearly equal lie around a number, on both sides of it. Those that
+    were equal lie above one, none just below, and it may be a round number.
+    """
+    base = int(group[0]) >> length << length
+    near = int(((words < base) & (words >= base - (1 << length))).sum())
+    kept = int(group[0]) >> below
+    zeros = (kept & -kept).bit_length() - 1 if kept else 0
+    return 0 if near else min(int(group.size), 1 + zeros)
+
+
+def _groups(words: NDArray[Any], below: int) -> Iterator[NDArray[Any]]:
+    """Yield sorted words that agree above so many bits, where there are some."""
+    if words.size < _LEAST:
+        return
+    upper = words >> words.dtype.type(below)
+    ends = np.append(np.flatnonzero(upper[1:] != upper[:-1]) + 1, words.size)
+    starts = np.append(0, ends[:-1])
+    large = ends - starts >= _LEAST
+    for start, end in zip(starts[large], ends[large], strict=True):
+        yield words[start:end]
+
+
+def _copies(
+    tensor: Tensor, name: str, one: NDArray[Any], other: NDArray[Any]
+) -> Outcome:
+    """Rule 5: the chance that no upper bit differs, given how far low ones do."""
+    free = FREE[tensor.layout.itemsize]
+    width = float(1 << free)
+    apart = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
+    # Words of few different upper parts are near each other for another reason.
+    varied = np.unique(one >> one.dtype.type(free)).size >= min(_VARIED, one.size // 4)
+    return Outcome(
+        family=_FAMILY, test="copies",
+        what=f"agrees with {name} in its upper bits and not in its lower ones",
+        log_p=-min(_MOST, tensor.size * apart / width) if varied else 0.0,
+        statistic=apart,
+        effect=apart / width, bits=_widest(one, other), tensor=tensor.name,
+    )  # fmt: skip
+
+
+def _widest(one: NDArray[Any], other: NDArray[Any]) -> int:
+    """Return up to which bit words differ."""
+    return int(np.bitwise_or.reduce(one ^ other)).bit_length() if one.size else 0

@@ -1,0 +1,228 @@
+"""One pass over the bit patterns of weights: the counts every test of `detect` needs.
+
+Rules, for every kernel here:
+
+1. Counts are added to what the arrays hold, so a tensor may come in pieces. ``state``
+   carries what one piece leaves to the next.
+2. A word is counted as it is: NaN, infinities and subnormals too. `rare` tells them
+   apart, and is called only where the counts say that there are any.
+3. Nothing depends on the value of a weight but the place of a count, and all places
+   are masked to the arrays the caller gives.
+
+What ``state`` holds, three words of 64 bits:
+
+    0  window  the lowest bits of the last 64 words, the latest lowest
+    1  phase   words of the tensor so far
+    2  marks   how many entries of ``marks`` and ``places`` are taken
+
+A *mark* is a window that a hash picks, one of 1,024, by what it holds and not by where
+it is: two copies of one stretch of bits have the same marks. Full tables take no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safemodel._kernels._jit import kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
+_PICKED = np.uint64(54)  # the upper 10 bits of a product are 0
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_SEVEN = np.uint64(7)
+_BYTE = np.uint64(0xFF)
+_COUNT = np.uint32(1)
+
+
+@kernel
+def words_4(
+    words: NDArray[Any],
+    octants: NDArray[Any],
+    lows: NDArray[Any],
+    packed: NDArray[Any],
+    top: NDArray[Any],
+    state: NDArray[Any],
+    marks: NDArray[Any],
+    places: NDArray[Any],
+) -> None:
+    """Count words of 4 bytes, as float32 has them.
+
+    words: (n,) uint32, C-contiguous.
+    octants: (8, 256) uint32; values of the lowest byte, by the bits from 22 to 24: the
+        highest of the mantissa and the two lowest of the exponent.
+    lows: (1, 256) uint32; values of the byte above the lowest.
+    packed: (8, 256) uint32; values of the byte that the lowest bits of 8 words make,
+        the first of them highest, by the number of the last word modulo 8.
+    top: (2**18,) uint32; values of the bits from 13 to 30: exponent and 10 of mantissa.
+    state, marks, places: see above; uint64, (3,), (m,) and (m,).
+    """
+    window, phase, taken = state[0], state[1], state[2]
+    byte, mask, seven = np.uint32(0xFF), np.uint32(0x3FFFF), np.uint32(7)
+    for i in range(words.shape[0]):
+        word = words[i]
+        octants[(word >> np.uint32(22)) & seven, word & byte] += _COUNT
+        lows[0, (word >> np.uint32(8)) & byte] += _COUNT
+        top[(word >> np.uint32(13)) & mask] += _COUNT
+        window = (window << _ONE) | np.uint64(word & np.uint32(1))
+        packed[phase & _SEVEN, window & _BYTE] += _COUNT
+        if (window * _MULTIPLY) >> _PICKED == _ZERO and taken < marks.shape[0]:
+            marks[taken] = window
+            places[taken] = phase
+            taken += _ONE
+        phase += _ONE
+    state[0], state[1], state[2] = window, phase, taken
+
+
+@kernel
+def words_8(
+    words: NDArray[Any],
+    octants: NDArray[Any],
+    lows: NDArray[Any],
+    packed: NDArray[Any],
+    top: NDArray[Any],
+    state: NDArray[Any],
+    marks: NDArray[Any],
+    places: NDArray[Any],
+) -> None:
+    """Count words of 8 bytes; as `words_4`, but for three arrays.
+
+    octants: As of `words_4`, by the bits from 51 to 53.
+    lows: (5, 256) uint32; values of the five bytes above the lowest, the lower first.
+    top: (2**18,) uint32; values of the bits from 45 to 62: exponent and 7 of mantissa.
+    """
+    window, phase, taken = state[0], state[1], state[2]
+    mask = np.uint64(0x3FFFF)
+    for i in range(words.shape[0]):
+        word = words[i]
+        octants[(word >> np.uint64(51)) & _SEVEN, word & _BYTE] += _COUNT
+        lows[0, (word >> np.uint64(8)) & _BYTE] += _COUNT
+        lows[1, (word >> np.uint64(16)) & _BYTE] += _COUNT
+        lows[2, (word >> np.uint64(24)) & _BYTE] += _COUNT
+        lows[3, (word >> np.uint64(32)) & _BYTE] += _COUNT
+        lows[4, (word >> np.uint64(40)) & _BYTE] += _COUNT
+        top[(word >> np.uint64(45)) & mask] += _COUNT
+        window = (window << _ONE) | (word & _ONE)
+        packed[phase & _SEVEN, window & _BYTE] += _COUNT
+        if (window * _MULTIPLY) >> _PICKED == _ZERO and taken < marks.shape[0]:
+            marks[taken] = window
+            places[taken] = phase
+            taken += _ONE
+        phase += _ONE
+    state[0], state[1], state[2] = window, phase, taken
+
+
+@kernel
+def words_short(
+    words: NDArray[Any],
+    packed: NDArray[Any],
+    top: NDArray[Any],
+    state: NDArray[Any],
+    marks: NDArray[Any],
+    places: NDArray[Any],
+) -> None:
+    """Count words of one or two bytes, each value by itself; as `words_4` otherwise.
+
+    words: (n,) uint8 or uint16.
+    top: (256,) or (2**16,) uint32; the values of whole words.
+    """
+    window, phase, taken = state[0], state[1], state[2]
+    for i in range(words.shape[0]):
+        word = words[i]
+        top[word] += _COUNT
+        window = (window << _ONE) | (np.uint64(word) & _ONE)
+        packed[phase & _SEVEN, window & _BYTE] += _COUNT
+        if (window * _MULTIPLY) >> _PICKED == _ZERO and taken < marks.shape[0]:
+            marks[taken] = window
+            places[taken] = phase
+            taken += _ONE
+        phase += _ONE
+    state[0], state[1], state[2] = window, phase, taken
+
+
+@kernel
+def neighbours(words: NDArray[Any]) -> Any:
+    """Return the sum of products of the lowest bytes of words next to each other.
+
+    words: (n,) unsigned of 1, 2, 4 or 8 bytes.
+    """
+    byte = words.dtype.type(0xFF)
+    total = np.uint64(0)
+    for i in range(1, words.shape[0]):
+        total += np.uint64(words[i - 1] & byte) * np.uint64(words[i] & byte)
+    return total
+
+
+@kernel
+def digest(words: NDArray[Any], rules: NDArray[Any], sums: NDArray[Any]) -> None:
+    """Add what tells two tensors apart: a sum over their words, and over their tops.
+
+    It finds copies, and resists nobody who wants two tensors to look like copies.
+
+    words: (n,) unsigned.
+    rules: (2,) of the type of ``words``; the bits of a word that are its top, and 1.
+    sums: (3,) uint64; over whole words, over tops, and how many words there were.
+    """
+    keep, whole, tops, at = rules[0], sums[0], sums[1], sums[2]
+    for i in range(words.shape[0]):
+        weight = (at + np.uint64(i)) * _MULTIPLY | _ONE
+        whole += np.uint64(words[i]) * weight
+        tops += np.uint64(words[i] & keep) * weight
+    sums[0], sums[1], sums[2] = whole, tops, at + np.uint64(words.shape[0])
+
+
+@kernel
+def rare(
+    words: NDArray[Any],
+    rules: NDArray[Any],
+    zeros: NDArray[Any],
+    small: NDArray[Any],
+    special: NDArray[Any],
+) -> None:
+    """Count what few words of a float format are.
+
+    words: (n,) unsigned.
+    rules: (5,) of the type of ``words``; masks of exponent and mantissa, the highest
+        bit of the mantissa, 0 and 1.
+    zeros: (66,) uint64; words by how many of their lowest bits are zeros; the last
+        entry is of words whose mantissa is 0.
+    small: (66,) uint64; words with an exponent of zeros by the length of the mantissa,
+        so that the first entry is of zeros.
+    special: (4,) uint64; infinities, NaN of the usual mantissas (only the highest bit,
+        or all), other quiet NaN, and NaN whose highest bit is 0.
+    """
+    exponent, mantissa, highest, zero, one = (
+        rules[0], rules[1], rules[2], rules[3], rules[4],
+    )  # fmt: skip
+    for i in range(words.shape[0]):
+        word = words[i]
+        rest = word & mantissa
+        if rest == zero:
+            zeros[65] += _ONE
+        else:
+            count = 0
+            shifted = rest
+            while shifted & one == zero:
+                shifted = shifted >> one
+                count += 1
+            zeros[count] += _ONE
+        field = word & exponent
+        if field == zero:
+            length = 0
+            while rest != zero:
+                rest = rest >> one
+                length += 1
+            small[length] += _ONE
+        elif field == exponent:
+            if rest == zero:
+                special[0] += _ONE
+            elif (rest == highest) | (rest == mantissa):
+                special[1] += _ONE
+            elif rest & highest != zero:
+                special[2] += _ONE
+            else:
+                special[3] += _ONE

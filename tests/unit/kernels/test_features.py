@@ -1,0 +1,124 @@
+"""The kernels of features against their slow twins."""
+
+import numpy as np
+import pytest
+
+from safemodel._kernels import features as kernels
+from tests.reference import naive, naive_features
+
+
+def words_of(rand, width, number=3000):
+    """Return random words, with some that are special and some that are equal."""
+    some = [rand.getrandbits(8 * width) for _ in range(number)]
+    form = naive.FORMATS[
+        {2: "float16", 4: "float32", 8: "float64"}.get(width, "float16")
+    ]
+    if width > 1:
+        for exponent in (0, 2**form.exponent_bits - 1):
+            for mantissa in (0, 1, 2, 2 ** (form.mantissa_bits - 1), 5 << 2):
+                some += [form.word(sign, exponent, mantissa) for sign in (0, 1)]
+        some.append(form.word(0, 2**form.exponent_bits - 1, 2**form.mantissa_bits - 1))
+    return some + [some[0]] * 70
+
+
+def tables():
+    """Return the arrays that every pass takes."""
+    return (
+        np.zeros((8, 256), np.uint32),
+        np.zeros(3, np.uint64),
+        np.zeros(64, np.uint64),
+        np.zeros(64, np.uint64),
+    )
+
+
+def as_dict(array):
+    """Return the counts that are not 0, by place."""
+    places = (tuple(map(int, at)) for at in np.argwhere(array))
+    return {at if len(at) > 1 else at[0]: int(array[at]) for at in places}
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_wide_words_are_counted_as_the_twin_counts_them(width, rand):
+    """In one piece and in several, every table is the same."""
+    given = words_of(rand, width)
+    words = np.array(given, f"u{width}")
+    octants, lows = np.zeros((8, 256), np.uint32), np.zeros((5, 256), np.uint32)
+    packed, state, marks, places = tables()
+    top = np.zeros(1 << 18, np.uint32)
+    count = kernels.words_4 if width == 4 else kernels.words_8
+    for part in np.split(words, [1, 17, 1000]):
+        count(part, octants, lows, packed, top, state, marks, places)
+
+    expected = naive_features.count_words(given, width)
+    assert as_dict(octants) == expected["octants"]
+    assert as_dict(lows) == expected["lows"]
+    assert as_dict(packed) == expected["packed"]
+    assert as_dict(top) == expected["top"]
+    found = list(zip(marks.tolist(), places.tolist(), strict=True))[: int(state[2])]
+    assert found == naive_features.marks(given)
+    assert int(state[1]) == len(given)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_short_words_are_counted_by_their_values(width, rand):
+    """Each value has its count; the lowest bits are packed as those of wide words."""
+    given = words_of(rand, width)
+    packed, state, marks, places = tables()
+    top = np.zeros(1 << 8 * width, np.uint32)
+    kernels.words_short(np.array(given, f"u{width}"), packed, top, state, marks, places)
+
+    assert top.tolist() == np.bincount(given, minlength=top.size).tolist()
+    wide = naive_features.count_words(given, 4)
+    assert as_dict(packed) == wide["packed"]
+    found = list(zip(marks.tolist(), places.tolist(), strict=True))[: int(state[2])]
+    assert found == naive_features.marks(given)
+
+
+def test_full_tables_take_no_more_marks(rand):
+    """What does not fit is not written, and nothing else changes."""
+    words = np.array([rand.getrandbits(32) for _ in range(20_000)], np.uint32)
+    packed, state, _, _ = tables()
+    marks, places = np.zeros(3, np.uint64), np.zeros(3, np.uint64)
+    lows, top = np.zeros((1, 256), np.uint32), np.zeros(1 << 18, np.uint32)
+    kernels.words_4(words, packed.copy(), lows, packed, top, state, marks, places)
+    assert int(state[2]) == 3
+    assert marks.tolist() == [m for m, _ in naive_features.marks(words.tolist())][:3]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_neighbours_and_digest_are_as_the_twin_says(width, rand):
+    """For every width of words, and a digest taken in two pieces."""
+    given = words_of(rand, width, 300)
+    words = np.array(given, f"u{width}")
+    assert int(kernels.neighbours(words)) == naive_features.neighbours(given)
+
+    keep = (1 << 8 * width) - (1 << 4 * width)
+    sums = np.zeros(3, np.uint64)
+    for part in np.split(words, [100]):
+        kernels.digest(part, np.array([keep, 1], words.dtype), sums)
+    assert tuple(sums[:2].tolist()) == naive_features.digest(given, keep)
+    assert int(sums[2]) == len(given)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_rare_words_are_told_apart(dtype, rand):
+    """Zeros at the end, subnormals by length, and four kinds of infinities and NaN."""
+    form = naive.FORMATS[dtype]
+    width = (1 + form.exponent_bits + form.mantissa_bits) // 8
+    half = 2 ** (form.mantissa_bits - 1)
+    given = [
+        form.word(0, exponent, mantissa)
+        for exponent in (0, 1, 2**form.exponent_bits - 1)
+        for mantissa in (0, 1, 6, half, 2 * half - 1, half + 1)
+    ]
+    given += [rand.getrandbits(8 * width) for _ in range(500)]
+    exponent = (2**form.exponent_bits - 1) << form.mantissa_bits
+    mantissa = 2**form.mantissa_bits - 1
+    rules = [exponent, mantissa, 2 ** (form.mantissa_bits - 1), 0, 1]
+    zeros, small = np.zeros(66, np.uint64), np.zeros(66, np.uint64)
+    special = np.zeros(4, np.uint64)
+    words = np.array(given, f"u{width}")
+    kernels.rare(words, np.array(rules, words.dtype), zeros, small, special)
+
+    expected = naive_features.rare(given, form)
+    assert (as_dict(zeros), as_dict(small), as_dict(special)) == expected
