@@ -74,11 +74,8 @@ AT_MODULE_LEVEL = {
     3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
     3.5: {"numpy"},
     3.75: {"blake3", "numpy"},
-<<<<<<< HEAD
-    4.5: {"numpy"},
-=======
     3.8: {"numpy"},
->>>>>>> wt-E
+    4.5: {"numpy"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
 """Third-party packages a layer may import at module level; no entry: none."""
