@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from safemodel._containers.source import open_source
 from safemodel._formats.protected import SEAL_NAME
 from safemodel._protect.folder_files import files_to_protect
-from safemodel._protect.folder_opening import named, open_folder, open_signed_folder
+from safemodel._protect.folder_opening import (
+    named,
+    open_folder,
+    open_signed_folder,
+    opened_shard,
+    same_seal,
+)
 from safemodel._protect.folder_seal import FolderContents, folder_root, shard_tag
 from safemodel._protect.frames import find_seal
 from safemodel._protect.header import MAX_TIME
@@ -36,7 +42,7 @@ from safemodel._protect.reports import (
 )
 from safemodel._protect.seal import seal
 from safemodel._protect.tags import FILE_ID_BYTES, Tagger
-from safemodel._protect.verifying import Trust, remember, restore_to, verify_file
+from safemodel._protect.verifying import of_shard, remember, restore_to, verify_file
 from safemodel._rewrite.output import whole_file
 from safemodel._rewrite.output_folder import (
     checked_target,
@@ -55,6 +61,7 @@ if TYPE_CHECKING:
     from safemodel._protect.folder_files import File
     from safemodel._protect.folder_opening import OpenedFolder
     from safemodel._protect.rotating import Turn
+    from safemodel._protect.verifying import Trust
     from safemodel.limits import Limits
 
     Report = Callable[[int, int], None]
@@ -129,21 +136,19 @@ def verify_folder(folder: Path, trust: Trust) -> VerifyReport:
     started = time.perf_counter()
     parts = []
     if trust.keys is None and trust.public_key is not None:
-        header, shards = open_signed_folder(folder, trust.public_key, trust)
+        header, shards, seals = open_signed_folder(folder, trust.public_key, trust)
+        accepted = [same_seal(seals[file.name]) for file in shards]
         by = "signature"
     else:
         opened = open_folder(folder, trust)
         header, shards = opened.header, list(opened.shards)
+        accepted = [opened.accept(file.name) for file in shards]
         by = "key" if trust.public_key is None else "key and signature"
     shares = _Shares(trust.progress, shards)
-    for file in shards:
-        each = _of_shard(trust, shares.next(file))
-        if by == "signature":
-            with named(file.name), open_source(file.path) as source:
-                parts.append(verify_file(source, file.name, each))
-        else:
-            with opened.shard(file, trust.limits) as source:
-                parts.append(verify_file(source, file.name, each))
+    for file, accept in zip(shards, accepted, strict=True):
+        each = of_shard(trust, accept, shares.next(file))
+        with opened_shard(file) as source:
+            parts.append(verify_file(source, file.name, each))
     remember(trust, header.file_id, header.epoch)
     return VerifyReport(
         path=str(folder),
@@ -171,9 +176,9 @@ def restore_folder(folder: Path, target: Path, trust: Trust) -> RestoreReport:
     parts = []
     with whole_folder(real) as part:
         for file in opened.shards:
-            each = _of_shard(trust, shares.next(file))
+            each = of_shard(trust, opened.accept(file.name), shares.next(file))
             made = _place(part, file.name)
-            with opened.shard(file, trust.limits) as source:
+            with opened_shard(file) as source:
                 report = restore_to(source, file.name, made, each, overwrite=False)
             parts.append(_renamed(report, file.name, target))
         for name, data in opened.contents.files.items():
@@ -204,9 +209,9 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
     parts = []
     with whole_folder(real) as part:
         for file in opened.shards:
-            each = _of_shard(trust, shares.next(file))
+            each = of_shard(trust, opened.accept(file.name), shares.next(file))
             made = _place(part, file.name)
-            with opened.shard(file, trust.limits) as source:
+            with opened_shard(file) as source:
                 report = rotate_file(source, file.name, made, each, turn)
             parts.append(_renamed(report, file.name, target))
         names = [file.name for file in opened.shards]
@@ -287,12 +292,6 @@ def _write_seal(
         manifest, how.key, signer=how.signer, public_root=root, limits=how.limits
     )
     _write_file(part / SEAL_NAME, sealed)
-
-
-def _of_shard(trust: Trust, progress: Report | None) -> Trust:
-    """Return what is accepted of a shard: its epoch is that of the folder's seal."""
-    given = {"min_epoch": 0, "state": None, "progress": progress}
-    return Trust(**{**vars(trust), **given})
 
 
 def _place(part: Path, name: str) -> Path:

@@ -1,0 +1,82 @@
+"""Files that change while they are read: the seal that is checked is the one used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safemodel import VerificationError, protect, restore, rotate, safe_load, verify
+from safemodel._protect import folder_opening, opening, verifying
+from safemodel._protect.frames import find_seal
+from tests.unit.protect.helpers_protect import KEY
+
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
+PUBLIC = SIGNER.public_key().public_bytes_raw()
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(70, 102)))
+
+
+def one_number(value: float) -> bytes:
+    """Return a file that has one length, however it is protected."""
+    return safetensors.torch.save({"w": torch.tensor([value])})
+
+
+@pytest.fixture
+def changing(monkeypatch) -> Callable[[Path, bytes], None]:
+    """Return what lets a file hold other bytes once its seal was read."""
+
+    def change(path: Path, data: bytes) -> None:
+        def found(source, limits):
+            seal = find_seal(source, limits)
+            if source.name == str(path):
+                assert path.stat().st_size == len(data)
+                path.write_bytes(data)
+            return seal
+
+        for module in (folder_opening, opening, verifying):
+            monkeypatch.setattr(module, "find_seal", found)
+
+    return change
+
+
+@pytest.mark.parametrize("verb", ["verify", "restore", "rotate"])
+def test_the_seal_that_is_signed_is_the_one_that_is_opened(tmp_path, changing, verb):
+    """Not that of another file of the same key, which another one signed."""
+    signed, other = tmp_path / "signed.safetensors", tmp_path / "other.safetensors"
+    protect(one_number(1), signed, key=KEY, signer=SIGNER)
+    protect(one_number(2), other, key=KEY, signer=OTHER)
+    out = tmp_path / "out.safetensors"
+    changing(signed, other.read_bytes())
+    with pytest.raises(VerificationError):
+        {
+            "verify": lambda: verify(signed, key=KEY, public_key=PUBLIC),
+            "restore": lambda: restore(signed, out, key=KEY, public_key=PUBLIC),
+            "rotate": lambda: rotate(signed, out, key=KEY, public_key=PUBLIC),
+        }[verb]()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("verb", ["verify", "signature", "restore", "rotate", "load"])
+def test_a_shard_is_opened_by_the_seal_that_its_folder_names(tmp_path, changing, verb):
+    """Not by that of the same shard of another folder."""
+    for number, name in enumerate(("made", "other")):
+        plain = tmp_path / f"plain {name}"
+        plain.mkdir()
+        (plain / "model.safetensors").write_bytes(one_number(number))
+        protect(plain, tmp_path / name, key=KEY, signer=SIGNER)
+    made, out = tmp_path / "made", tmp_path / "out"
+    other = tmp_path / "other" / "model.safetensors"
+    changing(made / "model.safetensors", other.read_bytes())
+    with pytest.raises(VerificationError):
+        {
+            "verify": lambda: verify(made, key=KEY),
+            "signature": lambda: verify(made, public_key=PUBLIC),
+            "restore": lambda: restore(made, out, key=KEY),
+            "rotate": lambda: rotate(made, out, key=KEY),
+            "load": lambda: safe_load(made, key=KEY),
+        }[verb]()
+    assert not out.exists()
