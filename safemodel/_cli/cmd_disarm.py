@@ -93,7 +93,12 @@ def run(options: argparse.Namespace) -> int:
     from safemodel._cli.report_files import ReportFiles
     from safemodel._cli.summary import REFUSED, UNREADABLE
     from safemodel._report.words import shown
-    from safemodel.errors import DisarmError, SafeModelError, UnsupportedFormatError
+    from safemodel.errors import (
+        DisarmError,
+        KeyRequiredError,
+        SafeModelError,
+        UnsupportedFormatError,
+    )
 
     try:
         with ends_clean(), ReportFiles(options) as files:
@@ -105,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     except SafeModelError as error:
         # Of a folder, a note says which of its files it is.
         place = "/".join([options.source, *getattr(error, "__notes__", ())])
-        is_other = isinstance(error, UnsupportedFormatError)
+        is_other = isinstance(error, UnsupportedFormatError | KeyRequiredError)
         what = str(error) if is_other else f"refused: {error}"
         sys.stderr.write(f"safemodel: {shown(place)}: {shown(what)}\n")
         return UNREADABLE if is_other else REFUSED

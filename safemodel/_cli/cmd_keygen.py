@@ -98,6 +98,8 @@ def _protecting(options: argparse.Namespace) -> dict[str, str]:
         raise FileExistsError(17, "File exists", options.out)
     if options.passphrase is None:
         key = ProtectionKey.generate()
+    elif os.path.realpath(options.passphrase) == os.path.realpath(options.out):
+        raise ValueError("the salt and the key are two files")
     else:
         key = _typed(options.passphrase)
     key.to_file(options.out)

@@ -41,7 +41,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="replace SRC, in one step, in place of writing DST",
+        help="replace SRC, a file, in one step, in place of writing DST",
     )
     key_options.add_key(parser, several=True)
     key_options.add_new_key(parser)
@@ -65,11 +65,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> int:
     """Rotate; return the exit code."""
+    from pathlib import Path
+
     from safemodel._cli.outcomes import written
 
     if (options.out is None) != options.in_place:
-        sys.stderr.write("safemodel rotate: give DST or --in-place, and not both\n")
-        return _USAGE
+        return _misused("give DST or --in-place, and not both")
+    if options.in_place and Path(options.source).is_dir():
+        return _misused("--in-place is for a file; a folder becomes a new one, DST")
 
     def work(progress: Progress) -> RotateReport:
         from safemodel.protection import rotate
@@ -90,3 +93,9 @@ def run(options: argparse.Namespace) -> int:
         )
 
     return written(options, "rotating", work)
+
+
+def _misused(said: str) -> int:
+    """Say what is wrong with the arguments; return the exit code."""
+    sys.stderr.write(f"safemodel rotate: {said}\n")
+    return _USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+_PAUSE_S = 0.02
 
 
 @contextmanager
@@ -25,11 +28,9 @@ def interrupts_count() -> Iterator[Callable[[], None]]:
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
         nonlocal lost
-        while frame is not None:
-            if frame.f_code.co_name == "__del__" or _is_compiling(frame):
-                lost = True
-                return
-            frame = frame.f_back
+        if _would_be_lost(frame):
+            lost = True
+            return
         raise KeyboardInterrupt
 
     def check() -> None:
@@ -47,16 +48,27 @@ def interrupts_count() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _is_compiling(frame: FrameType) -> bool:
-    """Tell whether a frame is of the compiler of kernels, which calls back."""
-    return str(frame.f_globals.get("__name__")).startswith("llvmlite.")
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Tell whether an exception would get no further than what runs now."""
+    while frame is not None:
+        # A finaliser; or the compiler of kernels, which is C and calls back.
+        module = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "__del__" or module.startswith("llvmlite."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
 def ends_clean() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as an error does: nothing half is left."""
 
-    def end(number: int, _frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if _would_be_lost(frame):
+            again = threading.Timer(_PAUSE_S, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         sys.exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

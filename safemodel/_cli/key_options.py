@@ -171,7 +171,10 @@ def add_freshness(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Declare what becomes of the file that is written, and what is printed."""
     parser.add_argument(
-        "-f", "--overwrite", action="store_true", help="replace DST if it is there"
+        "-f",
+        "--overwrite",
+        action="store_true",
+        help="replace DST if it is there; never a folder",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

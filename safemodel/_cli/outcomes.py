@@ -61,7 +61,7 @@ def complain(path: str, error: Exception) -> int:
         said = str(error)  # it names its own file
     else:
         refused = "refused: " if code == CHANGED else ""
-        reason = error.reason if isinstance(error, VerificationError) else str(error)
+        reason = reason_of(error)
         said = f"{place}: {refused}{reason}" if place else reason
     sys.stderr.write(f"safemodel: {shown(said)}\n")
     if isinstance(error, VerificationError):
@@ -81,9 +81,11 @@ def changes(error: VerificationError) -> Iterator[str]:
 
 
 def reason_of(error: Exception | None) -> str:
-    """Return what an error says, without the number of an error of the system."""
+    """Return what an error says, without what `changes` and `system_said` add."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if isinstance(error, VerificationError):
+        return f"{error.record}: {error.reason}" if error.record else error.reason
     return str(error)
 
 
@@ -93,6 +95,7 @@ def error_dict(error: Exception) -> dict[str, Any]:
     return {
         "kind": type(error).__name__,
         "message": changed.reason if changed else reason_of(error),
+        "file": changed.record if changed else "",
         "tensors": list(changed.tensors) if changed else [],
         "ranges": [list(one) for one in changed.ranges] if changed else [],
     }
@@ -102,7 +105,7 @@ def system_said(error: OSError) -> str:
     """Return what the system says, after the file it is about."""
     reason = error.strerror or str(error)
     said = f"{error.filename}: {reason}" if error.filename else reason
-    return f"{said}; -f replaces it" if isinstance(error, FileExistsError) else said
+    return f"{said}; -f replaces it" if reason == "File exists" else said
 
 
 def written(

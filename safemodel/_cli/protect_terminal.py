@@ -5,6 +5,7 @@ Text of a file reaches `rich` as `Text`, never as markup.
 
 from __future__ import annotations
 
+from threading import Timer
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,42 +30,40 @@ _INDENT = 2
 class BytesBar:
     """A bar that is shown once it takes long enough to wait for.
 
+    That may be before the first byte: kernels are compiled then.
+
     Args:
         doing: What takes so long, as a word.
     """
 
     def __init__(self, doing: str) -> None:
-        self._doing = doing
-        self._bar: Progress | None = None
-        self._started = self._shown = 0.0
+        self._bar = Progress(
+            "{task.description}",
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(doing, total=None)
+        self._shown = 0.0
+        self._timer = Timer(_PATIENCE_S, self._bar.start)
+        self._timer.daemon = True
+        self._timer.start()
 
     def update(self, done: int, total: int) -> None:
         """Show how far it is."""
         now = monotonic()
-        self._started = self._started or now
-        if self._bar is None:
-            if now - self._started < _PATIENCE_S or done == total:
-                return
-            self._bar = Progress(
-                "{task.description}",
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.add_task(self._doing, total=total)
-            self._bar.start()
-        elif now - self._shown < _PAUSE_S and done < total:
-            return
-        self._shown = now
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        if now - self._shown >= _PAUSE_S or done >= total:
+            self._shown = now
+            self._bar.update(self._task, completed=done, total=total)
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._timer.cancel()
+        self._timer.join()
+        self._bar.stop()
 
 
 def print_coloured(lines: Iterable[str], colour: str) -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safemodel._cli.summary import Tally, is_other
-from safemodel._cli.text import worth_showing
+from safemodel._cli.text import unread_format, worth_showing
 from safemodel._report.text import report_lines
 from safemodel._report.words import place, shown, what
 from safemodel.reports import Severity, Status
@@ -114,7 +114,7 @@ class TableOutput:
         if not self._verbose:
             findings = sorted(findings, key=_rank)[:few]
         if not findings:
-            said = report.read_error or report.format
+            said = report.read_error or unread_format(report)
             return Text(shown(said), style="dim")
         limit = 0 if self._verbose else _SHORT
         text = Text("\n").join([_finding(finding, limit) for finding in findings])

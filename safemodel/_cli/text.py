@@ -21,10 +21,16 @@ def verdict(report: FileReport) -> str:
     if report.read_error is not None:
         return f"unreadable ({report.read_error})"
     if report.status is Status.UNSUPPORTED:
-        return f"unsupported ({report.format})"
+        return f"unsupported ({unread_format(report)})"
     if report.refused:
         return f"refused ({report.error})"
     return f"clean ({report.format})"
+
+
+def unread_format(report: FileReport) -> str:
+    """Return what a file is that was not read: without its key, or at all."""
+    is_protected = report.error == "KeyRequiredError"
+    return "a protected file" if is_protected else report.format
 
 
 def worth_showing(report: FileReport, *, verbose: bool) -> tuple[list[Finding], int]:

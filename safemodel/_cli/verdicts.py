@@ -50,11 +50,10 @@ class Verdict(NamedTuple):
         word = _WORDS[self.code]
         if self.report is not None:
             yield f"{shown(self.path)}: {word} ({_facts(self.report)})"
-        elif isinstance(self.error, VerificationError):
-            yield f"{shown(self.path)}: {word}: {shown(self.error.reason)}"
+            return
+        yield f"{shown(self.path)}: {word}: {shown(reason_of(self.error))}"
+        if isinstance(self.error, VerificationError):
             yield from changes(self.error)
-        else:
-            yield f"{shown(self.path)}: {word}: {shown(reason_of(self.error))}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

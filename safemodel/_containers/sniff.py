@@ -79,6 +79,7 @@ _INDEX_BYTES = 1 << 16
 
 _MAGICS = (
     (b"version https://git-lfs", "a Git-LFS pointer: the file itself was not fetched"),
+    (b"SFMDSEAL", "the seal of a protected folder"),
     (b"\x89PNG\r\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF8", "a GIF image"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from safemodel._protect.layout import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from concurrent.futures import Future
 
 _READERS = 2
@@ -19,7 +20,7 @@ _NAME = "safemodel-protect"
 
 def ahead(
     load: Callable[[int, memoryview], None], ends: list[int]
-) -> Iterator[memoryview]:
+) -> Generator[memoryview, None, None]:
     """Yield chunks in order, while other threads load the next ones.
 
     Args:
@@ -49,16 +50,17 @@ def ahead(
                 future.cancel()
 
 
-def behind(chunks: Iterable[memoryview], use: Callable[[memoryview], None]) -> None:
+def behind(chunks: Iterator[memoryview], use: Callable[[memoryview], None]) -> None:
     """Let another thread use each chunk, in order, while the next ones are made.
 
     Args:
-        chunks: The chunks, of at most 1 MiB; each may lie where the one before was.
+        chunks: The chunks, of at most 1 MiB; each may lie where the one before was. A
+            generator is closed in the end.
         use: Uses a chunk, and may change it.
     """
     ring: list[bytearray] = []
     waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix=_NAME) as worker:
+    with ThreadPoolExecutor(1, thread_name_prefix=_NAME) as worker, _closed(chunks):
         try:
             for index, chunk in enumerate(chunks):
                 if len(waiting) == _AHEAD:
@@ -73,3 +75,14 @@ def behind(chunks: Iterable[memoryview], use: Callable[[memoryview], None]) -> N
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _closed(chunks: Iterator[memoryview]) -> Iterator[None]:
+    """Close a generator in the end; a traceback would keep its threads and files."""
+    try:
+        yield
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()

@@ -218,8 +218,9 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
         file_id = opened.manifest.file_id
         _write_seal(part, file_id, names, opened.contents.files, how)
         size = _size_of(part)
-        remember(trust, file_id, how.epoch)
+        remember(trust, file_id, opened.manifest.epoch)  # the new one: as of one file
         commit_folder(part, real)
+    remember(trust, file_id, how.epoch)
     known = _facts(opened) | {
         "key_id": how.key.id,
         "epoch": how.epoch,

@@ -6,6 +6,7 @@ handed on before all of them are compared.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.flow import ahead
@@ -44,14 +45,16 @@ def restore_pool_to(
     """
     pool = opened.manifest.pools[number]
     load, tags = opened.loader(number, step)
-    restored(
-        ahead(load, opened.ends(number)),
-        pool.length,
-        pool.itemsize,
-        opened.permutation(number),
-        write,
-        scratch=scratch,
-    )
+    # Closed here: a traceback would keep its threads.
+    with closing(ahead(load, opened.ends(number))) as chunks:
+        restored(
+            chunks,
+            pool.length,
+            pool.itemsize,
+            opened.permutation(number),
+            write,
+            scratch=scratch,
+        )
     return opened.differences(number, tags)
 
 

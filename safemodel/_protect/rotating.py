@@ -133,8 +133,11 @@ def _write(
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()
-        remember(trust, recipe.file_id, recipe.epoch)
+        # The new epoch once there is a file of it: else the old one would be refused,
+        # and there would be no other. That the state can be written is known by then.
+        remember(trust, recipe.file_id, opened.manifest.epoch)
         commit()
+    remember(trust, recipe.file_id, recipe.epoch)
     return size
 
 

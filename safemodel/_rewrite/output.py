@@ -146,6 +146,11 @@ class Output:
         if self._trail is not None:
             self._trail.stop()
 
+    def close(self) -> None:
+        """End what goes on beside the writer, and give the file back."""
+        self.stop()
+        os.close(self._descriptor)
+
     def _write(self, data: bytes | bytearray | memoryview) -> None:
         left = memoryview(data)
         with self._named():
@@ -239,25 +244,31 @@ def whole_file(
     # No longer than a name may be, whatever alphabet it is in.
     name = path.name[:_MOST_NAME]
     part = path.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
+    output = None
+    try:
+        # In here, because an interrupt may come as soon as there is a file.
+        output = Output(
+            _new_file(part, path),
+            name=str(path),
+            digests=digests,
+            read_back=read_back,
+            durable=durable,
+        )
+        yield output, Commit(part, path, overwrite=overwrite)
+    finally:
+        if output is not None:
+            output.close()
+        part.unlink(missing_ok=True)
+
+
+def _new_file(part: Path, path: Path) -> int:
+    """Return the descriptor of a new file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     try:
-        descriptor = os.open(part, flags, _MODE)
+        return os.open(part, flags, _MODE)
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
-    output = Output(
-        descriptor,
-        name=str(path),
-        digests=digests,
-        read_back=read_back,
-        durable=durable,
-    )
-    try:
-        yield output, Commit(part, path, overwrite=overwrite)
-    finally:
-        output.stop()
-        os.close(descriptor)
-        part.unlink(missing_ok=True)
 
 
 def _check_target(path: Path, *, overwrite: bool) -> None:

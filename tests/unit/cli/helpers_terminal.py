@@ -13,7 +13,12 @@ COMMAND = [sys.executable, "-m", "safemodel"]
 
 
 def in_terminal(
-    arguments: list[str], cwd: str, *, columns: int = 100, colour: bool = True
+    arguments: list[str],
+    cwd: str,
+    *,
+    columns: int = 100,
+    colour: bool = True,
+    command: list[str] = COMMAND,
 ) -> tuple[str, int]:
     """Run the command in a pseudo-terminal; return what appeared and the exit code."""
     leader, follower = pty.openpty()
@@ -22,7 +27,7 @@ def in_terminal(
     if not colour:
         environment["NO_COLOR"] = "1"
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*command, *arguments],
         stdout=follower,
         stderr=follower,
         cwd=cwd,

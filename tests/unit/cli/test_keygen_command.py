@@ -98,6 +98,14 @@ def test_what_is_no_passphrase_makes_no_key(folder, typed):
     assert names(folder) == []
 
 
+def test_a_salt_is_not_the_key(folder, capsys, monkeypatch):
+    """One name for both would leave a salt where the key should be."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("pass phrase\n"))
+    assert main(["keygen", "k", "--passphrase", "./k"]) == 2
+    assert "two files" in capsys.readouterr().err
+    assert names(folder) == []
+
+
 def test_a_terminal_is_asked_twice_and_shows_nothing(folder):
     """For a new salt; a slip of the finger is noticed."""
     arguments = ["keygen", "k", "--passphrase", "salt"]

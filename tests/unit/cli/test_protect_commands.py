@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from safemodel._cli import main
+from safemodel._cli.verdicts import Verdict
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.signing import write_signing_key
 from safemodel._protect.state import EpochState
+from safemodel.errors import VerificationError
 from tests.unit.cli.helpers_terminal import COMMAND, ROOT, in_terminal
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -352,6 +355,61 @@ def test_signatures_are_for_readers_without_a_key(folder, capsys):
     assert "give --key, --key-env or --public-key" in capsys.readouterr().err
 
 
+def test_a_folder_goes_the_same_way(folder, capsys):
+    """Each verb; an error says which of its files it is about."""
+    (folder / "hub").mkdir()
+    for name in ("a.safetensors", "config.json"):
+        source = "plain.safetensors" if name[0] == "a" else None
+        text = (folder / source).read_bytes() if source else b"{}"
+        (folder / "hub" / name).write_bytes(text)
+    assert main(["protect", "hub", "p", *KEY]) == 0
+    assert "  p/a.safetensors: " in capsys.readouterr().out
+    assert main(["verify", "p", *KEY]) == 0
+    assert main(["rotate", "p", "q", *KEY]) == 0
+    assert main(["restore", "q", "back", *KEY]) == 0
+    for name in ("a.safetensors", "config.json"):
+        before = (folder / "hub" / name).read_bytes()
+        assert (folder / "back" / name).read_bytes() == before
+    capsys.readouterr()
+    assert main(["protect", "hub", "p", "-f", *KEY]) == 2
+    assert "-f replaces it" not in capsys.readouterr().err
+    assert main(["rotate", "p", "--in-place", *KEY]) == 2
+    assert "--in-place is for a file" in capsys.readouterr().err
+    flip(folder / "p" / "a.safetensors", -3)
+    assert main(["verify", "p", *KEY]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("p: refused: a.safetensors: bytes of tensors have changed\n")
+    assert main(["restore", "p", "r", *KEY, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["file"] == "a.safetensors"
+    assert "refused: a.safetensors: bytes of tensors" in printed.err
+    assert not (folder / "r").exists()
+
+
+def test_other_verbs_say_what_a_protected_file_is(folder, capsys):
+    """It is not read, and nothing is wrong with it: 2."""
+    (folder / "hub").mkdir()
+    (folder / "hub" / "a.safetensors").write_bytes(
+        (folder / "plain.safetensors").read_bytes()
+    )
+    assert main(["protect", "hub", "p", *KEY]) == 0
+    capsys.readouterr()
+    assert main(["scan", "p.safetensors", "p"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "p.safetensors: unsupported (a protected file)",
+        "p/a.safetensors: unsupported (a protected file)",
+        "p/safemodel.seal: unsupported (the seal of a protected folder)",
+        "3 files: 3 unsupported",
+    ]
+    seen, code = in_terminal(["scan", "p.safetensors"], str(folder))
+    assert (code, "a protected file" in seen) == (2, True)
+    assert main(["inspect", "p.safetensors"]) == 2
+    assert "KeyRequiredError" in capsys.readouterr().out
+    assert main(["disarm", "p.safetensors", "out.safetensors"]) == 2
+    assert "p.safetensors: a protected file" in capsys.readouterr().err
+    assert names(folder) == {"hub", "p"}
+
+
 def test_a_hostile_file_is_not_protected(folder, capsys):
     """It is refused as by `safe_load`: 1."""
     (folder / "evil.pt").write_bytes(b"cos\nsystem\n(X\x02\x00\x00\x00hitR.")
@@ -400,6 +458,33 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
     assert names(folder) == {"large.safetensors"}
 
 
+IMPATIENT = """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
+    """Of what takes longer; here of everything. It is taken away again."""
+    command = [sys.executable, "-c", IMPATIENT]
+    arguments = ["verify", "p.safetensors", *KEY]
+    seen, code = in_terminal(arguments, str(folder), columns=80, command=command)
+    assert code == 0
+    assert re.search(r"verifying .*[\d.]+/[\d.?]+ \w+", CONTROL.sub("", seen))
+    assert seen.rindex("\x1b[2K") < seen.rindex("p.safetensors: ")
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        check=True,
+    )
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"p.safetensors: verified")
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_long_lines_go_on_below(folder, columns):
     """No word is broken where it need not be, and no line is longer."""
@@ -425,3 +510,19 @@ def test_no_key_in_an_argument(verb, capsys):
     shown = capsys.readouterr().out
     assert "--key FILE" in shown
     assert "--key-env NAME" in shown
+
+
+def test_long_lists_are_cut_and_json_has_all():
+    """Twenty of each; names act on no terminal."""
+    error = VerificationError(
+        "bytes of tensors have changed",
+        tensors=["a\x1b[2J", *(f"t{k}" for k in range(29))],
+        ranges=[(0, k, k + 1) for k in range(25)],
+    )
+    verdict = Verdict("p", None, error)
+    lines = list(verdict.lines())
+    assert len(lines) == 1 + 20 + 20 + 1
+    assert lines[1] == "  changed  a\\x1b[2J"
+    assert lines[-1] == "  ... 10 tensors and 5 ranges more; --json has all"
+    found = verdict.to_dict()["error"]
+    assert (len(found["tensors"]), len(found["ranges"])) == (30, 25)

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from safemodel._cli import main
-from safemodel._cli.interrupts import interrupts_count
+from safemodel._cli.interrupts import ends_clean, interrupts_count
 from tests.unit.cli.helpers_terminal import COMMAND, ROOT, in_terminal
 from tests.unit.containers.helpers_containers import torch_zip
 from tests.unit.scan.helpers_scan import CHECKPOINT, EMPTY, EVIL, named, pickled
@@ -264,6 +265,26 @@ def test_an_interrupt_is_not_lost_in_the_compiler():
         namespace["back"]()
         with pytest.raises(KeyboardInterrupt):
             check()
+
+
+def test_the_end_is_not_lost_in_a_finaliser():
+    """It comes again, until it is not lost."""
+
+    def work() -> None:
+        with ends_clean():
+            Terminated()
+            threading.Event().wait(10)
+
+    with pytest.raises(SystemExit) as caught:
+        work()
+    assert caught.value.code == 128 + signal.SIGTERM
+
+
+class Terminated:
+    """What is told to end while it goes away."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_an_ignored_interrupt_stays_ignored():

@@ -407,6 +407,20 @@ def test_errors_of_threads_come_out_and_end_them():
         behind(iter(chunks), use)
     assert len(used) < 10
 
+    ended = []
+
+    def endless():
+        try:
+            while True:
+                yield chunks[0]
+        finally:
+            ended.append(True)
+
+    used.clear()
+    with pytest.raises(OSError, match="full") as caught:
+        behind(endless(), use)
+    assert ended == [True], caught  # although the traceback is still there
+
     def broken():
         yield chunks[0]
         raise KeyError("no more")

@@ -20,7 +20,14 @@ import torch
 from safetensors.numpy import save
 
 from safemodel import safe_load
-from safemodel.errors import KeyRequiredError, SafeModelError, VerificationError
+from safemodel._protect import folders
+from safemodel._rewrite import output
+from safemodel.errors import (
+    KeyRequiredError,
+    SafeModelError,
+    StateFormatError,
+    VerificationError,
+)
 from safemodel.protection import ProtectionKey, protect, restore, rotate, verify
 from tests.unit.protect.helpers_protect import KEY, OTHER
 
@@ -74,10 +81,9 @@ def zip_again(path: Path, name: str, change) -> None:
     path.write_bytes(out.getvalue())
 
 
+@pytest.mark.parametrize("made", [".pt"], indirect=True)
 def test_no_code_runs_before_the_check(made):
     """Nor after it: a pickle in the file is not looked at before it is verified."""
-    if made.suffix == ".safetensors":
-        pytest.skip("it has no pickle")
     marker = made.with_name("marker")
     payload = b"cos\nsystem\n(" + _text(f"touch {marker}") + b"tR0"
     zip_again(made, "archive/data.pkl", lambda data: data[:2] + payload + data[2:])
@@ -299,6 +305,48 @@ def test_an_older_file_is_refused(made, tmp_path):
             verify(made, key=KEY, **options)
         with pytest.raises(VerificationError, match="epoch"):
             restore(made, made.with_name(f"out{made.suffix}"), key=KEY, **options)
+
+
+def test_a_rotation_that_fails_locks_nobody_out(made, tmp_path, monkeypatch):
+    """Nothing remembers an epoch of which there is no file: the old one still opens."""
+    state, new = tmp_path / "seen", made.with_name(f"new{made.suffix}")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output.Commit, "__call__", full)
+        with pytest.raises(OSError, match="No space"):
+            rotate(made, new, key=KEY, state=state)
+    assert not new.exists()
+    assert verify(made, key=KEY, state=state).epoch == 0
+
+    state.write_text("damaged")
+    with pytest.raises(StateFormatError):
+        rotate(made, new, key=KEY, state=state)
+    assert not new.exists()
+
+
+def test_a_folder_that_is_not_rotated_locks_nobody_out(made, tmp_path, monkeypatch):
+    """The same of many files."""
+    hub, new, state = (tmp_path / name for name in ("hub", "new", "seen"))
+    (tmp_path / "plain").mkdir()
+    model = tmp_path / "plain" / f"model{made.suffix}"
+    model.write_bytes(made.with_name(f"plain{made.suffix}").read_bytes())
+    protect(tmp_path / "plain", hub, key=KEY)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "commit_folder", full)
+        with pytest.raises(OSError, match="No space"):
+            rotate(hub, new, key=KEY, state=state)
+    assert not new.exists()
+    assert verify(hub, key=KEY, state=state).epoch == 0
+    assert rotate(hub, new, key=KEY, state=state).epoch == 1
+    with pytest.raises(VerificationError, match="seen before"):
+        verify(hub, key=KEY, state=state)
 
 
 def test_every_dtype_and_shape_survives(tmp_path):
