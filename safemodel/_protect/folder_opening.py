@@ -126,6 +126,7 @@ def open_folder(folder: Path, trust: Trust) -> OpenedFolder:
         if trust.public_key is not None:
             verify_signature(data, trust.public_key, limits=trust.limits)
         manifest = open_sealed(data, key, limits=trust.limits)
+        _check_is_folder(manifest, key)
         contents = decode_folder(manifest.data, trust.limits)
     except MalformedFileError as error:
         raise VerificationError(f"the seal was changed: {error}") from error
@@ -171,6 +172,14 @@ def open_signed_folder(
     if not hmac.compare_digest(root, header.public_root or b""):
         raise VerificationError("files were added, taken away or exchanged")
     return header, there, dict(seals)
+
+
+def _check_is_folder(manifest: Manifest, key: ProtectionKey) -> None:
+    """Raise unless a manifest is that of a folder: that of a file is read otherwise."""
+    tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
+    frame = tagger.frame([manifest.data])
+    if manifest.pools or not hmac.compare_digest(manifest.frame, frame):
+        raise VerificationError("the seal is that of a file, not of a folder")
 
 
 def _check_fresh(of: Header | Manifest, trust: Trust) -> None:

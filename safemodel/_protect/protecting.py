@@ -166,8 +166,8 @@ def _write(
 
     total = sum(part.length for part in anatomy.parts)
     step = Progress(how.progress, 2 * total).step
-    # What was only in memory must not reach the disk on its way.
-    scratch = Scratch(target.parent, private=private)
+    # What was only in memory or is to be encrypted must not reach the disk on its way.
+    scratch = Scratch(target.parent, private=private or how.confidential)
     whole = whole_file(target, overwrite=how.overwrite, read_back=False)
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)

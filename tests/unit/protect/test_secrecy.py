@@ -1,0 +1,93 @@
+"""What others may come to see: modes of files, bytes on the disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from safemodel import protect, restore, rotate
+from safemodel._protect.scratch import Scratch
+from tests.unit.protect.helpers_protect import KEY
+
+MARK = torch.tensor([1.2345678])
+
+
+def mode_of(path: Path) -> int:
+    """Return who may do what with a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask():
+    """Let everybody read and write what is made."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_replaces_a_private_file_is_private(tmp_path):
+    """By every verb; what is new has the mode that the umask leaves."""
+    plain, file = tmp_path / "plain.safetensors", tmp_path / "file.safetensors"
+    safetensors.torch.save_file({"w": MARK}, plain)
+    protect(plain, file, key=KEY)
+    assert mode_of(file) == 0o666
+    link = tmp_path / "link.safetensors"
+    for mode, expected in ((0o600, 0o600), (0o640, 0o640), (0o400, 0o600)):
+        file.chmod(mode)
+        protect(plain, file, key=KEY, overwrite=True)
+        assert mode_of(file) == expected
+        file.chmod(mode)
+        rotate(file, file, key=KEY, overwrite=True)
+        assert mode_of(file) == expected
+        link.unlink(missing_ok=True)
+        link.symlink_to(plain)
+        plain.chmod(mode)
+        restore(file, link, key=KEY, overwrite=True)
+        assert mode_of(link) == expected
+        assert not link.is_symlink()
+    link.unlink()
+    link.symlink_to(tmp_path / "nothing")
+    restore(file, link, key=KEY, overwrite=True)
+    assert mode_of(link) == 0o666
+
+
+def written(monkeypatch, call) -> bytes:
+    """Return all bytes that a call hands to the system, to any file."""
+    parts: list[bytes] = []
+
+    def noting(name: str) -> None:
+        real = getattr(os, name)
+
+        def note(descriptor, data, *more):
+            parts.extend(map(bytes, [data] if name in ("write", "pwrite") else data))
+            return real(descriptor, data, *more)
+
+        monkeypatch.setattr(os, name, note)
+
+    for name in ("write", "pwrite", "pwritev", "writev"):
+        noting(name)
+    call()
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("confidential", [False, True])
+def test_confidential_numbers_never_reach_the_disk(tmp_path, monkeypatch, confidential):
+    """Not in temporary files either: they lie where the protected file will be."""
+    # The disk of the plain file may be another one.
+    plain = tmp_path / "plain.safetensors"
+    safetensors.torch.save_file({"w": MARK.repeat(70_000)}, plain)
+    monkeypatch.setitem(Scratch.__init__.__kwdefaults__, "budget", 0)
+
+    def call() -> None:
+        out = tmp_path / "out.safetensors"
+        protect(plain, out, key=KEY, confidential=confidential)
+
+    there = written(monkeypatch, call)
+    assert len(there) > 2 * 280_000
+    assert (MARK.repeat(4).numpy().tobytes() in there) is not confidential
