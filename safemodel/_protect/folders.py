@@ -51,6 +51,7 @@ from safemodel._rewrite.output_folder import (
 )
 from safemodel.errors import (
     LimitExceededError,
+    MalformedFileError,
     UnsupportedFormatError,
     VerificationError,
 )
@@ -312,6 +313,8 @@ def _write_file(path: Path, data: bytes) -> None:
 def _bytes_of(file: File) -> bytes:
     """Return a file that is sealed as a whole."""
     with open_source(file.path) as source:
+        if source.size != file.size:  # which was bounded
+            raise MalformedFileError("it changes while it is read", record=file.name)
         return source.read(0, source.size)
 
 

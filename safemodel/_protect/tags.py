@@ -4,8 +4,8 @@ A pool is cut into chunks of at most 1 MiB, in each of its two orders (`layout`)
 has a *leaf*; leaves are put together by *nodes* up to one tag a pool and order, and
 those by the *root*. All are keyed BLAKE3 of 32 bytes, under one key for each file
 and epoch: HKDF-SHA-256 of the protection key, label "tags", salt the file id, info the
-epoch (8 bytes). Numbers are little-endian; the first 16 bytes say which of the five a
-tag is.
+epoch (8 bytes). Numbers are little-endian; the first 16 bytes say what a tag is of: one
+of the five here, or a shard (`folder_seal`).
 
 A leaf is the tag of, in this order:
 

@@ -10,8 +10,16 @@ import safetensors.torch
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safemodel import VerificationError, protect, restore, rotate, safe_load, verify
-from safemodel._protect import folder_opening, opening, verifying
+from safemodel import (
+    MalformedFileError,
+    VerificationError,
+    protect,
+    restore,
+    rotate,
+    safe_load,
+    verify,
+)
+from safemodel._protect import folder_opening, folders, opening, verifying
 from safemodel._protect.frames import find_seal
 from tests.unit.protect.helpers_protect import KEY
 
@@ -80,3 +88,22 @@ def test_a_shard_is_opened_by_the_seal_that_its_folder_names(tmp_path, changing,
             "load": lambda: safe_load(made, key=KEY),
         }[verb]()
     assert not out.exists()
+
+
+def test_a_file_beside_the_shards_that_grows_is_not_read(tmp_path, monkeypatch):
+    """Its size was bounded before it was opened."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "model.safetensors").write_bytes(one_number(1))
+    (plain / "config.json").write_text("{}")
+    found = folders.files_to_protect
+
+    def growing(folder, limits):
+        files = found(folder, limits)
+        (plain / "config.json").write_text("{}" * 1000)
+        return files
+
+    monkeypatch.setattr(folders, "files_to_protect", growing)
+    with pytest.raises(MalformedFileError, match="changes"):
+        protect(plain, tmp_path / "made", key=KEY)
+    assert not (tmp_path / "made").exists()

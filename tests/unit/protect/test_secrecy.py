@@ -1,4 +1,4 @@
-"""What others may come to see: modes of files, bytes on the disk."""
+"""What others may come to see: modes of files, bytes on the disk, frames of errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from safemodel import protect, restore, rotate
 from safemodel._protect.scratch import Scratch
-from tests.unit.protect.helpers_protect import KEY
+from safemodel._rewrite.output import Output
+from tests.unit.protect.helpers_protect import KEY, holds_secret, text_of
 
 MARK = torch.tensor([1.2345678])
 
@@ -91,3 +92,28 @@ def test_confidential_numbers_never_reach_the_disk(tmp_path, monkeypatch, confid
     there = written(monkeypatch, call)
     assert len(there) > 2 * 280_000
     assert (MARK.repeat(4).numpy().tobytes() in there) is not confidential
+
+
+@pytest.mark.parametrize("verb", ["protect", "restore", "rotate"])
+def test_a_full_disk_shows_no_names(tmp_path, monkeypatch, verb):
+    """Crash reporters send the local variables of all frames along."""
+    plain, file = tmp_path / "plain.safetensors", tmp_path / "file.safetensors"
+    out = tmp_path / "out.safetensors"
+    safetensors.torch.save_file({"secret.name": MARK.repeat(9)}, plain)
+    protect(plain, file, key=KEY)
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Output, "patch", full)
+    monkeypatch.setattr(Output, "write", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        {
+            "protect": lambda: protect(plain, out, key=KEY),
+            "restore": lambda: restore(file, out, key=KEY),
+            "rotate": lambda: rotate(file, out, key=KEY),
+        }[verb]()
+    text = text_of(caught.value)
+    assert "in _write" in text or "in restore_file" in text
+    assert "secret.name" not in text
+    assert not holds_secret(text)
