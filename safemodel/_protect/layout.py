@@ -81,8 +81,8 @@ class Pool(Value):
             raise ValueError(problem)
 
     def __repr__(self) -> str:
-        # What was sealed does not belong into a log.
-        return f"<Pool of {self.length} bytes>"
+        # The names of plain tensors do not belong into a log.
+        return f"<Pool of {self.length:,} bytes, {self.dtype}>"
 
     def extents(self, order: int) -> tuple[Extent, ...]:
         """Return the tensors in one of the two orders."""
