@@ -31,6 +31,7 @@ from safemodel._protect.manifest import Manifest
 from safemodel._protect.protecting import (
     How,
     is_model,
+    new_file_id,
     protect_file,
     signer_of,
 )
@@ -41,7 +42,7 @@ from safemodel._protect.reports import (
     VerifyReport,
 )
 from safemodel._protect.seal import seal
-from safemodel._protect.tags import FILE_ID_BYTES, Tagger
+from safemodel._protect.tags import Tagger
 from safemodel._protect.verifying import of_shard, remember, restore_to, verify_file
 from safemodel._rewrite.output import whole_file
 from safemodel._rewrite.output_folder import (
@@ -111,7 +112,7 @@ def protect_folder(folder: Path, target: Path, how: How) -> ProtectReport:
                 report = protect_file(source, file.path, made, each)
             parts.append(_renamed(report, file.name, target))
         files = {file.name: _bytes_of(file) for file in others}
-        file_id = os.urandom(FILE_ID_BYTES)
+        file_id = new_file_id(b"".join(files.values()))
         _write_seal(part, file_id, [file.name for file in models], files, how)
         size = _size_of(part)
         commit_folder(part, real)

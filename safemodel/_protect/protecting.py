@@ -3,7 +3,8 @@
 1. The file is checked as `safe_load` checks it under `STRICT`, and taken apart.
 2. Each pool is cut into stored tensors at random places, into a random number of them,
    under random names: they say nothing of the plain ones but how long all are together.
-3. The file id is random, so every protected file has keys of its own.
+3. The file id is random, so every protected file has keys of its own; see
+   `new_file_id`.
 4. Nothing appears under the target's name before it is complete and on the disk.
 """
 
@@ -41,6 +42,7 @@ _SUFFIXES = {
 }  # fmt: skip
 _MOST_PIECES = 16
 _ID_BYTES = 8
+_FILE_ID = "safemodel 2026-11 file id 1"
 
 
 class How(Value):
@@ -130,18 +132,36 @@ def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
     from safemodel._protect.skeleton import take
     from safemodel._protect.writing import Recipe
 
+    skeleton = take(source, anatomy, limits=how.limits)
     return Recipe(
         kind=KINDS[anatomy.format],
         key=how.key,
-        file_id=os.urandom(FILE_ID_BYTES),
+        file_id=new_file_id(skeleton),
         epoch=how.epoch,
         expires=how.expires,
         confidential=how.confidential,
         signer=how.signer,
         pools=cut(anatomy.pools()),
-        skeleton=take(source, anatomy, limits=how.limits),
+        skeleton=skeleton,
         limits=how.limits,
     )
+
+
+def new_file_id(about: bytes) -> bytes:
+    """Return an id that no other file has.
+
+    Two files of one id, epoch and key would be encrypted with one keystream. So it is
+    random, and depends on the time and the file as well: a virtual machine that was
+    copied gives the same random bytes again.
+
+    Args:
+        about: What is known of the file.
+    """
+    from blake3 import blake3
+
+    hasher = blake3(os.urandom(FILE_ID_BYTES), derive_key_context=_FILE_ID)
+    hasher.update(time.time_ns().to_bytes(8, "little"))
+    return hasher.update(about).digest()
 
 
 def _write(

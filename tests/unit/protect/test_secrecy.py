@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import safetensors.torch
 import torch
 
 from safemodel import protect, restore, rotate
+from safemodel._protect.protecting import new_file_id
 from safemodel._protect.scratch import Scratch
 from safemodel._rewrite.output import Output
 from tests.unit.protect.helpers_protect import KEY, holds_secret, text_of
@@ -117,3 +119,16 @@ def test_a_full_disk_shows_no_names(tmp_path, monkeypatch, verb):
     assert "in _write" in text or "in restore_file" in text
     assert "secret.name" not in text
     assert not holds_secret(text)
+
+
+def test_a_file_id_comes_once_even_if_random_bytes_come_twice(monkeypatch):
+    """As in a copied virtual machine; one keystream for two texts gives both away."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    one, other = new_file_id(b"one"), new_file_id(b"other")
+    monkeypatch.setattr(time, "time_ns", lambda: 2)
+    later = new_file_id(b"one")
+    monkeypatch.setattr(os, "urandom", lambda size: b"\1" * size)
+    random = new_file_id(b"one")
+    assert len({one, other, later, random}) == 4
+    assert {len(each) for each in (one, other, later, random)} == {32}
