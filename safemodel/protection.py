@@ -249,6 +249,7 @@ def rotate(
     confidential: bool | None = None,
     expires: int | datetime | Literal["keep"] | None = "keep",
     signer: Ed25519PrivateKey | None = None,
+    unsigned: bool = False,
     min_epoch: int = 0,
     state: StrPath | None = None,
     overwrite: bool = False,
@@ -271,6 +272,7 @@ def rotate(
         confidential: Whether to encrypt the bytes of tensors; None as it is now.
         expires: As in `protect`; "keep" for what it is now.
         signer: Signs the new file. A signature is never taken over from the old one.
+        unsigned: Whether a file that is signed may become one that is not.
         min_epoch: The lowest epoch to accept.
         state: As in `verify`; afterwards it remembers the new epoch.
         overwrite: Whether ``out`` may be there already. It is replaced in one step; a
@@ -283,7 +285,8 @@ def rotate(
         What was written.
 
     Raises:
-        KeyRequiredError: Another key is needed.
+        KeyRequiredError: Another key is needed; or the file is signed, and there is
+            neither ``signer`` nor ``unsigned``.
         VerificationError: As in `verify`; ``out`` is as it was.
         SafeModelError: It is of a later version, or asks for too much.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
@@ -304,6 +307,7 @@ def rotate(
         confidential=confidential,
         expires=-1 if expires == _KEEP else _seconds(expires),
         signer=signer,
+        unsigned=unsigned,
         overwrite=overwrite,
     )
     trust = trust_in(

@@ -57,6 +57,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="as in protect, or never (default: as SRC)",
     )
     key_options.add_signing(parser)
+    key_options.add_unsigned(parser)
     key_options.add_public_key(parser)
     key_options.add_freshness(parser)
     key_options.add_output(parser)
@@ -85,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
             confidential=options.confidential,
             expires="keep" if options.expires is None else options.expires or None,
             signer=key_options.signer_of(options),
+            unsigned=options.unsigned,
             public_key=key_options.public_key_of(options),
             min_epoch=options.min_epoch,
             state=options.state,

@@ -151,6 +151,15 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unsigned(parser: argparse.ArgumentParser) -> None:
+    """Declare that a signature may be lost."""
+    parser.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="let a file that is signed become one that is not",
+    )
+
+
 def add_freshness(parser: argparse.ArgumentParser) -> None:
     """Declare what is too old to be believed."""
     parser.add_argument(

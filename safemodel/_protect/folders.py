@@ -247,9 +247,11 @@ def _next(opened: OpenedFolder, trust: Trust, turn: Turn) -> How:
     """Return how the folder is protected in its next epoch.
 
     Raises:
+        KeyRequiredError: It would lose its signature.
         VerificationError: There is none.
     """
     old = opened.manifest
+    turn.check_signer(opened.header.signer)
     if old.epoch >= MAX_TIME:
         raise VerificationError("it is in its last epoch: protect it as a new folder")
     return How(

@@ -21,7 +21,7 @@ from safemodel._protect.verifying import (
     tensors_of,
 )
 from safemodel._value import Value
-from safemodel.errors import VerificationError
+from safemodel.errors import KeyRequiredError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,7 @@ class Turn(Value):
         confidential: Whether tensors are encrypted; None to keep it as it is.
         expires: Seconds since 1970; None for never; -1 to keep it as it is.
         signer: Who signs the new file; None for nobody.
+        unsigned: Whether a file that is signed may become one that is not.
         overwrite: Whether the target may be there already.
     """
 
@@ -54,7 +55,23 @@ class Turn(Value):
     confidential: bool | None
     expires: int | None
     signer: Ed25519PrivateKey | None
+    unsigned: bool
     overwrite: bool
+
+    def check_signer(self, old: bytes | None) -> None:
+        """Refuse to lose a signature by accident: readers without the key need it.
+
+        Args:
+            old: The Ed25519 key that signed the old file; None if none did.
+
+        Raises:
+            KeyRequiredError: The new file would not be signed, and nobody said so.
+        """
+        if old is not None and self.signer is None and not self.unsigned:
+            raise KeyRequiredError(
+                f"it is signed by {old.hex()}: the new file needs a signer, too, or"
+                " leave to be unsigned"
+            )
 
 
 def rotate_file(
@@ -92,11 +109,13 @@ def _next(opened: Opened, trust: Trust, turn: Turn) -> Recipe:
     """Return what the file is to be in its next epoch.
 
     Raises:
+        KeyRequiredError: It would lose its signature.
         VerificationError: There is none.
     """
     from safemodel._protect.writing import Recipe
 
     old = opened.manifest
+    turn.check_signer(opened.signer)
     if old.epoch >= MAX_TIME:
         raise VerificationError("it is in its last epoch: protect it as a new file")
     return Recipe(

@@ -25,6 +25,7 @@ from tests.unit.cli.helpers_terminal import COMMAND, ROOT, in_terminal
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 KEY = ["--key", "k"]
+UNSIGNED = ["--unsigned"]  # the file of these tests is signed
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +121,10 @@ def test_a_changed_file_is_refused_and_the_tensor_is_named(folder, capsys):
     assert said[0].startswith("p.safetensors: refused: ")
     assert re.fullmatch(r"  changed  layer\.(weight|bias)", said[1])
     assert re.fullmatch(r"  within   pool 0, bytes [\d,]+ to [\d,]+", said[2])
+    rotating = ["rotate", "p.safetensors"]
     for arguments in (["restore", "p.safetensors", "r.safetensors"],
-                      ["rotate", "p.safetensors", "r.safetensors"],
-                      ["rotate", "p.safetensors", "--in-place"]):  # fmt: skip
+                      [*rotating, "r.safetensors", *UNSIGNED],
+                      [*rotating, "--in-place", *UNSIGNED]):  # fmt: skip
         before = (folder / "p.safetensors").read_bytes()
         assert main([*arguments, *KEY]) == 1
         printed = capsys.readouterr()
@@ -181,7 +183,8 @@ def test_verdicts_as_json(folder, capsys):
 def test_reports_as_json(folder, capsys, verb):
     """In place of the text."""
     source = "plain.safetensors" if verb == "protect" else "p.safetensors"
-    assert main([verb, source, "out.safetensors", "--json", *KEY]) == 0
+    rest = UNSIGNED if verb == "rotate" else []
+    assert main([verb, source, "out.safetensors", "--json", *KEY, *rest]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["out"] == "out.safetensors"
     assert report["key_id"] == ProtectionKey.from_file("k").id
@@ -192,7 +195,8 @@ def test_errors_as_json(folder, capsys):
     """What has changed, for programs, on standard output; for people on the other."""
     flip(folder / "p.safetensors", -3)
     for verb in ("restore", "rotate"):
-        arguments = [verb, "p.safetensors", "out.safetensors", "--json", *KEY]
+        rest = UNSIGNED if verb == "rotate" else []
+        arguments = [verb, "p.safetensors", "out.safetensors", "--json", *KEY, *rest]
         assert main(arguments) == 1
         printed = capsys.readouterr()
         error = json.loads(printed.out)["error"]
@@ -246,7 +250,8 @@ def test_a_file_that_is_there_stays(folder, capsys):
     (folder / "out.safetensors").write_text("mine")
     for verb, source in (("protect", "plain.safetensors"), ("restore", "p.safetensors"),
                          ("rotate", "p.safetensors")):  # fmt: skip
-        assert main([verb, source, "out.safetensors", *KEY]) == 2
+        rest = UNSIGNED if verb == "rotate" else []
+        assert main([verb, source, "out.safetensors", *KEY, *rest]) == 2
         said = "safemodel: out.safetensors: File exists; -f replaces it\n"
         assert capsys.readouterr().err == said
         assert (folder / "out.safetensors").read_text() == "mine"
@@ -259,6 +264,9 @@ def test_rotation_goes_on(folder, capsys):
     """Another epoch, another order, another key; in place in one step."""
     before = (folder / "p.safetensors").read_bytes()
     new = ["--new-key", "other"]
+    assert main(["rotate", "p.safetensors", "q.safetensors", *KEY, *new]) == 2
+    assert "it is signed by" in capsys.readouterr().err
+    new += UNSIGNED
     assert main(["rotate", "p.safetensors", "q.safetensors", *KEY, *new]) == 0
     ids = [ProtectionKey.from_file(name).id for name in ("k", "other")]
     said = capsys.readouterr().out
@@ -292,7 +300,8 @@ def test_replays_are_refused(folder, capsys):
     """By a number, and by what was seen."""
     state = ["--state", "seen"]
     (folder / "old.safetensors").write_bytes((folder / "p.safetensors").read_bytes())
-    assert main(["rotate", "p.safetensors", "--in-place", *KEY, *state]) == 0
+    arguments = ["--in-place", *KEY, *state, *UNSIGNED]
+    assert main(["rotate", "p.safetensors", *arguments]) == 0
     for extra in (["--min-epoch", "1"], state):
         capsys.readouterr()
         assert main(["verify", "old.safetensors", *KEY, *extra]) == 1

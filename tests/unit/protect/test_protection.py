@@ -532,7 +532,10 @@ def test_a_signature_is_checked_without_the_key(tmp_path, kind):
 def test_a_signature_ends_with_its_epoch(tmp_path):
     """What is rotated is signed by whoever rotates it, or by nobody."""
     _, data = protected(tmp_path, "pt", signer=SIGNER)
-    rotate(data, tmp_path / "unsigned.pt", key=KEY)
+    with pytest.raises(KeyRequiredError, match="it is signed by"):
+        rotate(data, tmp_path / "unsigned.pt", key=KEY)
+    assert not (tmp_path / "unsigned.pt").exists()
+    rotate(data, tmp_path / "unsigned.pt", key=KEY, unsigned=True)
     rotate(data, tmp_path / "signed.pt", key=KEY, signer=SIGNER, public_key=PUBLIC)
 
     assert verify(tmp_path / "unsigned.pt", key=KEY).signer == ""
@@ -655,7 +658,9 @@ def test_progress_goes_up_to_the_end(tmp_path):
         lambda note: verify(file, key=KEY, progress=note),
         lambda note: verify(file, public_key=PUBLIC, progress=note),
         lambda note: restore(file, tmp_path / "r.safetensors", key=KEY, progress=note),
-        lambda note: rotate(file, tmp_path / "q.safetensors", key=KEY, progress=note),
+        lambda note: rotate(
+            file, tmp_path / "q.safetensors", key=KEY, signer=SIGNER, progress=note
+        ),
     ]
     for call in calls:
         notes: list[tuple[int, int]] = []
