@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.frames import SAFETENSORS, find_seal
-from safemodel._protect.header import MAX_TIME, read_header
+from safemodel._protect.header import MAX_TIME, SIGNER_BYTES, read_header
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.opening import NOT_PROTECTED, open_protected
 from safemodel._protect.protecting import Progress, check_suffix
@@ -87,6 +87,8 @@ def trust_in(
     """
     if keys is not None:
         check_keys(keys)
+    if public_key is not None:
+        check_public_key(public_key)
     return Trust(
         keys=keys,
         public_key=public_key,
@@ -117,6 +119,14 @@ def check_key(key: object) -> None:
     """Raise unless it is a key; the error does not show what else it is."""
     if type(key) is not ProtectionKey:
         raise TypeError(f"key is a ProtectionKey, not {type(key).__name__}")
+
+
+def check_public_key(public_key: object) -> None:
+    """Raise unless it is one: else each file would seem to be signed by another."""
+    if type(public_key) is not bytes:
+        raise TypeError(f"public_key is 32 bytes, not {type(public_key).__name__}")
+    if len(public_key) != SIGNER_BYTES:
+        raise ValueError(f"an Ed25519 public key is {SIGNER_BYTES} bytes")
 
 
 def check_keys(keys: object) -> None:
