@@ -8,8 +8,10 @@ READY  := $(VENV)/.ready
 SCANNERS := .cache/scanners/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-# How many files `make fuzz` mutates, from which seed, in how many processes.
-COUNT ?= 1000000
+# How many files `make fuzz` and `make tamper` change, from which seed, in how many
+# processes.
+fuzz: COUNT ?= 1000000
+tamper: COUNT ?= 20000
 SEED  ?= 0
 JOBS  ?= 2
 
@@ -23,7 +25,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -108,9 +110,11 @@ docs-check: $(READY)  ## run every example and command shown in README and docs
 	@echo "== docs-check: tests/test_docs.py"
 	$(BIN)/python -m pytest tests/test_docs.py
 
-kill: $(READY)  ## kill a disarm of 1 GB at 50 random moments, and look at what it leaves
+kill: $(READY)  ## kill disarm, protect, restore and rotate at 90 random moments
 	@echo "== kill: tools/kill_disarm.py (about three minutes, 3 GB of disk)"
 	$(BIN)/python tools/kill_disarm.py
+	@echo "== kill: tools/kill_protect.py (about four minutes, 3 GB of disk)"
+	$(BIN)/python tools/kill_protect.py
 
 zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/zoo
 	@echo "== zoo: tools/compatibility.py"
@@ -119,6 +123,11 @@ zoo: $(READY)  ## regenerate docs/compatibility.md from the files in ../shared/z
 fuzz: $(READY)  ## mutate COUNT=1000000 files from SEED=0; only our errors may come out
 	@echo "== fuzz: $(COUNT) files from seed $(SEED)"
 	$(BIN)/python -m tests.fuzz.run --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
+
+tamper: $(READY)  ## change COUNT=20000 protected files, and 2000 folders; each must be refused
+	@echo "== tamper: $(COUNT) files from seed $(SEED)"
+	$(BIN)/python -m tests.fuzz.protected --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m tests.fuzz.protected_folders --count 2000 --seed $(SEED) --jobs $(JOBS)
 
 clean:  ## remove .venv, caches and generated models
 	@echo "== clean"

@@ -73,21 +73,23 @@ class Opened:
     def __repr__(self) -> str:
         return f"<Opened {self.manifest!r}>"
 
-    def check_frame(self) -> None:
-        """Raise unless all bytes between the holes are as they were (rule 2)."""
+    def check_size(self) -> None:
+        """Raise unless the file is as long as it was (rule 2)."""
         size = self.contents.size
         if self.source.size != size:
             raise VerificationError(
                 f"the file has {self.source.size:,} bytes; {size:,} were protected"
             )
+
+    def frame_holds(self) -> bool:
+        """Return whether all bytes between the holes are as they were (rule 2)."""
         found = frame_tag(
             self._tagger,
             self.contents,
             stored_lengths(self.manifest.pools),
             self.source.read_into,
         )
-        if not hmac.compare_digest(found, self.manifest.frame):
-            raise VerificationError("bytes of the file around the tensors have changed")
+        return hmac.compare_digest(found, self.manifest.frame)
 
     def read_stored(self, number: int) -> ReadInto:
         """Return what reads a pool in stored order, from any offset."""
@@ -193,7 +195,9 @@ def open_protected(
     state: EpochState | None = None,
     accept: Callable[[bytes], None] | None = None,
 ) -> Opened:
-    """Open a protected file and check all of it but its tensors.
+    """Open a protected file: check its seal, and that it is the newest.
+
+    Its frame is for the caller to check, before anything else.
 
     Args:
         source: The file.
@@ -229,9 +233,7 @@ def open_protected(
     if state is not None:
         state.check(manifest.file_id, manifest.epoch)
     _check_place(found, contents)
-    opened = Opened(source, key, manifest, contents, header.signer)
-    opened.check_frame()
-    return opened
+    return Opened(source, key, manifest, contents, header.signer)
 
 
 def _check_place(found: FoundSeal, contents: Contents) -> None:

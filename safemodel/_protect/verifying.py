@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from safemodel._protect.leaves import Difference
     from safemodel._protect.opening import Opened
     from safemodel._protect.reports import RestoreReport, VerifyReport
+    from safemodel._protect.writing import Step
     from safemodel._types import StrPath
     from safemodel.limits import Limits
 
@@ -147,14 +148,15 @@ def checked_epoch(epoch: int) -> int:
 
 
 def open_trusted(source: Source, trust: Trust) -> Opened:
-    """Open a file with its key; see `open_protected`.
+    """Open a file with its key, and check all of it but its tensors.
 
     Raises:
-        KeyRequiredError: There is no key.
+        KeyRequiredError: There is no key, or it is another one.
+        VerificationError: It was changed; tensors are named that were changed with it.
     """
     if trust.keys is None:
         raise key_needed(source, trust.limits)
-    return open_protected(
+    opened = open_protected(
         source,
         trust.keys,
         limits=trust.limits,
@@ -162,6 +164,10 @@ def open_trusted(source: Source, trust: Trust) -> Opened:
         state=trust.state,
         accept=trust.check_seal,
     )
+    opened.check_size()
+    if not opened.frame_holds():
+        raise _frame_damage(opened)
+    return opened
 
 
 def remember(trust: Trust, file_id: bytes, epoch: int) -> None:
@@ -202,16 +208,34 @@ def check_pools(opened: Opened, progress: Progress) -> None:
     Raises:
         VerificationError: It has.
     """
-    pools = range(len(opened.manifest.pools))
-    changed = [
-        one
-        for number in pools
-        for one in opened.differences(
-            number, opened.stored_leaves(number, progress.step)
-        )
-    ]
+    changed = _changed(opened, progress.step)
     if changed:
         raise _named_damage(opened, changed)
+
+
+def _changed(opened: Opened, step: Step) -> list[Difference]:
+    """Return which chunks of the pools are not as sealed."""
+    return [
+        one
+        for number in range(len(opened.manifest.pools))
+        for one in opened.differences(number, opened.stored_leaves(number, step))
+    ]
+
+
+def _frame_damage(opened: Opened) -> VerificationError:
+    """Return the error of a frame that has changed, perhaps to hide what else has.
+
+    Who changes a tensor of an archive makes its CRC-32 fit.
+    """
+    changed = _changed(opened, _quietly)
+    if not changed:
+        return VerificationError("bytes of the file around the tensors have changed")
+    error = _named_damage(opened, changed)
+    return VerificationError(
+        "bytes of tensors, and around them, have changed",
+        tensors=error.tensors,
+        ranges=error.ranges,
+    )
 
 
 def _named_damage(opened: Opened, changed: list[Difference]) -> VerificationError:

@@ -27,7 +27,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -39,7 +39,7 @@ from safemodel.errors import SafeModelError
 from safemodel.policy import STRICT
 from safemodel.scanning import inspect_file
 from safemodel.testing import CANARY
-from tests.fuzz.corpus import Seed, build_corpus, index_of_shards, shards
+from tests.fuzz.corpus import build_corpus, index_of_shards, shards
 from tests.fuzz.mutate import mutant
 
 if TYPE_CHECKING:
@@ -160,40 +160,70 @@ def _try_scan(content: bytes, *, opened: bool) -> str:
     return "scan: the canary was tripped" if CANARY.trips else ""
 
 
+@dataclass
+class Target:
+    """What a loop mutates, and what it tries with each mutant.
+
+    Attributes:
+        build: Returns the files to mutate.
+        content: The bytes of a mutant, from those files and two numbers.
+        attempt: What is wrong with how a mutant ends; "" if nothing is.
+        memory_bytes: How much more memory a process may take.
+    """
+
+    build: Callable[[], Sequence[Any]]
+    content: Callable[[Sequence[Any], int, int], bytes]
+    attempt: Callable[[Sequence[Any], int, int], str]
+    memory_bytes: int = MEMORY_BYTES
+
+
+FILES = Target(
+    build_corpus, mutant, lambda seeds, seed, index: try_one(mutant(seeds, seed, index))
+)
+
+
 def run_batch(
-    seeds: Sequence[Seed], seed: int, indices: range, found: Queue[Failure],
-    progress: mmap.mmap,
+    target: Target, seeds: Sequence[Any], seed: int, indices: range,
+    found: Queue[Failure], progress: mmap.mmap,
 ) -> None:  # fmt: skip
     """Try a range of mutants in this process, noting the current one."""
     torch.set_num_threads(1)
     used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * 4096
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + target.memory_bytes,) * 2)
     for index in indices:
         progress[:8] = struct.pack("<q", index)
         signal.setitimer(signal.ITIMER_PROF, HANG_S)
-        what = try_one(mutant(seeds, seed, index))
+        what = target.attempt(seeds, seed, index)
         if what:
             found.put(Failure(seed, index, what))
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def save(failure: Failure, seeds: Sequence[Seed], folder: Path) -> None:
+def save(target: Target, failure: Failure, seeds: Sequence[Any], folder: Path) -> None:
     """Write a mutant that failed, and say why."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{failure.seed}-{failure.index}.bin"
-    path.write_bytes(mutant(seeds, failure.seed, failure.index))
+    path.write_bytes(target.content(seeds, failure.seed, failure.index))
     print(f"{path}: {failure.what}", flush=True)
 
 
 def fuzz(
-    count: int, seed: int, jobs: int = 1, *, out: Path | None = None
+    count: int,
+    seed: int,
+    jobs: int = 1,
+    *,
+    out: Path | None = None,
+    target: Target = FILES,
+    batch_size: int = BATCH,
 ) -> list[Failure]:
     """Try `count` mutants; return the failures, saved in `out` where it is given."""
-    seeds = build_corpus()
+    seeds = target.build()
     context = multiprocessing.get_context("fork")
     found = context.Queue()
     failures: list[Failure] = []
-    waiting = [range(at, min(at + BATCH, count)) for at in range(0, count, BATCH)]
+    waiting = [
+        range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)
+    ]
     waiting.reverse()
     running: list[tuple[multiprocessing.process.BaseProcess, range, mmap.mmap]] = []
     started, done, saved = time.monotonic(), 0, 0
@@ -201,17 +231,18 @@ def fuzz(
         while waiting and len(running) < jobs:
             batch, progress = waiting.pop(), mmap.mmap(-1, 8)
             process = context.Process(
-                target=run_batch, args=(seeds, seed, batch, found, progress)
+                target=run_batch, args=(target, seeds, seed, batch, found, progress)
             )
             process.start()
             running.append((process, batch, progress))
         process, batch, progress = running.pop(0)
-        process.join(1)
+        process.join(0.2)
+        # Or a process with many of them would wait for us, as we for it.
+        while not found.empty():
+            failures.append(found.get())
         if process.exitcode is None:
             running.append((process, batch, progress))
             continue
-        while not found.empty():
-            failures.append(found.get())
         if process.exitcode:
             (index,) = struct.unpack("<q", progress[:8])
             failures.append(Failure(seed, index, f"exit code {process.exitcode}"))
@@ -222,22 +253,22 @@ def fuzz(
         done += len(batch)
         if out is not None:
             for failure in failures[saved:]:
-                save(failure, seeds, out)
+                save(target, failure, seeds, out)
             saved = len(failures)
             rate = done / (time.monotonic() - started)
             print(f"{done:,} mutants, {saved} failures, {rate:,.0f}/s", flush=True)
     return failures
 
 
-def main() -> int:
+def main(target: Target = FILES, description: str | None = __doc__) -> int:
     """Run the loop; save what fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
     given = parser.parse_args()
-    failures = fuzz(given.count, given.seed, given.jobs, out=given.out)
+    failures = fuzz(given.count, given.seed, given.jobs, out=given.out, target=target)
     print(f"{given.count:,} mutants: {len(failures)} failures")
     return 1 if failures else 0
 
