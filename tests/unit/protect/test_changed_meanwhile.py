@@ -19,7 +19,13 @@ from safemodel import (
     safe_load,
     verify,
 )
-from safemodel._protect import folder_opening, folders, opening, verifying
+from safemodel._protect import (
+    folder_opening,
+    folders,
+    opening,
+    verifying,
+    writing,
+)
 from safemodel._protect.frames import find_seal
 from tests.unit.protect.helpers_protect import KEY
 
@@ -107,3 +113,31 @@ def test_a_file_beside_the_shards_that_grows_is_not_read(tmp_path, monkeypatch):
     with pytest.raises(MalformedFileError, match="changes"):
         protect(plain, tmp_path / "made", key=KEY)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("verb", ["protect", "rotate"])
+def test_a_frame_is_tagged_as_it_was_written(tmp_path, monkeypatch, suffix, verb):
+    """Not as the disk has it by then, which may be that of somebody else."""
+    file, out = tmp_path / f"file{suffix}", tmp_path / f"out{suffix}"
+    protect({"w": torch.ones(9)}, file, key=KEY)
+    real, changed = writing._settle, []
+
+    def settle(part, before, after):
+        real(part, before, after)
+        # Behind the hole of the seal: in the pickle, or in the header.
+        at = after.starts[0] + after.holes[0] + 40
+        byte = bytearray(1)
+        part.read_into(at, memoryview(byte))
+        part.patch(at, bytes([byte[0] ^ 1]))
+        changed.append(at)
+
+    monkeypatch.setattr(writing, "_settle", settle)
+    if verb == "protect":
+        protect({"w": torch.ones(9)}, out, key=KEY)
+    else:
+        rotate(file, out, key=KEY)
+    assert changed
+    with pytest.raises(VerificationError, match="around the tensors"):
+        verify(out, key=KEY)
+    verify(file, key=KEY)
