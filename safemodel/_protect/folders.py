@@ -26,7 +26,7 @@ from safemodel._protect.folder_opening import (
 )
 from safemodel._protect.folder_seal import FolderContents, folder_root, shard_tag
 from safemodel._protect.frames import find_seal
-from safemodel._protect.header import MAX_TIME
+from safemodel._protect.header import MAX_TIME, read_header
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.protecting import (
     How,
@@ -113,7 +113,7 @@ def protect_folder(folder: Path, target: Path, how: How) -> ProtectReport:
             parts.append(_renamed(report, file.name, target))
         files = {file.name: _bytes_of(file) for file in others}
         file_id = new_file_id(b"".join(files.values()))
-        _write_seal(part, file_id, [file.name for file in models], files, how)
+        _write_seal(part, file_id, parts, files, how)
         size = _size_of(part)
         commit_folder(part, real)
     return ProtectReport(
@@ -216,9 +216,8 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
             with opened_shard(file) as source:
                 report = rotate_file(source, file.name, made, each, turn)
             parts.append(_renamed(report, file.name, target))
-        names = [file.name for file in opened.shards]
         file_id = opened.manifest.file_id
-        _write_seal(part, file_id, names, opened.contents.files, how)
+        _write_seal(part, file_id, parts, opened.contents.files, how)
         size = _size_of(part)
         remember(trust, file_id, opened.manifest.epoch)  # the new one: as of one file
         commit_folder(part, real)
@@ -269,17 +268,15 @@ def _next(opened: OpenedFolder, trust: Trust, turn: Turn) -> How:
 
 
 def _write_seal(
-    part: Path, file_id: bytes, names: list[str], files: dict[str, bytes], how: How
+    part: Path,
+    file_id: bytes,
+    parts: Sequence[ProtectReport | RotateReport],
+    files: dict[str, bytes],
+    how: How,
 ) -> None:
     """Write the seal of a new folder, now that its shards are there."""
     tagger = Tagger.keyed(how.key, file_id, how.epoch)
-    seals = []
-    for name in sorted(names):
-        with open_source(part / name) as source:
-            found = find_seal(source, how.limits)
-        if found is None:
-            raise AssertionError("a shard without a seal was written")
-        seals.append((name, found.data))
+    seals = sorted((report.path, _seal_of(part, report, how)) for report in parts)
     shards = {name: shard_tag(tagger, data) for name, data in seals}
     data = FolderContents(shards=shards, files=files).encoded()
     manifest = Manifest(
@@ -297,6 +294,21 @@ def _write_seal(
         manifest, how.key, signer=how.signer, public_root=root, limits=how.limits
     )
     _write_file(part / SEAL_NAME, sealed)
+
+
+def _seal_of(part: Path, report: ProtectReport | RotateReport, how: How) -> bytes:
+    """Return the seal of a shard that was written.
+
+    Raises:
+        VerificationError: Another file is in its place.
+    """
+    with named(report.path), open_source(part / report.path) as source:
+        found = find_seal(source, how.limits)
+        if found is not None:
+            header = read_header(found.data, how.limits)
+            if (header.file_id.hex(), header.epoch) == (report.file_id, report.epoch):
+                return found.data
+        raise VerificationError("it was exchanged while the folder was made")
 
 
 def _place(part: Path, name: str) -> Path:

@@ -141,3 +141,30 @@ def test_a_frame_is_tagged_as_it_was_written(tmp_path, monkeypatch, suffix, verb
     with pytest.raises(VerificationError, match="around the tensors"):
         verify(out, key=KEY)
     verify(file, key=KEY)
+
+
+@pytest.mark.parametrize("verb", ["protect", "rotate"])
+@pytest.mark.parametrize("by", ["another file of the key", "a plain file"])
+def test_a_shard_that_is_exchanged_is_not_sealed(tmp_path, monkeypatch, verb, by):
+    """Between its writing and that of the folder's seal, by whoever can write there."""
+    plain, made = tmp_path / "plain", tmp_path / "made"
+    plain.mkdir()
+    (plain / "model.safetensors").write_bytes(one_number(1))
+    protect(plain, made, key=KEY)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(one_number(2))
+    if by == "another file of the key":
+        protect(one_number(2), other, key=KEY, epoch=1, overwrite=True)
+    real = folders._write_seal
+
+    def exchanged(part, *rest):
+        (part / "model.safetensors").write_bytes(other.read_bytes())
+        real(part, *rest)
+
+    monkeypatch.setattr(folders, "_write_seal", exchanged)
+    with pytest.raises(VerificationError, match="exchanged"):
+        {
+            "protect": lambda: protect(plain, tmp_path / "new", key=KEY, epoch=1),
+            "rotate": lambda: rotate(made, tmp_path / "new", key=KEY),
+        }[verb]()
+    assert not (tmp_path / "new").exists()
