@@ -70,7 +70,7 @@ gate: $(READY)  ## fail if the last measured run took too few branches
 	$(BIN)/python -m coverage report --fail-under=95
 
 bench: $(READY)  ## measure against torch, safetensors and picklescan; write benchmarks/RESULTS.md
-	@echo "== bench: benchmarks/report.py (about ten minutes, 4 GB of disk)"
+	@echo "== bench: benchmarks/report.py (about 40 minutes, 20 GB of disk, 16 GB of memory)"
 	$(BIN)/python benchmarks/report.py
 
 growth: $(READY)  ## measure how time grows with hostile files; write benchmarks/GROWTH.md

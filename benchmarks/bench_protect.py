@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from filecmp import cmp
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,31 +20,42 @@ import pytest
 import torch
 from generate import FULL, TINY
 from measure import interleave
+from protect_peers import Tokens
 
 from safemodel._protect.keys import ProtectionKey
+from safemodel._protect.layout import PLAIN, STORED, Extent, Pool
+from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
-from safemodel._protect.pool_stream import CHUNK, permuted, restored
-from safemodel._protect.scratch import Scratch
+from safemodel._protect.tags import Tagger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from measure import Timings
     from numpy.typing import NDArray
     from pytest_benchmark.fixture import BenchmarkFixture
 
 SIZES = FULL if os.environ.get("SAFEMODEL_BENCH") == "full" else TINY
-NUMBERS = {TINY: 1280 * 64, FULL: 1280 * 50_000}
-ROUNDS = 7
+ROUNDS, SLOW_ROUNDS = 7, 3
 WIDTH = 1280
 """Floats of a row: those of the largest model in the published table."""
 
-KEY = PoolKey(
-    ProtectionKey(bytes(range(32))), bytes(range(32, 64)), epoch=0, pool="float32"
-)
 
-OURS = "permute_pool"
+def count_of(gigabytes: float) -> int:
+    """Return how many floats are so many GB, in whole rows."""
+    return int(gigabytes * 1e9 / 4) // WIDTH * WIDTH
+
+
+NUMBERS = {TINY: 64 * WIDTH, FULL: count_of(0.25)}
+
+PROTECTION_KEY, FILE_ID = ProtectionKey(bytes(range(32))), bytes(range(32, 64))
+KEY = PoolKey(PROTECTION_KEY, FILE_ID, epoch=0, pool="float32")
+
+OURS, TAGGED = "permute_pool", "permute_pool and tags"
 ROWS, SELECT = "rows, tensor[randperm]", "rows, index_select"
-NUMPY, COPY = "elements, numpy", "memcpy"
+NUMPY, FERNET, COPY = "elements, numpy", "Fernet", "memcpy"
+QUICK, SLOW = (OURS, TAGGED, ROWS, SELECT, COPY), (OURS, TAGGED, NUMPY, FERNET)
+"""What takes turns: slow contenders have fewer rounds, with ours among them."""
 
 ALL = "u1 u2 u4 u8 c16"
 """One type of each size of elements."""
@@ -87,8 +96,12 @@ def contenders(
     """Return what is timed, by name: each writes the target, which is there already.
 
     Every shuffle draws its order anew, as it must to protect anything. `tensor[...]`
-    is called as torch calls it, but for the buffer it writes to.
+    is called as torch calls it, but for the buffer it writes to. Tags are those that
+    `protect` takes: of the pool in both orders.
     """
+    pool = pool_of(source)
+    tagger = Tagger.keyed(PROTECTION_KEY, FILE_ID, 0)
+    plain, stored = (PoolTagger(tagger, 0, pool, order) for order in (PLAIN, STORED))
     rows = torch.from_numpy(source.reshape(-1, WIDTH))
     out = torch.from_numpy(target.reshape(-1, WIDTH))
 
@@ -103,88 +116,81 @@ def contenders(
         order = np.random.default_rng().permutation(source.size)
         np.take(source, order, out=target, mode="clip")
 
+    def tagged() -> tuple[list[bytes], list[bytes]]:
+        before = plain.leaves_in(source.data.cast("B"))
+        permute_pool(source, target, KEY)
+        return before, stored.leaves_in(target.data.cast("B"))
+
+    tokens = Tokens()
+
+    def by_fernet() -> int:
+        tokens.encrypt(source.data.cast("B"))
+        return tokens.length
+
     return {
         OURS: lambda: permute_pool(source, target, KEY),
+        TAGGED: tagged,
         ROWS: by_index,
         SELECT: by_select,
         NUMPY: by_numpy,
+        FERNET: by_fernet,
         COPY: lambda: np.copyto(target, source),
     }
 
 
-def check(name: str, source: NDArray[Any], target: NDArray[Any]) -> None:
-    """Assert that a target has the source's elements, moved as the name says."""
-    moved = (source.view(np.uint32) != target.view(np.uint32)).mean()
-    assert moved == 0 if name == COPY else moved > 0.9
-    old, new = (np.sort(array.view(np.uint32)) for array in (source, target))
-    assert (old == new).all()
+def pool_of(array: NDArray[Any]) -> Pool:
+    """Return an array as the pool of one tensor."""
+    length = array.nbytes
+    stored, plain = (
+        (Extent(name, (array.size,), 0, length),) for name in ("0f", "layer.weight")
+    )
+    return Pool(dtype="float32", itemsize=4, length=length, stored=stored, plain=plain)
 
 
-class Files:
-    """A pool in a file, and what is made of it: each writes `out` and syncs it."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.plain, self.stored = folder / "pool.plain", folder / "pool.stored"
-        self.out = folder / "pool.out"
-        self._scratch = Scratch(folder)
-        self._length = 4 * count
-        weights(count).tofile(self.plain)
-
-    def copy(self) -> None:
-        """Copy the pool as `cp` does."""
-        subprocess.run(["/bin/cp", self.plain, self.out], check=True)
-        with self.out.open("rb") as file:
-            os.fsync(file.fileno())
-
-    def permute(self) -> None:
-        """Write the pool in stored order."""
-        with self.plain.open("rb") as file, self.out.open("wb") as out:
-
-            def read(at: int, view: memoryview) -> None:
-                assert os.preadv(file.fileno(), [view], at) == len(view)
-
-            for chunk in permuted(read, self._length, 4, KEY, scratch=self._scratch):
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-
-    def restore(self) -> None:
-        """Write the stored pool in plain order."""
-        with self.stored.open("rb") as file, self.out.open("wb") as out:
-
-            def write(at: int, view: memoryview) -> None:
-                assert os.pwrite(out.fileno(), view, at) == len(view)
-
-            room = memoryview(bytearray(CHUNK))
-            chunks = iter(lambda: room[: file.readinto(room)], b"")
-            restored(chunks, self._length, 4, KEY, write, scratch=self._scratch)
-            os.fsync(out.fileno())
-
-    def check(self) -> None:
-        """Assert that what is permuted is in another order, and comes back."""
-        self.permute()
-        self.out.rename(self.stored)
-        assert self.stored.stat().st_size == self._length
-        assert not cmp(self.plain, self.stored, shallow=False)
-        self.restore()
-        assert cmp(self.plain, self.out, shallow=False)
+def fingerprint(array: NDArray[Any]) -> int:
+    """Return a number that depends on the elements and not on their order."""
+    total = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for start in range(0, array.size, 1 << 20):
+            part = array[start : start + (1 << 20)].view(np.uint32).astype(np.uint64)
+            part *= np.uint64(0x9E3779B97F4A7C15)
+            part ^= part >> np.uint64(29)
+            part *= np.uint64(0xBF58476D1CE4E5B9)
+            total += (part ^ part >> np.uint64(32)).sum()
+    return int(total)
 
 
-def test_files(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """Permuted and restored from file to file, it is the file that it was."""
-    files = Files(tmp_path, NUMBERS[SIZES])
-    files.check()
-    benchmark(files.permute)
-    assert cmp(files.out, files.stored, shallow=False)
+def check(
+    name: str, source: NDArray[Any], target: NDArray[Any], result: object
+) -> None:
+    """Assert that a contender did what its name says."""
+    if name == FERNET:
+        assert type(result) is int
+        assert result > source.nbytes * 4 / 3
+        return
+    same = sum(
+        int((source[at : at + (1 << 20)] == target[at : at + (1 << 20)]).sum())
+        for at in range(0, source.size, 1 << 20)
+    )
+    assert same == source.size if name == COPY else same < 0.1 * source.size
+    assert fingerprint(source) == fingerprint(target)
+    if name == TAGGED:
+        pool, key = pool_of(source), Tagger.keyed(PROTECTION_KEY, FILE_ID, 0)
+        leaves = [
+            PoolTagger(key, 0, pool, order).leaf(0, array.data.cast("B")[: 1 << 20])
+            for order, array in ((PLAIN, source), (STORED, target))
+        ]
+        assert isinstance(result, tuple)
+        assert leaves == [found[0] for found in result]
 
 
 @pytest.mark.parametrize("name", list(contenders(weights(WIDTH), weights(WIDTH))))
 def test_permute(benchmark: BenchmarkFixture, name: str) -> None:
-    """Each has all elements in the target."""
+    """Each does what it is timed for."""
     source = weights(NUMBERS[SIZES])
     target = aligned(source.size, np.float32)
-    benchmark(contenders(source, target)[name])
-    check(name, source, target)
+    result = benchmark(contenders(source, target)[name])
+    check(name, source, target, result)
 
 
 def test_restore(benchmark: BenchmarkFixture) -> None:
@@ -216,43 +222,33 @@ def test_compiling_is_measured() -> None:
     assert 0 < compile_s("u4") < 60
 
 
-def main(gigabytes: float, *, numpy: bool, rounds: int) -> None:
+def timed(gigabytes: float, names: tuple[str, ...], rounds: int) -> tuple[int, Timings]:
+    """Return how many bytes there were, and what contenders took, in turns.
+
+    Each result is checked in the round that does not count.
+    """
+    source = weights(count_of(gigabytes))
+    target = aligned(source.size, source.dtype)
+    all_of_them = contenders(source, target)
+    some = {name: all_of_them[name] for name in names}
+    return source.nbytes, interleave(
+        some, rounds, lambda name, result: check(name, source, target, result)
+    )
+
+
+def main(gigabytes: float, *, slow: bool) -> None:
     """Measure at one size, and print ratios and medians."""
-    count = int(gigabytes * 1e9 / 4) // WIDTH * WIDTH
-    source, target = weights(count), aligned(count, np.float32)
-    timed = contenders(source, target)
-    if not numpy:
-        del timed[NUMPY]
-    if gigabytes < 1:
-        for name, run in timed.items():
-            run()
-            check(name, source, target)
-    timings = interleave(timed, rounds)
-    print(f"{gigabytes} GB of float32, {rounds} rounds, medians")
-    for name in timed:
-        times = 1 / timings.ratio(name, OURS) if name != OURS else 1.0
-        print(f"{name:24} {timings.median(name):8.3f} s   ours takes {times:6.2f} x")
-
-
-def main_files(gigabytes: float, folder: Path, *, rounds: int) -> None:
-    """Measure from file to file, and print ratios and medians."""
-    files = Files(folder, int(gigabytes * 1e9 / 4))
-    files.check()
-    timed = {"cp": files.copy, "permuted": files.permute, "restored": files.restore}
-    timings = interleave(timed, rounds, prepare=lambda: files.out.unlink(True))
-    print(f"{gigabytes} GB of float32, file to file, fsync, {rounds} rounds, medians")
-    for name in timed:
-        times = timings.ratio(name, "cp")
-        print(f"{name:24} {timings.median(name):8.3f} s   {times:6.2f} x of cp")
-    for path in (files.plain, files.stored, files.out):
-        path.unlink()
+    names, rounds = (SLOW, SLOW_ROUNDS) if slow else (QUICK, ROUNDS)
+    size, timings = timed(gigabytes, names, rounds)
+    print(f"{size:,} bytes of float32, {rounds} rounds, medians")
+    for name in names:
+        print(
+            f"{name:24} {timings.median(name):8.3f} s   takes"
+            f" {1 / timings.ratio(OURS, name):7.2f} x as long as {OURS}"
+        )
 
 
 if __name__ == "__main__":
-    size = float(sys.argv[1])
-    if "--files" in sys.argv:
-        main_files(size, Path(sys.argv[sys.argv.index("--files") + 1]), rounds=3)
-        sys.exit()
-    main(size, numpy="--no-numpy" not in sys.argv and size <= 1, rounds=ROUNDS)
+    main(float(sys.argv[1]), slow="--slow" in sys.argv)
     for dtype in (*ALL.split(), ALL):
         print(f"compiling, {dtype:16} {compile_s(dtype):6.2f} s")

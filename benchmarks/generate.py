@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,14 @@ def shape_a(folder: Path, sizes: Sizes) -> tuple[Path, Path]:
         _make(folder / "a.pt", lambda path: torch.save(weights(sizes), path)),
         _make(folder / "a.safetensors", lambda path: save_file(weights(sizes), path)),
     )
+
+
+def protectable(folder: Path, sizes: Sizes, gigabytes: float, suffix: str) -> Path:
+    """Return shape A in so many GB, at full size: 200 tensors for each of them."""
+    some = replace(sizes, tensors=max(int(sizes.tensors * gigabytes), 1))
+    write = torch.save if suffix == "pt" else save_file
+    path = folder / f"protect-{gigabytes:g}.{suffix}"
+    return _make(path, lambda path: write(weights(some), path))
 
 
 def shape_b(folder: Path, sizes: Sizes) -> tuple[Path, Path]:

@@ -13,10 +13,6 @@ import torch
 from bench_disarm import CONTENDERS as WRITERS
 from bench_disarm import same, settle, suffix_of
 from bench_load import torch_loads
-from bench_protect import ALL, NUMPY, OURS, ROWS, SELECT, compile_s, weights
-from bench_protect import NUMBERS as POOL
-from bench_protect import check as check_pool
-from bench_protect import contenders as shufflers
 from bench_scrub import NUMBERS, check, numbers
 from bench_scrub import contenders as scrubbers
 from bench_start import commands
@@ -45,10 +41,10 @@ from measure import (
     writing_peak_bytes,
 )
 from picklescan.scanner import scan_directory_path
+from report_protect import measure_protect
 from tables import Report
 
 from safemodel import scan_files
-from safemodel._protect.permutation import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -334,27 +330,6 @@ def measure_disarm(report: Report) -> None:
         report.row(f"{name}, peak memory", peak, "MiB", must=512)
     settle(outs.values())
     report.timings("disarm, 1 GB", timings)
-
-
-def measure_protect(report: Report) -> None:
-    """The permutation of a pool: against the published shuffles, and compiling it."""
-    print("permuting 0.25 GB")
-    source = weights(POOL[FULL])
-    target = aligned(source.size, source.dtype)
-    timed = shufflers(source, target)
-    for name, shuffle in timed.items():
-        shuffle()
-        check_pool(name, source, target)
-    timings = interleave(timed, ROUNDS)
-    for name, must, aim in ((ROWS, 2.0, 1.0), (SELECT, None, None)):
-        times = 1 / timings.ratio(name, OURS)
-        report.row(f"permute_pool vs {name}", times, "of it", must=must, aim=aim)
-    ratio = timings.ratio(NUMPY, OURS)
-    report.row(f"permute_pool vs {NUMPY}", ratio, must=20, aim=50)
-    report.row("compiling it, float32, both ways", compile_s("u4"), "s", must=3)
-    seconds = compile_s(ALL)
-    report.row("compiling it, every size of elements", seconds, "s", must=3)
-    report.timings("permuting 0.25 GB of float32", timings)
 
 
 MEASURES = {

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _READERS = 2
-_AHEAD = 3
+AHEAD = 3
+"""Chunks that are made and not used yet."""
+
 _NAME = "safemodel-protect"
 
 
@@ -29,7 +31,7 @@ def ahead(
             overwritten when the next one is asked for.
     """
     largest = min(CHUNK, ends[-1]) if ends else 0
-    ring = [memoryview(bytearray(largest)) for _ in range(min(len(ends), _AHEAD + 1))]
+    ring = [memoryview(bytearray(largest)) for _ in range(min(len(ends), AHEAD + 1))]
     waiting: deque[Future[memoryview]] = deque()
 
     def loaded(index: int) -> memoryview:
@@ -42,7 +44,7 @@ def ahead(
         try:
             for index in range(len(ends)):
                 # The one in use and those that are loaded never share a buffer.
-                while len(waiting) < _AHEAD and index + len(waiting) < len(ends):
+                while len(waiting) < AHEAD and index + len(waiting) < len(ends):
                     waiting.append(workers.submit(loaded, index + len(waiting)))
                 yield waiting.popleft().result()
         finally:
@@ -54,22 +56,17 @@ def behind(chunks: Iterator[memoryview], use: Callable[[memoryview], None]) -> N
     """Let another thread use each chunk, in order, while the next ones are made.
 
     Args:
-        chunks: The chunks, of at most 1 MiB; each may lie where the one before was. A
-            generator is closed in the end.
+        chunks: The chunks; `AHEAD` of them stay as they are when the next is asked for.
+            A generator is closed in the end.
         use: Uses a chunk, and may change it.
     """
-    ring: list[bytearray] = []
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix=_NAME) as worker, _closed(chunks):
         try:
-            for index, chunk in enumerate(chunks):
-                if len(waiting) == _AHEAD:
+            for chunk in chunks:
+                waiting.append(worker.submit(use, chunk))
+                if len(waiting) > AHEAD:
                     waiting.popleft().result()
-                if len(ring) <= _AHEAD:
-                    ring.append(bytearray(CHUNK))
-                view = memoryview(ring[index % (_AHEAD + 1)])[: len(chunk)]
-                view[:] = chunk
-                waiting.append(worker.submit(use, view))
             while waiting:
                 waiting.popleft().result()
         finally:

@@ -40,7 +40,13 @@ _MOST_THREADS = 4
 
 
 def permuted(
-    read: ReadInto, length: int, itemsize: int, key: PoolKey, *, scratch: Scratch
+    read: ReadInto,
+    length: int,
+    itemsize: int,
+    key: PoolKey,
+    *,
+    scratch: Scratch,
+    held: int = 1,
 ) -> Iterator[memoryview]:
     """Yield the bytes of a pool in stored order, in chunks.
 
@@ -50,10 +56,11 @@ def permuted(
         itemsize: Bytes of an element: 1, 2, 4, 8 or 16.
         key: Which order.
         scratch: Where what does not fit in memory is kept meanwhile.
+        held: How many chunks stay as they are: others are written over when the next
+            one is asked for.
 
     Yields:
-        1 MiB; the last chunk may be shorter. The caller may change it. The next one is
-        written over it.
+        1 MiB; the last chunk may be shorter. The caller may change it.
 
     Raises:
         OSError: The scratch file cannot be written or read.
@@ -73,7 +80,7 @@ def permuted(
         if rest.size:
             read(pool.whole, bytes_of(rest))
         pool.first.spread(read, file, threads)
-        yield from pool.stirred(rest, file, threads)
+        yield from pool.stirred(rest, file, threads, held)
 
 
 def restored(
@@ -145,9 +152,13 @@ class _Pool:
         return ThreadPoolExecutor(self._workers)
 
     def stirred(
-        self, rest: NDArray[Any], file: ScratchFile, threads: ThreadPoolExecutor
+        self,
+        rest: NDArray[Any],
+        file: ScratchFile,
+        threads: ThreadPoolExecutor,
+        held: int,
     ) -> Iterator[memoryview]:
-        """Yield the second round of the pool, and the rest."""
+        """Yield the second round of the pool, and the rest; hold some of it."""
         places, order = self.exchange.places, self.exchange.order
         values = self.room(len(order))
         values[len(places) :] = rest
@@ -162,15 +173,16 @@ class _Pool:
             self._stir(start, body, back=False)
             return pool
 
-        rooms = self._rooms()
+        rooms = self._rooms(held)
+        ahead = len(rooms) - held
         futures: deque[Future[NDArray[Any]]] = deque()
         starts = range(0, self._length, self._work)
-        for number in range(len(starts) + len(rooms) - 1):
-            if number >= len(rooms) - 1:
+        for number in range(len(starts) + ahead):
+            if number >= ahead:
                 pool = futures.popleft().result()
-                start = starts[number - len(rooms) + 1]
+                start = starts[number - ahead]
                 yield from _chunks(bytes_of(self._ended(start, pool, values)))
-            # The caller is done with all that was yielded: one room is free.
+            # The room to be filled is that of the work which is held no more.
             if number < len(starts):
                 room = rooms[number % len(rooms)]
                 futures.append(threads.submit(work, starts[number], room))
@@ -248,10 +260,10 @@ class _Pool:
             run(part, span, lists, self._rounds.bits("chunk", block, words))
             block += 1
 
-    def _rooms(self) -> list[NDArray[Any]]:
-        """Return rooms for works of the second round: more than workers by two."""
+    def _rooms(self, held: int = 1) -> list[NDArray[Any]]:
+        """Return rooms for works: one more than workers, and those that are held."""
         size = self._work // self.shape.itemsize
-        return [self.room(size) for _ in range(self._workers + 2)]
+        return [self.room(size) for _ in range(self._workers + 1 + held)]
 
 
 def _filled(

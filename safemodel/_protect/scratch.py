@@ -22,9 +22,14 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
+from safemodel._rewrite.output import MOST_WRITTEN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+
+    from cryptography.hazmat.primitives.ciphers import CipherContext
+    from numpy.typing import NDArray
 
     from safemodel._types import StrPath
 
@@ -33,6 +38,8 @@ BUDGET = 32 << 20
 
 _AES_BLOCK = 16
 _PIECE = 1 << 18  # bytes that are encrypted at a time
+_UNIT = 2 * _AES_BLOCK  # what every run is a multiple of, but for the last of a file
+_SHORT = 1 << 14  # bytes for which a cipher of their own is worth while
 
 
 class Scratch:
@@ -166,7 +173,8 @@ class _OnDisk(ScratchFile):
         done = 0
         while done < len(view):
             try:
-                done += os.pwrite(self._file.fileno(), view[done:], at + done)
+                piece = view[done : done + MOST_WRITTEN]
+                done += os.pwrite(self._file.fileno(), piece, at + done)
             except OSError as error:
                 raise OSError(
                     error.errno,
@@ -215,53 +223,79 @@ class _Private(_OnDisk):
         import numpy as np
 
         self._check(at, len(view))
-        room = np.empty(min(len(view), _PIECE), np.uint8)
+        room = np.empty(min(len(view), _PIECE), np.uint8).data
+        cipher = self._from(at)
         for start in range(0, len(view), _PIECE):
-            piece = np.frombuffer(view[start : start + _PIECE], np.uint8)
-            out = room[: len(piece)]
-            np.bitwise_xor(piece, self._keystream([(at + start, len(piece))]), out=out)
-            super().write_at(at + start, out.data)
+            piece = view[start : start + _PIECE]
+            super().write_at(at + start, room[: cipher.update_into(piece, room)])
 
     def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
         parts = list(parts)
         super().read_parts(parts, view)
-        import numpy as np
+        if len(parts) * _SHORT > len(view):
+            self._decrypt_short(parts, view)
+            return
+        done = 0
+        for at, length in parts:
+            part = view[done : done + length]
+            self._from(at).update_into(part, part)
+            done += length
 
-        text = np.frombuffer(view, np.uint8)
-        np.bitwise_xor(text, self._keystream(parts), out=text)
+    def _from(self, at: int) -> CipherContext:
+        """Return the cipher for the bytes from an offset on."""
+        from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-    def _keystream(self, parts: list[tuple[int, int]]) -> Any:
-        """Return the keystream of parts of the file.
+        block, inside = divmod(at, _AES_BLOCK)
+        counter = modes.CTR(block.to_bytes(_AES_BLOCK, "big"))
+        made = Cipher(self._key, counter).encryptor()
+        if inside:
+            made.update(bytes(inside))
+        return made
+
+    def _decrypt_short(self, parts: list[tuple[int, int]], view: memoryview) -> None:
+        """Decrypt many short parts.
 
         Counter mode is the block cipher over numbers of blocks. Here the numbers are
-        made at once for all parts: a cipher for each part of 4 KiB would take longer
+        made at once for many parts: a cipher for each part of 4 KiB would take longer
         than all else.
         """
         import numpy as np
         from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-        starts = np.array([at for at, _ in parts], np.int64)
-        ends = starts + np.array([length for _, length in parts], np.int64)
-        firsts = starts // _AES_BLOCK
-        counts = -(-ends // _AES_BLOCK) - firsts
+        starts, lengths = np.array(parts, np.int64).reshape(-1, 2).T
+        firsts = starts // _UNIT
+        counts = -(-(starts + lengths) // _UNIT) - firsts
         before = np.cumsum(counts) - counts
         total = int(counts.sum())
-        blocks = np.zeros((total, 2), ">u8")
-        blocks[:, 1] = np.repeat(firsts - before, counts) + np.arange(total)
+        units = np.repeat(firsts - before, counts) + np.arange(total)
         # OpenSSL asks for room for one block more, less a byte.
-        stream = np.empty((total + 1) * _AES_BLOCK, np.uint8)
+        stream = np.empty(total * _UNIT + _AES_BLOCK, np.uint8)
         # The mode that is wrong for texts is the block cipher itself.
         cipher = Cipher(self._key, modes.ECB()).encryptor()  # noqa: S305
-        cipher.update_into(blocks.reshape(-1).view(np.uint8).data, stream.data)
-        if not (starts % _AES_BLOCK).any() and not (ends % _AES_BLOCK).any():
-            return stream[: total * _AES_BLOCK]
-        edges = zip(
-            starts % _AES_BLOCK, before * _AES_BLOCK, ends - starts, strict=True
-        )
-        return np.concatenate(
-            [stream[at + cut : at + cut + size] for cut, at, size in edges]
-        )
+        for start in range(0, total, _PIECE // _UNIT):
+            numbers = _blocks(units[start : start + _PIECE // _UNIT])
+            cipher.update_into(numbers, stream[start * _UNIT :].data)
+        cuts = starts % _UNIT
+        if cuts.any() or (lengths % _UNIT).any():
+            edges = zip(cuts + before * _UNIT, lengths, strict=True)
+            stream = np.concatenate([stream[at : at + size] for at, size in edges])
+        text = np.frombuffer(view, np.uint8)
+        np.bitwise_xor(text, stream[: len(text)], out=text)
 
     def close(self) -> None:
         super().close()
         del self._key
+
+
+def _blocks(units: NDArray[Any]) -> memoryview:
+    """Return the numbers of the blocks of units as the cipher takes them.
+
+    Of 16 bytes each, big-endian; no file has 2**64 blocks.
+    """
+    import numpy as np
+
+    low = (units * (_UNIT // _AES_BLOCK)).astype(">u8")
+    made = np.zeros((len(units), 2, 2), ">u8")
+    made[:, 0, 1] = made[:, 1, 1] = low
+    made.view(np.uint8).reshape(len(units), _UNIT)[:, -1] |= 1
+    return made.reshape(-1).view(np.uint8).data

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 FILE_ID_BYTES = 32
 _SUB_KEY_BYTES = 32
-_ZEROS = memoryview(bytes(1 << 18))
+_ZEROS = memoryview(bytes(1 << 14))
+"""Encrypted at a time: it stays in the nearest cache beside what is permuted."""
 
 
 class PoolKey:

@@ -17,7 +17,7 @@ from safemodel._protect import contents as layouts
 from safemodel._protect.cipher import PoolCipher
 from safemodel._protect.contents import Contents
 from safemodel._protect.encoding import Writer
-from safemodel._protect.flow import behind
+from safemodel._protect.flow import AHEAD, behind
 from safemodel._protect.frames import (
     TORCH,
     Frame,
@@ -268,7 +268,9 @@ def _write_pool(
         step(len(view))
 
     key = permutation_key(recipe.key, file_id, epoch, number, pool)
-    behind(permuted(read, pool.length, pool.itemsize, key, scratch=scratch), use)
+    size = pool.itemsize
+    chunks = permuted(read, pool.length, size, key, scratch=scratch, held=AHEAD)
+    behind(chunks, use)
     if len(tags) != stored.chunks:
         raise AssertionError("a pool came out in another length")
     return tuple(tags), tuple(plain)

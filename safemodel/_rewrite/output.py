@@ -32,6 +32,11 @@ _OWNER = 0o600
 _MOST_NAME = 50
 _SMALL = 1 << 16  # below that, writes are put together
 _BUFFER = 1 << 20
+MOST_WRITTEN = 1 << 18
+"""Bytes to hand to the system at a time. It holds what is written in pages as large as
+that, up to a few MiB, and looking for large ones in a memory that is in pieces takes
+five times as long as all else: 1.0 s a gigabyte instead of 0.2 for 1 MiB at a time."""
+
 _SYNC = 64 << 20
 
 
@@ -158,7 +163,7 @@ class Output:
         left = memoryview(data)
         with self._named():
             while left:
-                left = left[os.write(self._descriptor, left) :]
+                left = left[os.write(self._descriptor, left[:MOST_WRITTEN]) :]
 
     @contextmanager
     def _named(self) -> Iterator[None]:

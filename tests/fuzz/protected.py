@@ -163,7 +163,9 @@ def try_tampered(one: Tampered, folder: Path, rand: random.Random) -> str:
         "restore": lambda: restore(
             f(), out, key=KEY, overwrite=True, **signed, **since
         ),
-        "rotate": lambda: rotate(f(), out, key=KEY, overwrite=True, **signed, **since),
+        "rotate": lambda: rotate(
+            f(), out, key=KEY, overwrite=True, unsigned=True, **signed, **since
+        ),
     }
     if one.way == "signer_gone":  # which safe_load is not asked about
         del verbs["safe_load"]

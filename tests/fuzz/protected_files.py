@@ -178,7 +178,7 @@ def family(kind: str, *, confidential: bool, big: bool, signed: bool = False) ->
             "rekeyed": made(older, turn=True, new_key=OTHER),
             "other key": made(plain, epoch=EPOCH, key=OTHER, **mode),
             "expired": made(plain, epoch=EPOCH, expires=1, **mode),
-            "unsigned": made(older, turn=True, signer=None),
+            "unsigned": made(older, turn=True, signer=None, unsigned=True),
         }
     name = "-".join(
         [kind, "confidential" if confidential else "plain", "big" if big else "small"]
@@ -195,7 +195,7 @@ def warm_up() -> None:
         for kind in KINDS:
             path = Path(folder) / f"p.{kind}"
             protect(plain_file(kind, big=True), path, key=KEY, signer=SIGNER)
-            rotate(path, path, key=KEY, overwrite=True)
+            rotate(path, path, key=KEY, overwrite=True, unsigned=True)
 
 
 def build_protected(*, all_big: bool = True) -> list[Seed]:

@@ -223,7 +223,7 @@ def try_folder(way: str, files: Files, folder: Folder, root: Path) -> str:
         ),
         "safe_load": lambda: safe_load(place, key=KEY, min_epoch=EPOCH),
         "restore": lambda: restore(place, out, key=KEY, min_epoch=EPOCH),
-        "rotate": lambda: rotate(place, out, key=KEY, min_epoch=EPOCH),
+        "rotate": lambda: rotate(place, out, key=KEY, min_epoch=EPOCH, unsigned=True),
     }
     shown = b"".join(data or b"" for data in files.values())
     try:

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 import threading
+import time
 import zipfile
 import zlib
 
@@ -22,7 +23,7 @@ from safemodel._containers.zip_archive import read_zip
 from safemodel._protect import contents as layouts
 from safemodel._protect.cipher import PoolCipher
 from safemodel._protect.contents import Contents
-from safemodel._protect.flow import ahead, behind
+from safemodel._protect.flow import AHEAD, ahead, behind
 from safemodel._protect.frames import (
     SAFETENSORS,
     TORCH,
@@ -432,16 +433,21 @@ def test_errors_of_threads_come_out_and_end_them():
 
 
 def test_what_is_used_behind_is_what_was_made():
-    """Although it is made in one place, over and over."""
-    room = memoryview(bytearray(3))
+    """Although it is made in few places: those that are held, and one more."""
+    rooms = [memoryview(bytearray(3)) for _ in range(AHEAD + 1)]
     seen = []
 
     def made():
         for number in range(40):
+            room = rooms[number % len(rooms)]
             room[:] = bytes([number]) * 3
             yield room
 
-    behind(made(), lambda view: seen.append(bytes(view)))
+    def use(view):
+        time.sleep(0.001)  # longer than making one takes
+        seen.append(bytes(view))
+
+    behind(made(), use)
     assert seen == [bytes([number]) * 3 for number in range(40)]
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,21 @@ def test_a_chunk_may_be_changed_in_place(tmp_path):
         made.append(bytes(chunk))
         chunk[:] = bytes(len(chunk))
     assert b"".join(made) == expected(data, 4)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 16])
+@pytest.mark.parametrize("held", [1, 2, 5])
+def test_chunks_are_held_as_long_as_said(held, itemsize, tmp_path):
+    """While others are made: the last so many are what they were."""
+    data = noise(40 * CHUNK + 16 * 77)
+    read, scratch = Memory(data).read_into, Scratch(tmp_path, budget=0)
+    chunks, made = [], []
+    for chunk in permuted(read, len(data), itemsize, KEY, scratch=scratch, held=held):
+        chunks.append(chunk)
+        made.append(bytes(chunk))
+        time.sleep(0.002)  # threads are ahead as far as they may be
+        assert [bytes(one) for one in chunks[-held:]] == made[-held:]
+    assert b"".join(made) == expected(data, itemsize)
 
 
 def test_rotating_never_writes_what_it_holds(tmp_path, monkeypatch):
