@@ -31,7 +31,6 @@ from safemodel._protect.manifest import Manifest
 from safemodel._protect.protecting import (
     How,
     is_model,
-    new_file_id,
     protect_file,
     signer_of,
 )
@@ -42,7 +41,7 @@ from safemodel._protect.reports import (
     VerifyReport,
 )
 from safemodel._protect.seal import seal
-from safemodel._protect.tags import Tagger
+from safemodel._protect.tags import Tagger, new_file_id
 from safemodel._protect.verifying import of_shard, remember, restore_to, verify_file
 from safemodel._rewrite.output import whole_file
 from safemodel._rewrite.output_folder import (

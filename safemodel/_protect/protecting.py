@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from safemodel._protect.frames import SAFETENSORS, TORCH
 from safemodel._protect.layout import Extent, Pool
 from safemodel._protect.spans import Scattered
-from safemodel._protect.tags import FILE_ID_BYTES
+from safemodel._protect.tags import new_file_id
 from safemodel._value import Value
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _SUFFIXES = {
 }  # fmt: skip
 _MOST_PIECES = 16
 _ID_BYTES = 8
-_FILE_ID = "safemodel 2026-11 file id 1"
 
 
 class How(Value):
@@ -145,23 +144,6 @@ def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
         skeleton=skeleton,
         limits=how.limits,
     )
-
-
-def new_file_id(about: bytes) -> bytes:
-    """Return an id that no other file has.
-
-    Two files of one id, epoch and key would be encrypted with one keystream. So it is
-    random, and depends on the time and the file as well: a virtual machine that was
-    copied gives the same random bytes again.
-
-    Args:
-        about: What is known of the file.
-    """
-    from blake3 import blake3
-
-    hasher = blake3(os.urandom(FILE_ID_BYTES), derive_key_context=_FILE_ID)
-    hasher.update(time.time_ns().to_bytes(8, "little"))
-    return hasher.update(about).digest()
 
 
 def _write(

@@ -51,6 +51,8 @@ say nothing by themselves; a signature over their root does.
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from blake3 import blake3
@@ -74,6 +76,22 @@ FILE_ID_BYTES = 32
 FAN = 256
 _NO_TAG = bytes(TAG_BYTES)
 _PUBLIC = "safemodel 2026-11 public tags 1"
+_FILE_ID = "safemodel 2026-11 file id 1"
+
+
+def new_file_id(about: bytes) -> bytes:
+    """Return an id that no other file has.
+
+    Two files of one id, epoch and key would be encrypted with one keystream. So it is
+    random, and depends on the time and the file as well: a virtual machine that was
+    copied gives the same random bytes again.
+
+    Args:
+        about: What is known of the file.
+    """
+    hasher = blake3(os.urandom(FILE_ID_BYTES), derive_key_context=_FILE_ID)
+    hasher.update(time.time_ns().to_bytes(8, "little"))
+    return hasher.update(about).digest()
 
 
 class Tagger:

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from safemodel import protect, restore, rotate
-from safemodel._protect.protecting import new_file_id
 from safemodel._protect.scratch import Scratch
+from safemodel._protect.tags import new_file_id
 from safemodel._rewrite.output import Output
 from tests.unit.protect.helpers_protect import KEY, holds_secret, text_of
 
