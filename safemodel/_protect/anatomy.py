@@ -112,6 +112,10 @@ class Anatomy(Value):
         if end > self.size:
             raise ValueError("a part ends behind the file")
 
+    def __repr__(self) -> str:
+        # What is to be sealed does not belong into a log.
+        return f"<Anatomy of {len(self.parts)} parts>"
+
     def pools(self) -> tuple[PlainPool, ...]:
         """Return the parts by dtype, in the order in which dtypes come in the file."""
         found: dict[tuple[str, int], list[Part]] = {}

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._containers.source import open_source
-from safemodel._protect.folder_opening import open_folder
+from safemodel._protect.folder_opening import open_folder, opened_shard
 from safemodel._protect.restoring import restore_in_memory
-from safemodel._protect.verifying import Trust, open_trusted, remember
+from safemodel._protect.verifying import of_shard, open_trusted, remember
 from safemodel.errors import UnsupportedFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from safemodel._containers.source import Source
+    from safemodel._protect.verifying import Trust
 
 _INDEX = ".index.json"
 
@@ -27,10 +28,10 @@ def folder_in_memory(folder: Path, trust: Trust) -> Source:
         VerificationError: It was changed, is too old, or is not protected.
     """
     opened = open_folder(folder, trust)
-    each = Trust(**{**vars(trust), "min_epoch": 0, "state": None})
     shards: dict[str, Source] = {}
     for file in opened.shards:
-        with opened.shard(file, trust.limits) as source:
+        each = of_shard(trust, opened.accept(file.name))
+        with opened_shard(file) as source:
             shards[file.name] = restore_in_memory(
                 open_trusted(source, each), trust.limits
             )

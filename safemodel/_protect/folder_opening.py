@@ -1,9 +1,9 @@
 """A protected folder, opened: which files are in it is checked before any is read.
 
 1. The seal of the folder is opened first. Its shards and no other files are there.
-2. Each shard's own seal is the one that the folder's seal names: no shard is of another
-   folder or epoch.
-3. Then each shard is opened as a file is.
+2. Each shard is opened as a file is, but by the one seal that the folder's seal names:
+   no shard is of another folder or epoch. That seal is read once: who can write the
+   shard could else change it in between.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from safemodel.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from safemodel._containers.source import Source
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from safemodel._protect.manifest import Manifest
     from safemodel._protect.verifying import Trust
     from safemodel.limits import Limits
+
+
+_OTHER_SHARD = "a file of another folder or another epoch, or its seal was changed"
 
 
 class OpenedFolder(Value):
@@ -66,23 +69,32 @@ class OpenedFolder(Value):
     def __repr__(self) -> str:
         return f"<OpenedFolder of {len(self.shards)} shards>"
 
-    @contextmanager
-    def shard(self, file: File, limits: Limits) -> Iterator[Source]:
-        """Open a shard; it has the seal that it should have (rule 2).
-
-        Raises:
-            VerificationError: It has not.
-        """
+    def accept(self, name: str) -> Callable[[bytes], None]:
+        """Return what raises unless a seal is that of a shard (rule 2)."""
         tagger = Tagger.keyed(self.key, self.manifest.file_id, self.manifest.epoch)
-        with named(file.name), open_source(file.path) as source:
-            found = find_seal(source, limits)
-            if found is None:
-                raise VerificationError(NOT_PROTECTED)
-            if not is_shard(tagger, found.data, self.contents.shards[file.name]):
-                raise VerificationError(
-                    "a file of another folder or another epoch, or its seal was changed"
-                )
-            yield source
+
+        def accept(seal: bytes) -> None:
+            if not is_shard(tagger, seal, self.contents.shards[name]):
+                raise VerificationError(_OTHER_SHARD)
+
+        return accept
+
+
+def same_seal(expected: bytes) -> Callable[[bytes], None]:
+    """Return what raises unless a seal is the one that was seen before."""
+
+    def accept(seal: bytes) -> None:
+        if seal != expected:
+            raise VerificationError(_OTHER_SHARD)
+
+    return accept
+
+
+@contextmanager
+def opened_shard(file: File) -> Iterator[Source]:
+    """Open a file of a folder, and name it in errors."""
+    with named(file.name), open_source(file.path) as source:
+        yield source
 
 
 @contextmanager
@@ -114,6 +126,7 @@ def open_folder(folder: Path, trust: Trust) -> OpenedFolder:
         if trust.public_key is not None:
             verify_signature(data, trust.public_key, limits=trust.limits)
         manifest = open_sealed(data, key, limits=trust.limits)
+        _check_is_folder(manifest, key)
         contents = decode_folder(manifest.data, trust.limits)
     except MalformedFileError as error:
         raise VerificationError(f"the seal was changed: {error}") from error
@@ -133,8 +146,11 @@ def open_folder(folder: Path, trust: Trust) -> OpenedFolder:
 
 def open_signed_folder(
     folder: Path, public_key: bytes, trust: Trust
-) -> tuple[Header, list[File]]:
-    """Open a folder that is signed, without its key; return its header and shards.
+) -> tuple[Header, list[File], dict[str, bytes]]:
+    """Open a folder that is signed, without its key.
+
+    Returns:
+        Its header, its shards, and the seal of each shard by its name.
 
     Raises:
         VerificationError: It was changed, is too old, or is not signed by this key.
@@ -147,7 +163,7 @@ def open_signed_folder(
     _check_fresh(header, trust)
     seals = []
     for file in there:
-        with named(file.name), open_source(file.path) as source:
+        with opened_shard(file) as source:
             found = find_seal(source, trust.limits)
             if found is None:
                 raise VerificationError(NOT_PROTECTED)
@@ -155,7 +171,15 @@ def open_signed_folder(
     root = folder_root(header.file_id, header.epoch, seals)
     if not hmac.compare_digest(root, header.public_root or b""):
         raise VerificationError("files were added, taken away or exchanged")
-    return header, there
+    return header, there, dict(seals)
+
+
+def _check_is_folder(manifest: Manifest, key: ProtectionKey) -> None:
+    """Raise unless a manifest is that of a folder: that of a file is read otherwise."""
+    tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
+    frame = tagger.frame([manifest.data])
+    if manifest.pools or not hmac.compare_digest(manifest.frame, frame):
+        raise VerificationError("the seal is that of a file, not of a folder")
 
 
 def _check_fresh(of: Header | Manifest, trust: Trust) -> None:

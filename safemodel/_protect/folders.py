@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 from safemodel._containers.source import open_source
 from safemodel._formats.protected import SEAL_NAME
 from safemodel._protect.folder_files import files_to_protect
-from safemodel._protect.folder_opening import named, open_folder, open_signed_folder
+from safemodel._protect.folder_opening import (
+    named,
+    open_folder,
+    open_signed_folder,
+    opened_shard,
+    same_seal,
+)
 from safemodel._protect.folder_seal import FolderContents, folder_root, shard_tag
 from safemodel._protect.frames import find_seal
-from safemodel._protect.header import MAX_TIME
+from safemodel._protect.header import MAX_TIME, read_header
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.protecting import (
     How,
@@ -35,8 +41,8 @@ from safemodel._protect.reports import (
     VerifyReport,
 )
 from safemodel._protect.seal import seal
-from safemodel._protect.tags import FILE_ID_BYTES, Tagger
-from safemodel._protect.verifying import Trust, remember, restore_to, verify_file
+from safemodel._protect.tags import Tagger, new_file_id
+from safemodel._protect.verifying import of_shard, remember, restore_to, verify_file
 from safemodel._rewrite.output import whole_file
 from safemodel._rewrite.output_folder import (
     checked_target,
@@ -45,6 +51,7 @@ from safemodel._rewrite.output_folder import (
 )
 from safemodel.errors import (
     LimitExceededError,
+    MalformedFileError,
     UnsupportedFormatError,
     VerificationError,
 )
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from safemodel._protect.folder_files import File
     from safemodel._protect.folder_opening import OpenedFolder
     from safemodel._protect.rotating import Turn
+    from safemodel._protect.verifying import Trust
     from safemodel.limits import Limits
 
     Report = Callable[[int, int], None]
@@ -103,8 +111,8 @@ def protect_folder(folder: Path, target: Path, how: How) -> ProtectReport:
                 report = protect_file(source, file.path, made, each)
             parts.append(_renamed(report, file.name, target))
         files = {file.name: _bytes_of(file) for file in others}
-        file_id = os.urandom(FILE_ID_BYTES)
-        _write_seal(part, file_id, [file.name for file in models], files, how)
+        file_id = new_file_id(b"".join(files.values()))
+        _write_seal(part, file_id, parts, files, how)
         size = _size_of(part)
         commit_folder(part, real)
     return ProtectReport(
@@ -129,21 +137,19 @@ def verify_folder(folder: Path, trust: Trust) -> VerifyReport:
     started = time.perf_counter()
     parts = []
     if trust.keys is None and trust.public_key is not None:
-        header, shards = open_signed_folder(folder, trust.public_key, trust)
+        header, shards, seals = open_signed_folder(folder, trust.public_key, trust)
+        accepted = [same_seal(seals[file.name]) for file in shards]
         by = "signature"
     else:
         opened = open_folder(folder, trust)
         header, shards = opened.header, list(opened.shards)
+        accepted = [opened.accept(file.name) for file in shards]
         by = "key" if trust.public_key is None else "key and signature"
     shares = _Shares(trust.progress, shards)
-    for file in shards:
-        each = _of_shard(trust, shares.next(file))
-        if by == "signature":
-            with named(file.name), open_source(file.path) as source:
-                parts.append(verify_file(source, file.name, each))
-        else:
-            with opened.shard(file, trust.limits) as source:
-                parts.append(verify_file(source, file.name, each))
+    for file, accept in zip(shards, accepted, strict=True):
+        each = of_shard(trust, accept, shares.next(file))
+        with opened_shard(file) as source:
+            parts.append(verify_file(source, file.name, each))
     remember(trust, header.file_id, header.epoch)
     return VerifyReport(
         path=str(folder),
@@ -171,9 +177,9 @@ def restore_folder(folder: Path, target: Path, trust: Trust) -> RestoreReport:
     parts = []
     with whole_folder(real) as part:
         for file in opened.shards:
-            each = _of_shard(trust, shares.next(file))
+            each = of_shard(trust, opened.accept(file.name), shares.next(file))
             made = _place(part, file.name)
-            with opened.shard(file, trust.limits) as source:
+            with opened_shard(file) as source:
                 report = restore_to(source, file.name, made, each, overwrite=False)
             parts.append(_renamed(report, file.name, target))
         for name, data in opened.contents.files.items():
@@ -204,14 +210,13 @@ def rotate_folder(folder: Path, target: Path, trust: Trust, turn: Turn) -> Rotat
     parts = []
     with whole_folder(real) as part:
         for file in opened.shards:
-            each = _of_shard(trust, shares.next(file))
+            each = of_shard(trust, opened.accept(file.name), shares.next(file))
             made = _place(part, file.name)
-            with opened.shard(file, trust.limits) as source:
+            with opened_shard(file) as source:
                 report = rotate_file(source, file.name, made, each, turn)
             parts.append(_renamed(report, file.name, target))
-        names = [file.name for file in opened.shards]
         file_id = opened.manifest.file_id
-        _write_seal(part, file_id, names, opened.contents.files, how)
+        _write_seal(part, file_id, parts, opened.contents.files, how)
         size = _size_of(part)
         remember(trust, file_id, opened.manifest.epoch)  # the new one: as of one file
         commit_folder(part, real)
@@ -262,17 +267,15 @@ def _next(opened: OpenedFolder, trust: Trust, turn: Turn) -> How:
 
 
 def _write_seal(
-    part: Path, file_id: bytes, names: list[str], files: dict[str, bytes], how: How
+    part: Path,
+    file_id: bytes,
+    parts: Sequence[ProtectReport | RotateReport],
+    files: dict[str, bytes],
+    how: How,
 ) -> None:
     """Write the seal of a new folder, now that its shards are there."""
     tagger = Tagger.keyed(how.key, file_id, how.epoch)
-    seals = []
-    for name in sorted(names):
-        with open_source(part / name) as source:
-            found = find_seal(source, how.limits)
-        if found is None:
-            raise AssertionError("a shard without a seal was written")
-        seals.append((name, found.data))
+    seals = sorted((report.path, _seal_of(part, report, how)) for report in parts)
     shards = {name: shard_tag(tagger, data) for name, data in seals}
     data = FolderContents(shards=shards, files=files).encoded()
     manifest = Manifest(
@@ -292,10 +295,19 @@ def _write_seal(
     _write_file(part / SEAL_NAME, sealed)
 
 
-def _of_shard(trust: Trust, progress: Report | None) -> Trust:
-    """Return what is accepted of a shard: its epoch is that of the folder's seal."""
-    given = {"min_epoch": 0, "state": None, "progress": progress}
-    return Trust(**{**vars(trust), **given})
+def _seal_of(part: Path, report: ProtectReport | RotateReport, how: How) -> bytes:
+    """Return the seal of a shard that was written.
+
+    Raises:
+        VerificationError: Another file is in its place.
+    """
+    with named(report.path), open_source(part / report.path) as source:
+        found = find_seal(source, how.limits)
+        if found is not None:
+            header = read_header(found.data, how.limits)
+            if (header.file_id.hex(), header.epoch) == (report.file_id, report.epoch):
+                return found.data
+        raise VerificationError("it was exchanged while the folder was made")
 
 
 def _place(part: Path, name: str) -> Path:
@@ -315,6 +327,8 @@ def _write_file(path: Path, data: bytes) -> None:
 def _bytes_of(file: File) -> bytes:
     """Return a file that is sealed as a whole."""
     with open_source(file.path) as source:
+        if source.size != file.size:  # which was bounded
+            raise MalformedFileError("it changes while it is read", record=file.name)
         return source.read(0, source.size)
 
 

@@ -150,7 +150,7 @@ class ProtectionKey:
 
         Raises:
             ValueError: A parameter is out of bounds; the passphrase is empty, longer
-                than 1,024 characters or not Unicode text.
+                than 1,024 characters or not Unicode text; there is too little memory.
         """
         found = _refused(salt, n, r, p) or _scrypt(passphrase, salt, n, r, p)
         del passphrase
@@ -337,10 +337,16 @@ def _scrypt(passphrase: str, salt: bytes, n: int, r: int, p: int) -> bytes | str
 
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+    if type(passphrase) is not str:
+        return "a passphrase is text"
     if not 0 < len(passphrase) <= _MAX_PASSPHRASE:
         return f"a passphrase has 1 to {_MAX_PASSPHRASE:,} characters"
     # The error of `encode` would hold the passphrase.
     if any("\ud800" <= character <= "\udfff" for character in passphrase):
         return "the passphrase is not Unicode text"
     text = unicodedata.normalize("NFC", passphrase).encode("utf-8")
-    return Scrypt(salt=salt, length=KEY_BYTES, n=n, r=r, p=p).derive(text)
+    try:
+        return Scrypt(salt=salt, length=KEY_BYTES, n=n, r=r, p=p).derive(text)
+    except MemoryError:
+        # Its traceback would hold this frame.
+        return f"there is too little memory: scrypt takes {128 * n * r:,} bytes"

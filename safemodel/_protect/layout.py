@@ -37,7 +37,7 @@ _FREE_LEAVES = 128
 _BYTES_A_LEAF = 32_000
 _LEAST_SHARED = 1 << 10
 MAX_DTYPE = 64
-MAX_ITEMSIZE = 64
+ITEMSIZES = (1, 2, 4, 8, 16)
 MAX_SHAPE = (1 << 63) - 1
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -93,8 +93,8 @@ def problem_of(pool: Pool) -> str:
     """Return what is wrong with a pool, or ""."""
     if not (pool.dtype.isascii() and 0 < len(pool.dtype) <= MAX_DTYPE):
         return "a dtype is 1 to 64 ASCII characters"
-    if not 0 < pool.itemsize <= MAX_ITEMSIZE:
-        return f"elements have 1 to {MAX_ITEMSIZE} bytes"
+    if pool.itemsize not in ITEMSIZES:
+        return "elements have 1, 2, 4, 8 or 16 bytes"
     for extents in (pool.stored, pool.plain):
         at = 0
         for extent in extents:

@@ -193,6 +193,7 @@ def open_protected(
     limits: Limits,
     min_epoch: int = 0,
     state: EpochState | None = None,
+    accept: Callable[[bytes], None] | None = None,
 ) -> Opened:
     """Open a protected file: check its seal, and that it is the newest.
 
@@ -204,6 +205,8 @@ def open_protected(
         limits: How much it may ask for.
         min_epoch: The lowest epoch to accept.
         state: Remembers the highest epoch of each file.
+        accept: Raises if the seal is not the one that is wanted. It is given the bytes
+            that are then opened: who can write the file may change it meanwhile.
 
     Raises:
         KeyRequiredError: The key is another one, or not there.
@@ -215,6 +218,8 @@ def open_protected(
     if found is None:
         raise VerificationError(NOT_PROTECTED)
     try:
+        if accept is not None:
+            accept(found.data)
         header = read_header(found.data, limits)
         key = key_for(header.key_id, keys)
         manifest = open_sealed(found.data, key, limits=limits)

@@ -3,7 +3,8 @@
 1. The file is checked as `safe_load` checks it under `STRICT`, and taken apart.
 2. Each pool is cut into stored tensors at random places, into a random number of them,
    under random names: they say nothing of the plain ones but how long all are together.
-3. The file id is random, so every protected file has keys of its own.
+3. The file id is random, so every protected file has keys of its own; see
+   `new_file_id`.
 4. Nothing appears under the target's name before it is complete and on the disk.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from safemodel._protect.frames import SAFETENSORS, TORCH
 from safemodel._protect.layout import Extent, Pool
 from safemodel._protect.spans import Scattered
-from safemodel._protect.tags import FILE_ID_BYTES
+from safemodel._protect.tags import new_file_id
 from safemodel._value import Value
 
 if TYPE_CHECKING:
@@ -130,16 +131,17 @@ def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
     from safemodel._protect.skeleton import take
     from safemodel._protect.writing import Recipe
 
+    skeleton = take(source, anatomy, limits=how.limits)
     return Recipe(
         kind=KINDS[anatomy.format],
         key=how.key,
-        file_id=os.urandom(FILE_ID_BYTES),
+        file_id=new_file_id(skeleton),
         epoch=how.epoch,
         expires=how.expires,
         confidential=how.confidential,
         signer=how.signer,
         pools=cut(anatomy.pools()),
-        skeleton=take(source, anatomy, limits=how.limits),
+        skeleton=skeleton,
         limits=how.limits,
     )
 
@@ -166,8 +168,8 @@ def _write(
 
     total = sum(part.length for part in anatomy.parts)
     step = Progress(how.progress, 2 * total).step
-    # What was only in memory must not reach the disk on its way.
-    scratch = Scratch(target.parent, private=private)
+    # What was only in memory or is to be encrypted must not reach the disk on its way.
+    scratch = Scratch(target.parent, private=private or how.confidential)
     whole = whole_file(target, overwrite=how.overwrite, read_back=False)
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)

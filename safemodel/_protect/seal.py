@@ -45,6 +45,7 @@ from safemodel.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
     from safemodel._protect.keys import KeyProvider, ProtectionKey
     from safemodel._protect.manifest import Manifest
@@ -214,30 +215,35 @@ def _seal(
 
 def _encrypted(text: bytes, header: Header, key: ProtectionKey) -> bytes:
     """Return the header with its commitment, and the ciphertext (rule 2)."""
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-    cipher_key, commitment = _keys_of(header, key)
-    public = header.bound() + commitment
-    return public + ChaCha20Poly1305(cipher_key).encrypt(_NONCE, text, public)
+    public = header.bound() + _keys_of(header, key)[1]
+    return public + _cipher_of(header, key).encrypt(_NONCE, text, public)
 
 
 def _decrypted(
     data: bytes | memoryview, header: Header, key: ProtectionKey
 ) -> bytes | None:
-    """Return what is sealed, or None: no frame of an error holds the cipher's key."""
+    """Return what is sealed, or None."""
     from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-    cipher_key, commitment = _keys_of(header, key)
-    if not hmac.compare_digest(commitment, header.commitment):
+    if not hmac.compare_digest(_keys_of(header, key)[1], header.commitment):
         return None
     sealed = bytes(data[HEADER_BYTES : HEADER_BYTES + header.sealed_bytes])
     try:
-        return ChaCha20Poly1305(cipher_key).decrypt(
+        return _cipher_of(header, key).decrypt(
             _NONCE, sealed, bytes(data[:HEADER_BYTES])
         )
     except InvalidTag:
         return None
+
+
+def _cipher_of(header: Header, key: ProtectionKey) -> ChaCha20Poly1305:
+    """Return the cipher.
+
+    Not its key: frames of an error would hold that, such as one for want of memory.
+    """
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+    return ChaCha20Poly1305(_keys_of(header, key)[0])
 
 
 def _keys_of(header: Header, key: ProtectionKey) -> tuple[bytes, bytes]:

@@ -4,8 +4,8 @@ A pool is cut into chunks of at most 1 MiB, in each of its two orders (`layout`)
 has a *leaf*; leaves are put together by *nodes* up to one tag a pool and order, and
 those by the *root*. All are keyed BLAKE3 of 32 bytes, under one key for each file
 and epoch: HKDF-SHA-256 of the protection key, label "tags", salt the file id, info the
-epoch (8 bytes). Numbers are little-endian; the first 16 bytes say which of the five a
-tag is.
+epoch (8 bytes). Numbers are little-endian; the first 16 bytes say what a tag is of: one
+of the five here, or a shard (`folder_seal`).
 
 A leaf is the tag of, in this order:
 
@@ -51,6 +51,8 @@ say nothing by themselves; a signature over their root does.
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from blake3 import blake3
@@ -74,6 +76,22 @@ FILE_ID_BYTES = 32
 FAN = 256
 _NO_TAG = bytes(TAG_BYTES)
 _PUBLIC = "safemodel 2026-11 public tags 1"
+_FILE_ID = "safemodel 2026-11 file id 1"
+
+
+def new_file_id(about: bytes) -> bytes:
+    """Return an id that no other file has.
+
+    Two files of one id, epoch and key would be encrypted with one keystream. So it is
+    random, and depends on the time and the file as well: a virtual machine that was
+    copied gives the same random bytes again.
+
+    Args:
+        about: What is known of the file.
+    """
+    hasher = blake3(os.urandom(FILE_ID_BYTES), derive_key_context=_FILE_ID)
+    hasher.update(time.time_ns().to_bytes(8, "little"))
+    return hasher.update(about).digest()
 
 
 class Tagger:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.frames import SAFETENSORS, find_seal
-from safemodel._protect.header import MAX_TIME
+from safemodel._protect.header import MAX_TIME, SIGNER_BYTES, read_header
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.opening import NOT_PROTECTED, open_protected
 from safemodel._protect.protecting import Progress, check_suffix
@@ -47,6 +47,7 @@ class Trust(Value):
         state: Remembers the highest epoch of each file.
         limits: How much the file may ask for.
         progress: Called with bytes done and bytes in all.
+        accept: Raises if a seal is not that of the file that is wanted; None: any is.
     """
 
     keys: ProtectionKey | KeyProvider | None
@@ -55,6 +56,19 @@ class Trust(Value):
     state: EpochState | None
     limits: Limits
     progress: Callable[[int, int], None] | None
+    accept: Callable[[bytes], None] | None = None
+
+    def check_seal(self, data: bytes) -> None:
+        """Raise unless a seal is wanted, and signed by whom it should be.
+
+        Raises:
+            MalformedFileError: It is none.
+            VerificationError: It is not.
+        """
+        if self.accept is not None:
+            self.accept(data)
+        if self.public_key is not None:
+            verify_signature(data, self.public_key, limits=self.limits)
 
 
 def trust_in(
@@ -74,6 +88,8 @@ def trust_in(
     """
     if keys is not None:
         check_keys(keys)
+    if public_key is not None:
+        check_public_key(public_key)
     return Trust(
         keys=keys,
         public_key=public_key,
@@ -84,10 +100,34 @@ def trust_in(
     )
 
 
+def of_shard(
+    trust: Trust,
+    accept: Callable[[bytes], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> Trust:
+    """Return what is accepted of a shard: its epoch is that of the folder's seal.
+
+    Args:
+        trust: What is accepted of the folder.
+        accept: Raises unless a seal is that of the shard.
+        progress: Called with bytes done and bytes in all.
+    """
+    given = {"min_epoch": 0, "state": None, "progress": progress, "accept": accept}
+    return Trust(**{**vars(trust), **given})
+
+
 def check_key(key: object) -> None:
     """Raise unless it is a key; the error does not show what else it is."""
     if type(key) is not ProtectionKey:
         raise TypeError(f"key is a ProtectionKey, not {type(key).__name__}")
+
+
+def check_public_key(public_key: object) -> None:
+    """Raise unless it is one: else each file would seem to be signed by another."""
+    if type(public_key) is not bytes:
+        raise TypeError(f"public_key is 32 bytes, not {type(public_key).__name__}")
+    if len(public_key) != SIGNER_BYTES:
+        raise ValueError(f"an Ed25519 public key is {SIGNER_BYTES} bytes")
 
 
 def check_keys(keys: object) -> None:
@@ -116,14 +156,13 @@ def open_trusted(source: Source, trust: Trust) -> Opened:
     """
     if trust.keys is None:
         raise key_needed(source, trust.limits)
-    if trust.public_key is not None:
-        _signed(_seal_of(source, trust.limits), trust.public_key, trust.limits)
     opened = open_protected(
         source,
         trust.keys,
         limits=trust.limits,
         min_epoch=trust.min_epoch,
         state=trust.state,
+        accept=trust.check_seal,
     )
     opened.check_size()
     if not opened.frame_holds():
@@ -143,8 +182,6 @@ def key_needed(source: Source, limits: Limits) -> KeyRequiredError:
     Raises:
         VerificationError: It is not protected.
     """
-    from safemodel._protect.header import read_header
-
     found = _seal_of(source, limits)
     try:
         key_id = read_header(found.data, limits).key_id
@@ -298,10 +335,11 @@ def _seal_of(source: Source, limits: Limits) -> FoundSeal:
     return found
 
 
-def _signed(found: FoundSeal, public_key: bytes, limits: Limits) -> Header:
+def _signed(found: FoundSeal, trust: Trust) -> Header:
     """Return the header of a seal that the holder of a trusted key signed."""
     try:
-        return verify_signature(found.data, public_key, limits=limits)
+        trust.check_seal(found.data)
+        return read_header(found.data, trust.limits)
     except MalformedFileError as error:
         raise VerificationError(f"the seal was changed: {error}") from error
 
@@ -313,7 +351,7 @@ def _verify_signed(
     from safemodel._protect.public_tags import public_root
 
     found = _seal_of(source, trust.limits)
-    header = _signed(found, public_key, trust.limits)
+    header = _signed(found, trust)
     check_fresh(header, min_epoch=trust.min_epoch)
     if trust.state is not None:
         trust.state.check(header.file_id, header.epoch)

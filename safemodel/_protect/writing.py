@@ -3,12 +3,14 @@
 1. Everything but tags and CRC-32 is known beforehand, so the file is written from its
    first byte to its last, and those are put in afterwards.
 2. Each chunk is encrypted, if it is to be, then tagged, then written: of the same bytes
-   in memory.
+   in memory. So is the frame: what the file has may be somebody else's by then. Only
+   the public root is of bytes that are read back.
 3. No pool is in memory as a whole, unless `pool_stream` has room for it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect import contents as layouts
@@ -153,12 +155,13 @@ def write(
                 recipe, number, read, tagger, holes, scratch, step
             )
     holes.end()
-    _settle(out, frame, _frame(recipe, contents.room, holes.checksums))
+    settled = _frame(recipe, contents.room, holes.checksums)
+    _settle(out, frame, settled)
     manifest = _manifest(
         recipe,
         tuple(leaves[number] for number in range(len(recipe.pools))),
         contents,
-        frame_tag(tagger, contents, stored_lengths(recipe.pools), out.read_into),
+        frame_tag(tagger, contents, stored_lengths(recipe.pools), _reader(settled)),
     )
     root = _public_root(out, recipe, contents)
     sealed = seal(
@@ -280,6 +283,22 @@ def _settle(out: Output, before: Frame, after: Frame) -> None:
         if old != new:
             out.patch(at, new)
         at += len(old) + hole
+
+
+def _reader(frame: Frame) -> ReadInto:
+    """Return what reads the gaps of a frame by where they lie in the file."""
+    starts: list[int] = []
+    at = 0
+    for gap, hole in zip(frame.gaps, (*frame.holes, 0), strict=True):
+        starts.append(at)
+        at += len(gap) + hole
+
+    def read_into(at: int, view: memoryview) -> None:
+        index = bisect_right(starts, at) - 1
+        first = at - starts[index]
+        view[:] = frame.gaps[index][first : first + len(view)]
+
+    return read_into
 
 
 def _public_root(out: Output, recipe: Recipe, contents: Contents) -> bytes | None:

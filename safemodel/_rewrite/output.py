@@ -7,12 +7,14 @@
 4. An error leaves nothing behind. A process that is killed may leave the temporary
    file, which begins with a dot and ends in ``.safemodel-part``.
 5. What is written is read back meanwhile (`trail`), and sent to the disk meanwhile.
+6. Its mode lets nobody do what the mode of the file that it replaces did not.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from contextlib import contextmanager
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
+_OWNER = 0o600
 _MOST_NAME = 50
 _SMALL = 1 << 16  # below that, writes are put together
 _BUFFER = 1 << 20
@@ -253,7 +256,7 @@ def whole_file(
     try:
         # In here, because an interrupt may come as soon as there is a file.
         output = Output(
-            _new_file(part, path),
+            _new_file(part, path, _mode_of(path) if overwrite else _MODE),
             name=str(path),
             digests=digests,
             read_back=read_back,
@@ -266,11 +269,20 @@ def whole_file(
         part.unlink(missing_ok=True)
 
 
-def _new_file(part: Path, path: Path) -> int:
+def _mode_of(path: Path) -> int:
+    """Return the mode of what is to replace a file, if there is one (rule 6)."""
+    try:
+        # Its owner has to read it back.
+        return _MODE & (stat.S_IMODE(path.stat().st_mode) | _OWNER)
+    except OSError:
+        return _MODE
+
+
+def _new_file(part: Path, path: Path, mode: int) -> int:
     """Return the descriptor of a new file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     try:
-        return os.open(part, flags, _MODE)
+        return os.open(part, flags, mode)
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error

@@ -24,6 +24,7 @@ from safetensors.torch import save
 
 from safemodel import protect, rotate
 from safemodel._containers.source import open_source
+from safemodel._protect import folders, protecting
 from safemodel._protect.frames import SAFETENSORS, find_seal, stored_lengths
 from safemodel._protect.opening import open_protected
 from safemodel.limits import DEFAULT_LIMITS
@@ -87,11 +88,15 @@ def repeatable(seed: int) -> Iterator[None]:
     """Let what the system calls random be the same each time: for files of tests."""
     noise = random.Random(seed)  # noqa: S311 - that is what it is for
     kept = os.urandom, random._urandom  # type: ignore[attr-defined]
+    new_file_id = protecting.new_file_id
     os.urandom = random._urandom = noise.randbytes  # type: ignore[attr-defined]
+    # Which depends on the time and on the file as well.
+    protecting.new_file_id = folders.new_file_id = lambda _: noise.randbytes(32)
     try:
         yield
     finally:
         os.urandom, random._urandom = kept  # type: ignore[attr-defined]
+        protecting.new_file_id = folders.new_file_id = new_file_id
 
 
 def plain_tensors(*, big: bool = False) -> dict[str, torch.Tensor]:

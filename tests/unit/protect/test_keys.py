@@ -401,6 +401,8 @@ def test_a_passphrase_gives_the_key_of_scrypt():
         {"passphrase": ""},
         {"passphrase": "swordfish" * 114},
         {"passphrase": "swordfish\ud800"},
+        {"passphrase": b"swordfish"},
+        {"passphrase": ["swordfish"]},
     ],
 )
 def test_costs_and_passphrases_are_bounded(given):
@@ -412,6 +414,25 @@ def test_costs_and_passphrases_are_bounded(given):
 
     assert "swordfish" not in text_of(caught.value)
     assert type(caught.value) is ValueError
+    assert caught.value.__context__ is None
+
+
+def test_a_passphrase_is_not_shown_for_want_of_memory(monkeypatch):
+    """Scrypt asks for up to a gigabyte, and its error would hold on to the frame."""
+
+    class Full:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def derive(self, _: bytes) -> bytes:
+            raise MemoryError
+
+    monkeypatch.setattr("cryptography.hazmat.primitives.kdf.scrypt.Scrypt", Full)
+    typed = "swordfish"  # not in the line that the traceback quotes
+    with pytest.raises(ValueError, match="little memory") as caught:
+        ProtectionKey.from_passphrase(typed, SALT)
+
+    assert "swordfish" not in text_of(caught.value)
     assert caught.value.__context__ is None
 
 

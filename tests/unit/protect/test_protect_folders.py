@@ -28,8 +28,11 @@ from safemodel import (
     verify,
 )
 from safemodel._protect.folder_seal import FolderContents, decode_folder
+from safemodel._protect.manifest import Manifest
+from safemodel._protect.seal import seal
+from safemodel._protect.tags import Tagger
 from safemodel.limits import DEFAULT_LIMITS
-from tests.unit.protect.helpers_protect import KEY, OTHER, holds_secret
+from tests.unit.protect.helpers_protect import FILE_ID, KEY, OTHER, holds_secret
 from tests.unit.protect.helpers_protection import flipped, stored_spans
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
@@ -240,6 +243,31 @@ def test_every_change_of_a_folder_is_noticed(made, change):
     """Files swapped, dropped, added, of another epoch or folder; links; the seal."""
     CHANGES[change](made)
     assert type(refused(made)) is VerificationError
+
+
+def test_the_seal_of_a_file_is_not_that_of_a_folder(tmp_path):
+    """Even if what it seals reads as the contents of a folder."""
+    # A manifest without pools, made for a file: its frame is not its data.
+    data = FolderContents(shards={}, files={"evil.py": b"1"}).encoded()
+    tagger = Tagger.keyed(KEY, FILE_ID, 3)
+    (tmp_path / "out").mkdir()
+    for frame, match in ((b"gaps", "of a file"), (data, None)):
+        manifest = Manifest(
+            file_id=FILE_ID,
+            epoch=3,
+            expires=None,
+            confidential=False,
+            pools=(),
+            leaves=(),
+            frame=tagger.frame([frame]),
+            data=data,
+        )
+        (tmp_path / "out" / "safemodel.seal").write_bytes(seal(manifest, KEY))
+        if match is None:
+            assert verify(tmp_path / "out", key=KEY).epoch == 3
+            continue
+        with pytest.raises(VerificationError, match=match):
+            verify(tmp_path / "out", key=KEY)
 
 
 def test_an_old_folder_is_refused(made, tmp_path):

@@ -691,6 +691,8 @@ def test_what_cannot_be_is_a_callers_mistake(tmp_path):
     for call, error in (
         (lambda: verify(out, key=SECRET), TypeError),
         (lambda: verify(out, public_key=b"short"), ValueError),
+        (lambda: verify(out, public_key=PUBLIC.hex()), TypeError),
+        (lambda: verify(out, key=KEY, public_key=SIGNER.public_key()), TypeError),
         (lambda: restore(out, tmp_path / "r", key=None), TypeError),
         (lambda: rotate(out, tmp_path / "r", key=KEY, new_key=SECRET), TypeError),
         (lambda: rotate(out, tmp_path / "r.pt", key=KEY), ValueError),

@@ -670,3 +670,30 @@ def test_no_error_holds_a_key(place):
     text = text_of(caught.value)
     assert not holds_secret(text)
     assert not holds_secret(text, derived[:32])
+
+
+@pytest.mark.parametrize("verb", ["encrypt", "decrypt"])
+def test_no_error_for_want_of_memory_holds_a_key(monkeypatch, verb):
+    """A seal may have a hundred megabytes, and a container too little for it."""
+    keys: list[bytes] = []
+
+    class Full:
+        def __init__(self, key: bytes) -> None:
+            keys.append(key)
+
+        def encrypt(self, *_: object) -> bytes:
+            raise MemoryError
+
+        decrypt = encrypt
+
+    monkeypatch.setattr(
+        "cryptography.hazmat.primitives.ciphers.aead.ChaCha20Poly1305", Full
+    )
+    with pytest.raises(MemoryError) as caught:
+        seal(MANIFEST, KEY) if verb == "encrypt" else open_sealed(SIGNED_SEAL, KEY)
+
+    (derived,) = keys
+    text = text_of(caught.value)
+    assert f"in _{verb}ed" in text
+    assert not holds_secret(text)
+    assert not holds_secret(text, derived)

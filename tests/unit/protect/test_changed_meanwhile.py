@@ -1,0 +1,172 @@
+"""Files that change while they are read: the seal that is checked is the one used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safemodel import (
+    MalformedFileError,
+    VerificationError,
+    protect,
+    restore,
+    rotate,
+    safe_load,
+    verify,
+)
+from safemodel._protect import (
+    folder_opening,
+    folders,
+    opening,
+    verifying,
+    writing,
+)
+from safemodel._protect.frames import find_seal
+from tests.unit.protect.helpers_protect import KEY
+
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
+PUBLIC = SIGNER.public_key().public_bytes_raw()
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(70, 102)))
+
+
+def one_number(value: float) -> bytes:
+    """Return a file that has one length, however it is protected."""
+    return safetensors.torch.save({"w": torch.tensor([value])})
+
+
+@pytest.fixture
+def changing(monkeypatch) -> Callable[[Path, bytes], None]:
+    """Return what lets a file hold other bytes once its seal was read."""
+
+    def change(path: Path, data: bytes) -> None:
+        def found(source, limits):
+            seal = find_seal(source, limits)
+            if source.name == str(path):
+                assert path.stat().st_size == len(data)
+                path.write_bytes(data)
+            return seal
+
+        for module in (folder_opening, opening, verifying):
+            monkeypatch.setattr(module, "find_seal", found)
+
+    return change
+
+
+@pytest.mark.parametrize("verb", ["verify", "restore", "rotate"])
+def test_the_seal_that_is_signed_is_the_one_that_is_opened(tmp_path, changing, verb):
+    """Not that of another file of the same key, which another one signed."""
+    signed, other = tmp_path / "signed.safetensors", tmp_path / "other.safetensors"
+    protect(one_number(1), signed, key=KEY, signer=SIGNER)
+    protect(one_number(2), other, key=KEY, signer=OTHER)
+    out = tmp_path / "out.safetensors"
+    changing(signed, other.read_bytes())
+    with pytest.raises(VerificationError):
+        {
+            "verify": lambda: verify(signed, key=KEY, public_key=PUBLIC),
+            "restore": lambda: restore(signed, out, key=KEY, public_key=PUBLIC),
+            "rotate": lambda: rotate(
+                signed, out, key=KEY, public_key=PUBLIC, unsigned=True
+            ),
+        }[verb]()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("verb", ["verify", "signature", "restore", "rotate", "load"])
+def test_a_shard_is_opened_by_the_seal_that_its_folder_names(tmp_path, changing, verb):
+    """Not by that of the same shard of another folder."""
+    for number, name in enumerate(("made", "other")):
+        plain = tmp_path / f"plain {name}"
+        plain.mkdir()
+        (plain / "model.safetensors").write_bytes(one_number(number))
+        protect(plain, tmp_path / name, key=KEY, signer=SIGNER)
+    made, out = tmp_path / "made", tmp_path / "out"
+    other = tmp_path / "other" / "model.safetensors"
+    changing(made / "model.safetensors", other.read_bytes())
+    with pytest.raises(VerificationError):
+        {
+            "verify": lambda: verify(made, key=KEY),
+            "signature": lambda: verify(made, public_key=PUBLIC),
+            "restore": lambda: restore(made, out, key=KEY),
+            "rotate": lambda: rotate(made, out, key=KEY, unsigned=True),
+            "load": lambda: safe_load(made, key=KEY),
+        }[verb]()
+    assert not out.exists()
+
+
+def test_a_file_beside_the_shards_that_grows_is_not_read(tmp_path, monkeypatch):
+    """Its size was bounded before it was opened."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "model.safetensors").write_bytes(one_number(1))
+    (plain / "config.json").write_text("{}")
+    found = folders.files_to_protect
+
+    def growing(folder, limits):
+        files = found(folder, limits)
+        (plain / "config.json").write_text("{}" * 1000)
+        return files
+
+    monkeypatch.setattr(folders, "files_to_protect", growing)
+    with pytest.raises(MalformedFileError, match="changes"):
+        protect(plain, tmp_path / "made", key=KEY)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("verb", ["protect", "rotate"])
+def test_a_frame_is_tagged_as_it_was_written(tmp_path, monkeypatch, suffix, verb):
+    """Not as the disk has it by then, which may be that of somebody else."""
+    file, out = tmp_path / f"file{suffix}", tmp_path / f"out{suffix}"
+    protect({"w": torch.ones(9)}, file, key=KEY)
+    real, changed = writing._settle, []
+
+    def settle(part, before, after):
+        real(part, before, after)
+        # Behind the hole of the seal: in the pickle, or in the header.
+        at = after.starts[0] + after.holes[0] + 40
+        byte = bytearray(1)
+        part.read_into(at, memoryview(byte))
+        part.patch(at, bytes([byte[0] ^ 1]))
+        changed.append(at)
+
+    monkeypatch.setattr(writing, "_settle", settle)
+    if verb == "protect":
+        protect({"w": torch.ones(9)}, out, key=KEY)
+    else:
+        rotate(file, out, key=KEY)
+    assert changed
+    with pytest.raises(VerificationError, match="around the tensors"):
+        verify(out, key=KEY)
+    verify(file, key=KEY)
+
+
+@pytest.mark.parametrize("verb", ["protect", "rotate"])
+@pytest.mark.parametrize("by", ["another file of the key", "a plain file"])
+def test_a_shard_that_is_exchanged_is_not_sealed(tmp_path, monkeypatch, verb, by):
+    """Between its writing and that of the folder's seal, by whoever can write there."""
+    plain, made = tmp_path / "plain", tmp_path / "made"
+    plain.mkdir()
+    (plain / "model.safetensors").write_bytes(one_number(1))
+    protect(plain, made, key=KEY)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(one_number(2))
+    if by == "another file of the key":
+        protect(one_number(2), other, key=KEY, epoch=1, overwrite=True)
+    real = folders._write_seal
+
+    def exchanged(part, *rest):
+        (part / "model.safetensors").write_bytes(other.read_bytes())
+        real(part, *rest)
+
+    monkeypatch.setattr(folders, "_write_seal", exchanged)
+    with pytest.raises(VerificationError, match="exchanged"):
+        {
+            "protect": lambda: protect(plain, tmp_path / "new", key=KEY, epoch=1),
+            "rotate": lambda: rotate(made, tmp_path / "new", key=KEY),
+        }[verb]()
+    assert not (tmp_path / "new").exists()
