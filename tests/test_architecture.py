@@ -35,6 +35,7 @@ LAYERS = {
     "_build": 3.0,
     "_rewrite": 3.5,  # writes what `_build` would have built, without torch
     "_protect": 3.75,  # keys, seals and tags: below what opens and writes files
+    "_detector": 3.8,  # reads what `_rewrite` reads, and decides what is in it
     "_load": 4.0,
     "_disarm": 4.0,
     "scanning": 4.0,
@@ -72,6 +73,7 @@ AT_MODULE_LEVEL = {
     3.0: {"torch", "numpy", "safetensors", "zlib_ng"},
     3.5: {"numpy"},
     3.75: {"blake3", "numpy"},
+    3.8: {"numpy"},
     4.5: {"numpy"},
     6.0: {"rich"},  # of a module that is imported for a terminal only
 }
@@ -83,6 +85,7 @@ INSIDE_FUNCTIONS = {
     3.0: {"torch", "numpy", "safetensors"},
     3.5: {"safetensors", "blake3"},
     3.75: {"cryptography", "numpy"},
+    3.8: {"torch", "numpy"},
     4.0: {"torch", "numpy", "blake3"},
     4.5: {"torch", "numpy", "safetensors", "cryptography"},
     5.0: {"torch", "numpy"},
@@ -93,6 +96,7 @@ MORE_THAN_LAYER = {
     "_unpickle/windows.py": {"numpy"},
     "_kernels/_lines.py": {"llvmlite"},  # comes with numba
     "_report/html.py": {"jinja2"},  # imported for a page only
+    "_detector/xray_networks.py": {"torch"},  # imported for that detector only
 }
 """Modules that may import more than their layer: what, at module level."""
 

@@ -1,0 +1,1 @@
+"""What `detect` looks at and how it decides: weights, counts, tests, evidence."""
