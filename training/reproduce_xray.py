@@ -3,7 +3,8 @@
     python training/networks.py                            # the networks, once
     python training/reproduce_xray.py images               # their images, once
     python training/reproduce_xray.py detectors --seconds 3600 [--device cuda]
-    python training/reproduce_xray.py page                 # docs/reproduction.md
+    python training/reproduce_xray.py page > docs/reproduction.md
+    python training/reproduce_xray.py support              # what comes with the package
 
 Detectors are trained in rounds, one row of the CSV for each of them, test set and
 classifier, until the time is up; so fewer runs are as balanced as many.
@@ -14,13 +15,14 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from safemodel._detector.xray import Settings, XRay
+from safemodel._detector.xray import SUPPORT, Settings, XRay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +173,7 @@ def train_all(
 def main() -> None:
     """Do the step that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("step", choices=["images", "detectors", "page"])
+    parser.add_argument("step", choices=["images", "detectors", "page", "support"])
     parser.add_argument("--networks", type=Path, default=CACHE / "networks")
     parser.add_argument("--images", type=Path, default=CACHE / "xray-images.npz")
     parser.add_argument("--detectors", type=Path, default=CACHE / "xray-detectors.csv")
@@ -185,6 +187,11 @@ def main() -> None:
         from xray_images import make
 
         np.savez(asked.images, **make(asked.networks, asked.jobs, asked.tiny))
+    elif asked.step == "support":
+        from xray_images import support
+
+        np.save(SUPPORT, support(asked.networks))
+        print(f"pin this in the code: {sha256(SUPPORT.read_bytes()).hexdigest()}")
     elif asked.step == "detectors":
         torch.backends.cudnn.benchmark = True
         with np.load(asked.images) as file:

@@ -87,6 +87,15 @@ def images(
     return [np.stack(kept) for kept in made]
 
 
+def support(folder: Path) -> NDArray[np.uint8]:
+    """Return (2, 3, 100, 100): the training networks clean, and 6 bits replaced."""
+    made = []
+    for name in TRAINING:
+        weights = row(folder / f"{name}.safetensors")
+        made += images(weights, "A", range(0, 7, 6), (100,))
+    return np.stack(made, axis=1)
+
+
 def one_network(path: Path) -> dict[str, NDArray[np.uint8]]:
     """Return all images of one network of the conv and other zoos."""
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import torch
 from safemodel._detector import xray
 from safemodel._detector.xray import Settings, XRay, triplets
 from safemodel._detector.xray_networks import FixedNorm, one_shot, steganalysis
+from safemodel.evaluation import stego
 
 
 @pytest.fixture
@@ -172,3 +173,28 @@ def test_an_image_of_another_size_is_refused(small):
     """Before anything is computed."""
     with pytest.raises(ValueError, match="4 × 4"):
         XRay.train([np.zeros((5, 5), np.uint8)] * 2, [np.zeros((5, 5), np.uint8)] * 2)
+
+
+def test_other_support_images_are_refused(monkeypatch, tmp_path):
+    """One changed byte, and nothing is trained."""
+    changed = tmp_path / "xray_support.npy"
+    changed.write_bytes(xray.SUPPORT.read_bytes()[:-1] + b"\x00")
+    monkeypatch.setattr(xray, "SUPPORT", changed)
+
+    with pytest.raises(ValueError, match="not the file it should be"):
+        XRay.bundled()
+
+
+def test_the_bundled_detector_sees_a_program_and_no_random_bytes():
+    """In weights it was not trained on; at 8 bits, from which on it was published."""
+    detector = XRay.bundled()
+    rng = np.random.default_rng(0)
+    clean = rng.normal(0, 0.02, 1_000_000).astype(np.float32)
+    hidden = [
+        stego.embed(clean, data, stego.Lsb(bits=8, fill=True))[0]
+        for data in (stego.payload("program", 1_000_000), rng.bytes(1_000_000))
+    ]
+    images = [xray.image_of(w.view(np.uint32), 100) for w in (clean, *hidden)]
+
+    assert detector.classify(images).tolist() == [False, True, False]
+    assert detector.classify(images, "nearest").tolist() == [False, True, False]
