@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 FILE_ID_BYTES = 32
 _SUB_KEY_BYTES = 32
-_ZEROS = memoryview(bytes(1 << 14))
-"""Encrypted at a time: it stays in the nearest cache beside what is permuted."""
+_ZEROS = memoryview(bytes(1 << 17))
+"""Encrypted at a time. The library holds the interpreter lock meanwhile, and smaller
+pieces hand it to and fro between threads: with 16 KiB, 1 GB takes a tenth longer."""
 
 
 class PoolKey:
