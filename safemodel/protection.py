@@ -95,7 +95,7 @@ def protect(
 
     Raises:
         SafeModelError: The file is one that `safe_load` refuses, or its tensors are not
-            spans of it; the message says what to do.
+            spans of it; the message says what to do. Or it changed meanwhile.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
         OSError: Reading or writing failed; ``out`` is as it was.
         TypeError: An argument is of the wrong type.
@@ -105,9 +105,11 @@ def protect(
     from pathlib import Path
 
     from safemodel._protect.protecting import How, protect_file
+    from safemodel._protect.signing import check_signer
     from safemodel._protect.verifying import check_key, checked_epoch
 
     check_key(key)
+    check_signer(signer)
     how = How(
         key=key,
         confidential=bool(confidential),
@@ -161,6 +163,7 @@ def verify(
             ``state`` allow, has expired, or is not protected. It names the tensors.
         SafeModelError: It is of a later version, or asks for too much.
         OSError: It cannot be read, or the state cannot be written.
+        TypeError: An argument is of the wrong type, or ``key`` returned no key.
     """
     from safemodel._protect.verifying import trust_in, verify_file
 
@@ -216,6 +219,7 @@ def restore(
         SafeModelError: It is of a later version, or asks for too much.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
         OSError: Reading or writing failed; ``out`` is as it was.
+        TypeError: An argument is of the wrong type, or ``key`` returned no key.
         ValueError: ``out`` has the suffix of another format.
     """
     from pathlib import Path
@@ -291,17 +295,20 @@ def rotate(
         SafeModelError: It is of a later version, or asks for too much.
         FileExistsError: ``out`` is there, and ``overwrite`` is false.
         OSError: Reading or writing failed; ``out`` is as it was.
+        TypeError: An argument is of the wrong type, or ``key`` returned no key.
         ValueError: ``out`` has the suffix of another format, or ``expires`` is out of
             range.
     """
     from pathlib import Path
 
     from safemodel._protect.rotating import Turn, rotate_file
+    from safemodel._protect.signing import check_signer
     from safemodel._protect.verifying import check_key, check_keys, trust_in
 
     check_keys(key)
     if new_key is not None:
         check_key(new_key)
+    check_signer(signer)
     turn = Turn(
         key=new_key,
         confidential=confidential,

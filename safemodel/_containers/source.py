@@ -23,6 +23,7 @@ import stat
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
+from safemodel._containers.file_objects import is_plain_file, position_of, read_all
 from safemodel._containers.records import Record
 from safemodel.errors import TruncatedFileError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Record", "Source", "open_source"]
 
-_CHUNK = 1 << 20
 _MAX_WINDOW = 4 << 20
 _MAX_GUESSED_AHEAD = 1 << 20
 _SMALL_SPAN = 1 << 16
@@ -83,6 +83,14 @@ class Source(ABC):
     def private_map(self) -> memoryview | None:
         """Return a writable copy-on-write map of a path's file; None if not a path."""
         return None
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return what is another once somebody else has written to it.
+
+        It is that of the system: size and times of a file; of a buffer nothing. Two
+        changes within one tick of its clock, some milliseconds, are one.
+        """
+        return ()
 
     def part(self, offset: int, size: int) -> Source:
         """Return a span as a source of its own; it closes nothing.
@@ -243,6 +251,10 @@ class _FileSource(Source):
         self._window, self._window_start = window, offset
         return window[:size]
 
+    def stamp(self) -> tuple[int, ...]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
     def private_map(self) -> memoryview | None:
         if self._file is not None or not self.size:
             return None
@@ -350,51 +362,15 @@ def _open_file_object(file: Any) -> Source:
     """Open what a binary file object holds from its current position on."""
     name = getattr(file, "name", "")
     name = name if type(name) is str else ""
-    start = _position(file)
-    if start is not None and _is_plain_file(file):
+    start = position_of(file)
+    if start is not None and is_plain_file(file):
         if isinstance(file, io.BufferedRandom):
             file.flush()
         descriptor = os.dup(file.fileno())
         size = max(os.fstat(descriptor).st_size - start, 0)
         return _FileSource(descriptor, name=name, size=size, start=start, file=file)
-    data = _read_all(file)
+    data = read_all(file)
     seekable = None if start is None else file
     return _MemorySource(
         memoryview(data).toreadonly(), name=name, file=seekable, start=start or 0
     )
-
-
-def _position(file: Any) -> int | None:
-    """Return where a file object stands, or None if it cannot be moved."""
-    try:
-        if not file.seekable():
-            return None
-        position = file.tell()
-    except (AttributeError, OSError, ValueError):
-        return None
-    return position if type(position) is int and position >= 0 else None
-
-
-def _is_plain_file(file: Any) -> bool:
-    """Tell whether the descriptor behind a file object has the bytes it would read."""
-    # Exact types: `fileno()` of a gzip file is that of the compressed bytes.
-    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
-    if type(raw) is not io.FileIO or not raw.readable():
-        return False
-    return stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
-
-
-def _read_all(file: Any) -> bytes | bytearray:
-    """Read a stream to its end, without trusting any length it may announce."""
-    if type(file) is io.BytesIO:
-        return file.read()  # shares its bytes where it can
-    data = bytearray()
-    while True:
-        chunk = file.read(_CHUNK)
-        if isinstance(chunk, str):
-            raise TypeError("the file object is in text mode; open it with 'rb'")
-        if chunk is None:
-            raise BlockingIOError(errno.EAGAIN, "the file object has no data yet")
-        if not chunk:
-            return data
-        data += chunk

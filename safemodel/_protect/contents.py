@@ -23,6 +23,8 @@ from safemodel.errors import MalformedFileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from safemodel._protect.manifest import Data
+
 _LEAST_STEP = 1024
 _STEP_SHIFT = 5
 
@@ -42,19 +44,19 @@ class Contents(Value):
     size: int
     starts: tuple[int, ...]
     room: int
-    skeleton: bytes
+    skeleton: bytes | memoryview
 
     def __repr__(self) -> str:
         return f"<Contents of {self.size} bytes>"
 
-    def encoded(self) -> bytes:
-        """Return the encoding."""
+    def encoded(self) -> Data:
+        """Return the encoding, in pieces: the skeleton, which may be large, is one."""
         out = Writer()
         out.number(self.kind, 1)
         out.numbers(self.size, self.room, *self.starts)
-        out.counted(self.skeleton, 8)
-        text = out.joined()
-        return text + bytes(-len(text) % _step(len(text)))
+        out.number(len(self.skeleton))
+        head = out.joined()
+        return head, self.skeleton, bytes(_padding(len(head) + len(self.skeleton)))
 
     def gaps(self, lengths: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         """Yield where each gap between holes begins and ends.
@@ -69,11 +71,11 @@ class Contents(Value):
         yield at, self.size
 
 
-def decode(data: bytes, stored: int) -> Contents:
+def decode(data: bytes | memoryview, stored: int) -> Contents:
     """Return what an encoding says.
 
     Args:
-        data: The encoding, out of a seal that was opened.
+        data: The encoding, out of a seal that was opened. The skeleton is a part of it.
         stored: How many stored tensors the manifest has.
 
     Raises:
@@ -84,13 +86,13 @@ def decode(data: bytes, stored: int) -> Contents:
     if kind not in (SAFETENSORS, TORCH):
         raise MalformedFileError(f"a protected file of no kind: {kind}")
     size, room, *starts = reader.numbers(3 + stored)
-    skeleton = reader.counted(8)
-    made = Contents(
+    skeleton = reader.view(reader.number())
+    padding = _padding(reader.at)
+    if reader.left != padding or any(reader.raw(padding)):
+        raise MalformedFileError("what is sealed ends in other bytes than zeros")
+    return Contents(
         kind=kind, size=size, starts=tuple(starts), room=room, skeleton=skeleton
     )
-    if made.encoded() != data:
-        raise MalformedFileError("what is sealed ends in other bytes than zeros")
-    return made
 
 
 def check(contents: Contents, lengths: tuple[int, ...]) -> None:
@@ -107,6 +109,7 @@ def check(contents: Contents, lengths: tuple[int, ...]) -> None:
         raise MalformedFileError("two tensors of a protected file share bytes")
 
 
-def _step(length: int) -> int:
-    """Return of what a length is made a multiple."""
-    return max(_LEAST_STEP, 1 << max(length.bit_length() - _STEP_SHIFT, 0))
+def _padding(length: int) -> int:
+    """Return how many zero bytes make a length a multiple (5)."""
+    step = max(_LEAST_STEP, 1 << max(length.bit_length() - _STEP_SHIFT, 0))
+    return -length % step

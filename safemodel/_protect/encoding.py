@@ -7,12 +7,18 @@ other of the same kind. What is compressed is the exception: it inflates to one 
 
 from __future__ import annotations
 
+import io
 import zlib
 from struct import pack, unpack
+from typing import TYPE_CHECKING
 
 from safemodel.errors import LimitExceededError, MalformedFileError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _LEVEL = 6
+_STEP = 1 << 20
 
 
 def deflated(text: bytes) -> bytes:
@@ -20,7 +26,7 @@ def deflated(text: bytes) -> bytes:
     return zlib.compress(text, _LEVEL)
 
 
-def inflated(data: bytes, size: int) -> bytes:
+def inflated(data: bytes | memoryview, size: int) -> bytes:
     """Return the text that was compressed, and never more than its size.
 
     Args:
@@ -30,35 +36,68 @@ def inflated(data: bytes, size: int) -> bytes:
     Raises:
         MalformedFileError: It does not inflate to exactly so many.
     """
+    # Filled piece by piece: at once, zlib would hold all of it twice for a moment.
+    # Nor is there room before there is something to fill it: the size is only a claim.
+    text = io.BytesIO()
+    for piece in inflated_pieces(data, size):
+        text.write(piece)
+    return text.getvalue()
+
+
+def inflated_pieces(data: bytes | memoryview, size: int) -> Iterator[bytes]:
+    """Yield the text that was compressed in pieces of at most 1 MiB.
+
+    Args:
+        data: What `deflated` returned.
+        size: Bytes of the text; the caller has bounded it.
+
+    Raises:
+        MalformedFileError: It does not inflate to exactly so many. It may be raised
+            after the last piece.
+    """
     unpacker = zlib.decompressobj()
-    try:
-        # One byte more is asked for, so that it would be seen.
-        text = unpacker.decompress(data, size + 1)
-    except zlib.error as error:
-        raise MalformedFileError("a zlib stream is broken") from error
-    if len(text) != size or not unpacker.eof or unpacker.unused_data:
+    view, at, done = memoryview(data), 0, 0
+    while not unpacker.eof:
+        given = unpacker.unconsumed_tail or view[at : at + _STEP]
+        at += 0 if unpacker.unconsumed_tail else len(given)
+        try:
+            # One byte more is asked for, so that it would be seen.
+            piece = unpacker.decompress(given, min(_STEP, size - done + 1))
+        except zlib.error as error:
+            raise MalformedFileError("a zlib stream is broken") from error
+        done += len(piece)
+        # Without input there may be output that had no room before.
+        if done > size or not (piece or given):
+            break
+        yield piece
+    if done != size or not unpacker.eof or unpacker.unused_data or at < len(view):
         raise MalformedFileError(f"a zlib stream does not inflate to {size:,} bytes")
-    return text
 
 
 class Writer:
     """Puts fields together."""
 
     def __init__(self) -> None:
-        self._fields: list[bytes] = []
+        # It grows in place and is handed out as it is: joining would double it.
+        self._out = io.BytesIO()
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._out.tell()
 
     def number(self, value: int, width: int = 8) -> None:
         """Append a number of ``width`` bytes."""
-        self._fields.append(value.to_bytes(width, "little"))
+        self._out.write(value.to_bytes(width, "little"))
 
-    def raw(self, value: bytes) -> None:
+    def raw(self, value: bytes | memoryview) -> None:
         """Append bytes whose number is known to the reader."""
-        self._fields.append(value)
+        self._out.write(value)
 
-    def counted(self, value: bytes, width: int = 4) -> None:
+    def counted(self, value: bytes | memoryview, width: int = 4) -> None:
         """Append bytes after their number."""
         self.number(len(value), width)
-        self._fields.append(value)
+        self._out.write(value)
 
     def text(self, value: str) -> None:
         """Append text as UTF-8, after its length in bytes."""
@@ -66,11 +105,11 @@ class Writer:
 
     def numbers(self, *values: int) -> None:
         """Append numbers of 8 bytes."""
-        self._fields.append(pack(f"<{len(values)}Q", *values))
+        self._out.write(pack(f"<{len(values)}Q", *values))
 
     def joined(self) -> bytes:
         """Return all fields so far."""
-        return b"".join(self._fields)
+        return self._out.getvalue()
 
 
 class Reader:
@@ -83,7 +122,7 @@ class Reader:
         at: Where the next one begins.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._end = len(data)
         self.at = 0
@@ -95,6 +134,10 @@ class Reader:
 
     def raw(self, size: int) -> bytes:
         """Return the next bytes."""
+        return bytes(self.view(size))
+
+    def view(self, size: int) -> bytes | memoryview:
+        """Return the next bytes, and no copy of them if this was given a view."""
         start = self.at
         end = start + size
         if end > self._end:

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from safemodel._containers.source import open_source
 from safemodel._formats.protected import SEAL_NAME
 from safemodel._protect.folder_files import files_there
-from safemodel._protect.folder_seal import decode_folder, folder_root, is_shard
+from safemodel._protect.folder_seal import (
+    decode_folder,
+    folder_root,
+    is_shard,
+    seal_digest,
+)
 from safemodel._protect.frames import find_seal
 from safemodel._protect.header import HEADER_BYTES, SIGNATURE_BYTES, read_header
 from safemodel._protect.keys import key_for
@@ -69,22 +74,22 @@ class OpenedFolder(Value):
     def __repr__(self) -> str:
         return f"<OpenedFolder of {len(self.shards)} shards>"
 
-    def accept(self, name: str) -> Callable[[bytes], None]:
+    def accept(self, name: str) -> Callable[[memoryview], None]:
         """Return what raises unless a seal is that of a shard (rule 2)."""
         tagger = Tagger.keyed(self.key, self.manifest.file_id, self.manifest.epoch)
 
-        def accept(seal: bytes) -> None:
+        def accept(seal: memoryview) -> None:
             if not is_shard(tagger, seal, self.contents.shards[name]):
                 raise VerificationError(_OTHER_SHARD)
 
         return accept
 
 
-def same_seal(expected: bytes) -> Callable[[bytes], None]:
+def same_seal(digest: bytes) -> Callable[[memoryview], None]:
     """Return what raises unless a seal is the one that was seen before."""
 
-    def accept(seal: bytes) -> None:
-        if seal != expected:
+    def accept(seal: memoryview) -> None:
+        if seal_digest(seal) != digest:
             raise VerificationError(_OTHER_SHARD)
 
     return accept
@@ -127,7 +132,8 @@ def open_folder(folder: Path, trust: Trust) -> OpenedFolder:
             verify_signature(data, trust.public_key, limits=trust.limits)
         manifest = open_sealed(data, key, limits=trust.limits)
         _check_is_folder(manifest, key)
-        contents = decode_folder(manifest.data, trust.limits)
+        (inside,) = manifest.data
+        contents = decode_folder(inside, trust.limits)
     except MalformedFileError as error:
         raise VerificationError(f"the seal was changed: {error}") from error
     _check_fresh(manifest, trust)
@@ -150,7 +156,7 @@ def open_signed_folder(
     """Open a folder that is signed, without its key.
 
     Returns:
-        Its header, its shards, and the seal of each shard by its name.
+        Its header, its shards, and the digest of the seal of each shard by its name.
 
     Raises:
         VerificationError: It was changed, is too old, or is not signed by this key.
@@ -161,23 +167,24 @@ def open_signed_folder(
     except MalformedFileError as error:
         raise VerificationError(f"the seal was changed: {error}") from error
     _check_fresh(header, trust)
-    seals = []
+    digests = []
     for file in there:
         with opened_shard(file) as source:
             found = find_seal(source, trust.limits)
             if found is None:
                 raise VerificationError(NOT_PROTECTED)
-            seals.append((file.name, found.data))
-    root = folder_root(header.file_id, header.epoch, seals)
+            digests.append((file.name, seal_digest(found.data)))
+            del found  # before the next one
+    root = folder_root(header.file_id, header.epoch, digests)
     if not hmac.compare_digest(root, header.public_root or b""):
         raise VerificationError("files were added, taken away or exchanged")
-    return header, there, dict(seals)
+    return header, there, dict(digests)
 
 
 def _check_is_folder(manifest: Manifest, key: ProtectionKey) -> None:
     """Raise unless a manifest is that of a folder: that of a file is read otherwise."""
     tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
-    frame = tagger.frame([manifest.data])
+    frame = tagger.frame(manifest.data)
     if manifest.pools or not hmac.compare_digest(manifest.frame, frame):
         raise VerificationError("the seal is that of a file, not of a folder")
 

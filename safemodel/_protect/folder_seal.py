@@ -46,7 +46,7 @@ class FolderContents(Value):
     """
 
     shards: dict[str, bytes]
-    files: dict[str, bytes]
+    files: dict[str, bytes | memoryview]
 
     def __repr__(self) -> str:
         return f"<FolderContents of {len(self.shards)} shards>"
@@ -68,7 +68,7 @@ class FolderContents(Value):
         return out.joined() + deflated(text)
 
 
-def decode_folder(data: bytes, limits: Limits) -> FolderContents:
+def decode_folder(data: bytes | memoryview, limits: Limits) -> FolderContents:
     """Return what an encoding says.
 
     Args:
@@ -80,7 +80,7 @@ def decode_folder(data: bytes, limits: Limits) -> FolderContents:
         MalformedFileError: It is not one.
     """
     reader = Reader(data)
-    shards = {}
+    shards: dict[str, bytes] = {}
     number = _count(reader, 4 + TAG_BYTES, limits)
     for _ in range(number):
         name = _name(reader, limits)
@@ -90,12 +90,12 @@ def decode_folder(data: bytes, limits: Limits) -> FolderContents:
         raise LimitExceededError(
             "max_header_bytes", allowed=limits.max_header_bytes, requested=size
         )
-    files = {}
-    reader = Reader(inflated(reader.raw(reader.left), size))
+    files: dict[str, bytes | memoryview] = {}
+    reader = Reader(memoryview(inflated(reader.view(reader.left), size)))
     others = _count(reader, 12, limits)
     for _ in range(others):
         name = _name(reader, limits)
-        files[name] = reader.counted(8)
+        files[name] = reader.view(reader.number())
     if reader.left or len({*shards, *files}) != number + others:
         raise MalformedFileError("not the contents of a folder, as they are written")
     return FolderContents(shards=shards, files=files)
@@ -118,29 +118,34 @@ def _name(reader: Reader, limits: Limits) -> str:
     return name
 
 
-def shard_tag(tagger: Tagger, seal: bytes) -> bytes:
+def shard_tag(tagger: Tagger, seal: bytes | memoryview) -> bytes:
     """Return the tag of a shard's seal."""
     return tagger.tag(_SHARD, seal)
 
 
-def is_shard(tagger: Tagger, seal: bytes, tag: bytes) -> bool:
+def is_shard(tagger: Tagger, seal: bytes | memoryview, tag: bytes) -> bool:
     """Return whether a seal is that of a shard; in constant time."""
     return hmac.compare_digest(shard_tag(tagger, seal), tag)
 
 
+def seal_digest(seal: bytes | memoryview) -> bytes:
+    """Return what stands for the seal of a shard, which may be large."""
+    return blake3(seal).digest()
+
+
 def folder_root(
-    file_id: bytes, epoch: int, seals: Iterable[tuple[str, bytes]]
+    file_id: bytes, epoch: int, digests: Iterable[tuple[str, bytes]]
 ) -> bytes:
     """Return the public root of a folder.
 
     Args:
         file_id: Its id.
         epoch: Which of its versions.
-        seals: The path of each shard, and its seal, in the order of paths.
+        digests: The path of each shard, and its `seal_digest`, in the order of paths.
     """
     out = Writer()
-    for name, seal in seals:
+    for name, digest in digests:
         out.text(name)
-        out.raw(blake3(seal).digest())
+        out.raw(digest)
     tagger = Tagger.public(file_id, epoch)
     return tagger.root((), (), tagger.frame([out.joined()]), orders=(STORED,))

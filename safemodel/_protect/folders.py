@@ -24,7 +24,12 @@ from safemodel._protect.folder_opening import (
     opened_shard,
     same_seal,
 )
-from safemodel._protect.folder_seal import FolderContents, folder_root, shard_tag
+from safemodel._protect.folder_seal import (
+    FolderContents,
+    folder_root,
+    seal_digest,
+    shard_tag,
+)
 from safemodel._protect.frames import find_seal
 from safemodel._protect.header import MAX_TIME, read_header
 from safemodel._protect.manifest import Manifest
@@ -137,8 +142,8 @@ def verify_folder(folder: Path, trust: Trust) -> VerifyReport:
     started = time.perf_counter()
     parts = []
     if trust.keys is None and trust.public_key is not None:
-        header, shards, seals = open_signed_folder(folder, trust.public_key, trust)
-        accepted = [same_seal(seals[file.name]) for file in shards]
+        header, shards, digests = open_signed_folder(folder, trust.public_key, trust)
+        accepted = [same_seal(digests[file.name]) for file in shards]
         by = "signature"
     else:
         opened = open_folder(folder, trust)
@@ -270,13 +275,13 @@ def _write_seal(
     part: Path,
     file_id: bytes,
     parts: Sequence[ProtectReport | RotateReport],
-    files: dict[str, bytes],
+    files: dict[str, bytes | memoryview],
     how: How,
 ) -> None:
     """Write the seal of a new folder, now that its shards are there."""
     tagger = Tagger.keyed(how.key, file_id, how.epoch)
-    seals = sorted((report.path, _seal_of(part, report, how)) for report in parts)
-    shards = {name: shard_tag(tagger, data) for name, data in seals}
+    seals = sorted(_seal_of(part, report, tagger, how) for report in parts)
+    shards = {name: tag for name, tag, _ in seals}
     data = FolderContents(shards=shards, files=files).encoded()
     manifest = Manifest(
         file_id=file_id,
@@ -286,17 +291,22 @@ def _write_seal(
         pools=(),
         leaves=(),
         frame=tagger.frame([data]),
-        data=data,
+        data=(data,),
     )
-    root = None if how.signer is None else folder_root(file_id, how.epoch, seals)
+    root = None
+    if how.signer is not None:
+        digests = [(name, digest) for name, _, digest in seals]
+        root = folder_root(file_id, how.epoch, digests)
     sealed = seal(
         manifest, how.key, signer=how.signer, public_root=root, limits=how.limits
     )
     _write_file(part / SEAL_NAME, sealed)
 
 
-def _seal_of(part: Path, report: ProtectReport | RotateReport, how: How) -> bytes:
-    """Return the seal of a shard that was written.
+def _seal_of(
+    part: Path, report: ProtectReport | RotateReport, tagger: Tagger, how: How
+) -> tuple[str, bytes, bytes]:
+    """Return the path of a shard that was written, and tag and digest of its seal.
 
     Raises:
         VerificationError: Another file is in its place.
@@ -306,7 +316,8 @@ def _seal_of(part: Path, report: ProtectReport | RotateReport, how: How) -> byte
         if found is not None:
             header = read_header(found.data, how.limits)
             if (header.file_id.hex(), header.epoch) == (report.file_id, report.epoch):
-                return found.data
+                tag = shard_tag(tagger, found.data)
+                return report.path, tag, seal_digest(found.data)
         raise VerificationError("it was exchanged while the folder was made")
 
 
@@ -317,14 +328,14 @@ def _place(part: Path, name: str) -> Path:
     return place
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes | memoryview) -> None:
     with whole_file(path, overwrite=False, read_back=False) as (out, commit):
         out.write(data)
         out.finish()
         commit()
 
 
-def _bytes_of(file: File) -> bytes:
+def _bytes_of(file: File) -> bytes | memoryview:
     """Return a file that is sealed as a whole."""
     with open_source(file.path) as source:
         if source.size != file.size:  # which was bounded

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import struct
 import zlib
@@ -31,7 +32,7 @@ from safemodel._formats.protected import SEAL_NAME
 from safemodel.errors import LimitExceededError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from safemodel._containers.source import Source
     from safemodel._protect.layout import Extent, Pool
@@ -55,6 +56,8 @@ _ZIP_AT = 64  # a multiple, and the first behind the header and its name
 _CRC = 0x5EA1ED00
 _FIX_BYTES = 4
 _ENCODED = 4 / 3
+_SEAL_PIECE = 3 << 18
+_TEXT_PIECE = 4 << 18  # of base64: whole groups of characters
 
 _SAFETENSORS_NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16",
@@ -88,7 +91,7 @@ class FoundSeal(NamedTuple):
     kind: int
     start: int
     end: int
-    data: bytes
+    data: memoryview
 
 
 class Frame(NamedTuple):
@@ -144,19 +147,34 @@ def _in_header(source: Source, length: int, limits: Limits) -> FoundSeal:
     most = int(limits.max_header_bytes * _ENCODED) + len(_JSON_START) + _MOST_FRAME
     length = min(length, source.size - 8)
     _bound(length, most)
-    text = (
-        source.read(_JSON_AT, 8 + length - _JSON_AT) if 8 + length > _JSON_AT else b""
-    )
-    end = text.find(b'"')
-    encoded = text[: max(end, 0)]
+    data, at, ended = io.BytesIO(), _JSON_AT, False
+    # Piece by piece: the text and what it says are not both in memory.
+    while not ended and at < 8 + length:
+        piece = source.read(at, min(_TEXT_PIECE, 8 + length - at))
+        encoded, quote, _ = piece.partition(b'"')
+        ended = bool(quote)
+        at += len(encoded)
+        decoded = _decoded(encoded)
+        whole = len(encoded) // 4 * 3
+        if decoded is None or not (ended or len(decoded) == whole):
+            break
+        data.write(decoded)
+    else:
+        if ended and data.tell():
+            return FoundSeal(SAFETENSORS, _JSON_AT, at, memoryview(data.getvalue()))
+    raise VerificationError("the seal was changed: its text is cut or not base64")
+
+
+def _decoded(encoded: bytes) -> bytes | None:
+    """Return what base64 says; None if it is not as it would be written.
+
+    One seal has one text: what a lenient decoder skips would be a place to hide in.
+    """
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        data = b""
-    # One seal has one text: what a lenient decoder skips would be a place to hide in.
-    if not data or base64.b64encode(data) != encoded:
-        raise VerificationError("the seal was changed: its text is cut or not base64")
-    return FoundSeal(SAFETENSORS, _JSON_AT, _JSON_AT + end, data)
+        return None
+    return data if base64.b64encode(data) == encoded else None
 
 
 def _in_record(source: Source, size: int, limits: Limits) -> FoundSeal:
@@ -167,7 +185,8 @@ def _in_record(source: Source, size: int, limits: Limits) -> FoundSeal:
     field = source.read(_ZIP_AT, size)
     if zlib.crc32(field) != _CRC:
         raise VerificationError("the seal was changed: its record has another CRC-32")
-    return FoundSeal(TORCH, _ZIP_AT, _ZIP_AT + size, field[:-_FIX_BYTES])
+    data = memoryview(field)[:-_FIX_BYTES]
+    return FoundSeal(TORCH, _ZIP_AT, _ZIP_AT + size, data)
 
 
 _MOST_FRAME = 1 << 20
@@ -182,11 +201,14 @@ def _bound(requested: int, allowed: int) -> None:
         )
 
 
-def seal_field(kind: int, seal: bytes) -> bytes:
-    """Return what stands in the hole of a seal (rule 4)."""
-    if kind == SAFETENSORS:
-        return base64.b64encode(seal)
-    return seal + _bytes_for_crc(zlib.crc32(seal), _CRC)
+def seal_field(kind: int, seal: bytes) -> Iterator[bytes | memoryview]:
+    """Yield what stands in the hole of a seal (rule 4), in pieces of at most 1 MiB."""
+    view = memoryview(seal)
+    for at in range(0, len(view), _SEAL_PIECE):
+        piece = view[at : at + _SEAL_PIECE]
+        yield base64.b64encode(piece) if kind == SAFETENSORS else piece
+    if kind == TORCH:
+        yield _bytes_for_crc(zlib.crc32(view), _CRC)
 
 
 def seal_room(kind: int, size: int) -> int:

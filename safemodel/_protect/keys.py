@@ -266,8 +266,14 @@ def key_for(key_id: str, keys: ProtectionKey | KeyProvider) -> ProtectionKey:
 
     Raises:
         KeyRequiredError: There is none, or it is another one.
+        TypeError: What keys come from returned something else.
     """
-    key = keys if isinstance(keys, ProtectionKey) else keys.get(key_id)
+    key: object = keys if isinstance(keys, ProtectionKey) else keys.get(key_id)
+    if type(key) is not ProtectionKey:
+        # Its type alone: it may be the bits of one.
+        kind = type(key).__name__
+        del key
+        raise TypeError(f"a KeyProvider returns a ProtectionKey, not {kind}")
     if key.id != key_id:
         raise no_such_key(key_id, given=(key.id,))
     return key

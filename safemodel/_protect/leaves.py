@@ -138,13 +138,18 @@ class PoolTagger:
         return tags
 
     def leaves_of(
-        self, read_into: Callable[[int, memoryview], None], *, threads: int = THREADS
+        self,
+        read_into: Callable[[int, memoryview], None],
+        *,
+        check: Callable[[int, memoryview], None] | None = None,
+        threads: int = THREADS,
     ) -> list[bytes]:
         """Return the leaves of a pool that can be read anywhere, by several threads.
 
         Args:
             read_into: Fills a view with the pool's bytes from an offset on; as
                 `Source.read_into`, it may be called by several threads at once.
+            check: Is given the index of each chunk, and the bytes that were tagged.
             threads: How many read and tag. Each has a buffer of 1 MiB, which stays in
                 its processor's cache between the two.
         """
@@ -158,7 +163,7 @@ class PoolTagger:
 
             return read
 
-        return self._by_threads(worker, threads)
+        return self._by_threads(worker, threads, check)
 
     def leaves_in(self, data: memoryview, *, threads: int = THREADS) -> list[bytes]:
         """Return the leaves of a pool that is in memory, by several threads.
@@ -177,7 +182,10 @@ class PoolTagger:
         return self._by_threads(lambda: lambda start, end: flat[start:end], threads)
 
     def _by_threads(
-        self, worker: Callable[[], Callable[[int, int], memoryview]], threads: int
+        self,
+        worker: Callable[[], Callable[[int, int], memoryview]],
+        threads: int,
+        check: Callable[[int, memoryview], None] | None = None,
     ) -> list[bytes]:
         """Return all leaves; each thread takes the next chunk by means of its own."""
         tags: list[bytes] = [b""] * self.chunks
@@ -190,7 +198,10 @@ class PoolTagger:
                 index = next(indices, None)
                 if index is None:
                     return False
-                tags[index] = self.leaf(index, get(*self.span(index)))
+                chunk = get(*self.span(index))
+                tags[index] = self.leaf(index, chunk)
+                if check is not None:
+                    check(index, chunk)
                 return True
 
             return work

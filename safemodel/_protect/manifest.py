@@ -23,6 +23,7 @@ File id, epoch, expiry and the id of the key stand in the header, which is bound
 
 from __future__ import annotations
 
+import hmac
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,12 @@ from safemodel._value import Value
 from safemodel.errors import LimitExceededError, MalformedFileError
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from safemodel._protect.header import Header
     from safemodel.limits import Limits
+
+    Data: TypeAlias = "tuple[bytes | memoryview, ...]"
 
 MAX_POOLS = 256
 _PAD = 1024
@@ -65,7 +70,8 @@ class Manifest(Value):
         leaves: Of each pool, in stored order, and in plain order if they were taken:
             these find which of the plain tensors a change is in.
         frame: Tag of the bytes that are neither tensors nor the seal.
-        data: All that is not tensors.
+        data: All that is not tensors, in pieces that follow each other: it may be
+            large, and putting it together would double it. Read back it is one piece.
     """
 
     file_id: bytes
@@ -75,7 +81,7 @@ class Manifest(Value):
     pools: tuple[Pool, ...]
     leaves: tuple[Leaves, ...]
     frame: bytes
-    data: bytes
+    data: Data
 
     def __post_init__(self) -> None:
         if problem := _problem(self):
@@ -89,6 +95,11 @@ class Manifest(Value):
     def tensor_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(pool.length for pool in self.pools)
+
+    def same_as(self, other: Manifest) -> bool:
+        """Return whether two are equal, however their data are in pieces."""
+        mine, theirs = ({**vars(one), "data": ()} for one in (self, other))
+        return mine == theirs and _same(self.data, other.data)
 
 
 def _problem(manifest: Manifest) -> str:
@@ -110,6 +121,24 @@ def _problem(manifest: Manifest) -> str:
     return names_problem(manifest.pools)
 
 
+def _same(one: Data, other: Data) -> bool:
+    """Return whether pieces have the same bytes, and copy none of them."""
+    if sum(map(len, one)) != sum(map(len, other)):
+        return False
+    first, second = (
+        [memoryview(piece) for piece in both if piece] for both in (one, other)
+    )
+    while first:
+        size = min(len(first[0]), len(second[0]))
+        if not hmac.compare_digest(first[0][:size], second[0][:size]):
+            return False
+        for pieces in (first, second):
+            pieces[0] = pieces[0][size:]
+            if not pieces[0]:
+                del pieces[0]
+    return True
+
+
 def encode(manifest: Manifest, root: bytes) -> bytes:
     """Return the encoding of a manifest.
 
@@ -117,6 +146,21 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
         manifest: What to encode.
         root: The root of its tags.
     """
+    out = _before_data(manifest, root)
+    for piece in manifest.data:
+        out.raw(piece)
+    out.raw(bytes(-out.size % _PAD))
+    return out.joined()
+
+
+def encoded_size(manifest: Manifest) -> int:
+    """Return how long the encoding of a manifest is, whatever its tags are."""
+    size = _before_data(manifest, bytes(TAG_BYTES)).size + sum(map(len, manifest.data))
+    return size + -size % _PAD
+
+
+def _before_data(manifest: Manifest, root: bytes) -> Writer:
+    """Return the encoding up to the data."""
     out = Writer()
     out.raw(root)
     out.raw(manifest.frame)
@@ -127,9 +171,8 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
         out.raw(b"".join(stored))
         out.number(plain is not None, 1)
         out.raw(b"".join(plain or ()))
-    out.counted(manifest.data, 8)
-    body = out.joined()
-    return body + bytes(-len(body) % _PAD)
+    out.number(sum(map(len, manifest.data)))
+    return out
 
 
 def _described(pools: tuple[Pool, ...]) -> bytes:
@@ -153,7 +196,8 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     """Return a manifest and its root.
 
     Only the holder of a key can make a text that gets here. It is bounded all the same:
-    a key may be shared by people who do not trust each other's machines.
+    a key may be shared by people who do not trust each other's machines. The data are
+    a part of the text, not a copy.
 
     Args:
         text: The encoding.
@@ -165,13 +209,13 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
         LimitExceededError: It asks for too much.
         MalformedFileError: It is not the encoding of a manifest.
     """
-    reader = Reader(text)
+    reader = Reader(memoryview(text))
     root, frame = reader.raw(TAG_BYTES), reader.raw(TAG_BYTES)
     size = reader.number()
     _check("max_header_bytes", size, limits.max_header_bytes)
-    pools = _read_pools(inflated(reader.counted(8), size), limits)
+    pools = _read_pools(inflated(reader.view(reader.number()), size), limits)
     leaves = [(_leaves(reader, pool), _perhaps_leaves(reader, pool)) for pool in pools]
-    data = reader.counted(8)
+    data = reader.view(reader.number())
     if len(text) % _PAD or reader.left >= _PAD or any(reader.raw(reader.left)):
         raise MalformedFileError("a manifest ends in fewer than 1,024 zero bytes")
     try:
@@ -183,7 +227,7 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
             pools=tuple(pools),
             leaves=tuple(leaves),
             frame=frame,
-            data=data,
+            data=(data,),
         )
     except ValueError as error:
         raise MalformedFileError(str(error)) from error

@@ -45,6 +45,10 @@ NOT_PROTECTED = (
     "there is no seal: it was never protected, or somebody took the seal away"
 )
 
+ON_THE_WAY = (
+    "bytes of tensors have changed on their way: in a temporary file, or in memory"
+)
+
 
 class Opened:
     """A protected file whose seal and frame hold.
@@ -161,6 +165,31 @@ class Opened:
         tagger = PoolTagger(self._tagger, number, self.manifest.pools[number], order)
         return tagger.differences(number, expected or (), found)
 
+    def plain_differences(self, number: int, read: ReadInto) -> tuple[Difference, ...]:
+        """Return what differs in a pool that was put back in order.
+
+        Nothing, if the leaves of its plain order are not sealed.
+        """
+        if self.manifest.leaves[number][PLAIN] is None:
+            return ()
+        pool = self.manifest.pools[number]
+        leaves = PoolTagger(self._tagger, number, pool, PLAIN).leaves_of(read)
+        return self.differences(number, leaves, PLAIN)
+
+    def plain_check(self, number: int) -> Callable[[int, memoryview], None]:
+        """Return what raises unless a chunk of a pool, now in order, is as sealed."""
+        expected = self.manifest.leaves[number][PLAIN]
+        tagger = PoolTagger(
+            self._tagger, number, self.manifest.pools[number], order=PLAIN
+        )
+
+        def check(index: int, view: memoryview) -> None:
+            found = tagger.leaf(index, view)
+            if expected and not hmac.compare_digest(found, expected[index]):
+                raise VerificationError(ON_THE_WAY)
+
+        return check
+
     def damage(
         self,
         stored: Iterable[Difference],
@@ -175,12 +204,8 @@ class Opened:
         """
         found: list[Difference] = []
         for number in sorted({one.pool for one in stored}):
-            if plain is None or self.manifest.leaves[number][PLAIN] is None:
-                continue
-            pool = self.manifest.pools[number]
-            tagger = PoolTagger(self._tagger, number, pool, PLAIN)
-            leaves = tagger.leaves_of(plain(number))
-            found += self.differences(number, leaves, PLAIN)
+            if plain is not None:
+                found += self.plain_differences(number, plain(number))
         # Names of stored tensors say nothing to anybody.
         unnamed = [one._replace(tensors=()) for one in stored]
         return change_error(found or unnamed)
@@ -193,7 +218,7 @@ def open_protected(
     limits: Limits,
     min_epoch: int = 0,
     state: EpochState | None = None,
-    accept: Callable[[bytes], None] | None = None,
+    accept: Callable[[memoryview], None] | None = None,
 ) -> Opened:
     """Open a protected file: check its seal, and that it is the newest.
 
@@ -224,7 +249,8 @@ def open_protected(
         key = key_for(header.key_id, keys)
         manifest = open_sealed(found.data, key, limits=limits)
         lengths = stored_lengths(manifest.pools)
-        contents = layouts.decode(manifest.data, len(lengths))
+        (data,) = manifest.data
+        contents = layouts.decode(data, len(lengths))
         layouts.check(contents, lengths)
     except MalformedFileError as error:
         # It has the marks of a protected file: so it was one.

@@ -6,6 +6,8 @@
 3. The file id is random, so every protected file has keys of its own; see
    `new_file_id`.
 4. Nothing appears under the target's name before it is complete and on the disk.
+5. The file is read several times. If it changed meanwhile, the new one might be of two
+   of its versions, and could not be restored: so nothing appears then, either.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from safemodel._protect.anatomy import Anatomy, PlainPool
     from safemodel._protect.keys import ProtectionKey
     from safemodel._protect.reports import ProtectReport
-    from safemodel._protect.writing import ReadInto, Recipe
+    from safemodel._protect.writing import Plain, Recipe
     from safemodel.limits import Limits
 
 KINDS = {"safetensors": SAFETENSORS, "torch": TORCH}
@@ -97,9 +99,10 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
     from safemodel._protect.anatomy import dissect
     from safemodel._protect.frames import find_seal
     from safemodel._protect.reports import ProtectReport
-    from safemodel.errors import UnsupportedFormatError
+    from safemodel.errors import MalformedFileError, UnsupportedFormatError
 
     started = time.perf_counter()
+    stamp = source.stamp()
     if find_seal(source, how.limits) is not None:
         raise UnsupportedFormatError(
             "a protected file: rotate it, which also takes another key"
@@ -107,7 +110,12 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
     anatomy = dissect(source, limits=how.limits)
     check_suffix(target, KINDS[anatomy.format])
     recipe = _recipe(source, anatomy, how)
-    size = _write(source, anatomy, recipe, target, how, private=not path)
+
+    def check() -> None:
+        if source.stamp() != stamp:
+            raise MalformedFileError("it changes while it is read")
+
+    size = _write(source, anatomy, recipe, target, how, check, private=not path)
     return ProtectReport(
         path=path,
         out=str(target),
@@ -152,19 +160,20 @@ def _write(
     recipe: Recipe,
     target: Path,
     how: How,
+    check: Callable[[], None],
     *,
     private: bool,
 ) -> int:
-    """Write the protected file; return its size (rule 4)."""
+    """Write the protected file; return its size (rules 4 and 5)."""
     from safemodel._protect.scratch import Scratch
-    from safemodel._protect.writing import write
+    from safemodel._protect.writing import Plain, write
     from safemodel._rewrite.output import whole_file
 
     spans = [Scattered.of(pool.extents, pool.starts) for pool in anatomy.pools()]
 
     @contextmanager
-    def plain_of(number: int) -> Iterator[ReadInto]:
-        yield lambda at, view: spans[number].each(source.read_into, at, view)
+    def plain_of(number: int) -> Iterator[Plain]:
+        yield Plain(lambda at, view: spans[number].each(source.read_into, at, view))
 
     total = sum(part.length for part in anatomy.parts)
     step = Progress(how.progress, 2 * total).step
@@ -174,6 +183,7 @@ def _write(
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()
+        check()
         commit()
     return size
 

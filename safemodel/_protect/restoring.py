@@ -1,7 +1,8 @@
 """The pools of a protected file in plain order, and what is made of them.
 
 Tags are taken of the bytes in memory that are then put back in order. Nothing of it is
-handed on before all of them are compared.
+handed on before all of them are compared. What went through a file on its way may have
+changed there: of that, the leaves in plain order are compared, too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.flow import ahead
 from safemodel._protect.layout import CHUNK
+from safemodel._protect.opening import ON_THE_WAY
 from safemodel._protect.pool_stream import restored
 from safemodel._protect.skeleton import PlainSource, Skeleton
 from safemodel._protect.spans import Piece, Scattered
+from safemodel.errors import VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,12 +99,17 @@ def restore_file(
     for start, gap in skeleton.gaps():
         for at in range(0, len(gap), CHUNK):
             out.patch(start + at, gap[at : at + CHUNK])
+
+    def plain(number: int) -> WriteAt:
+        return lambda at, view: spans[number].each(out.read_into, at, view)
+
     if changed:
-
-        def plain(number: int) -> WriteAt:
-            return lambda at, view: spans[number].each(out.read_into, at, view)
-
         raise opened.damage(changed, plain)
+    for number, pool in enumerate(pools):
+        if scratch.on_disk(pool.length) and opened.plain_differences(
+            number, plain(number)
+        ):
+            raise VerificationError(ON_THE_WAY)
     return skeleton.size
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from safemodel._protect.reports import RotateReport
     from safemodel._protect.scratch import Scratch
     from safemodel._protect.verifying import Trust
-    from safemodel._protect.writing import ReadInto, Recipe, Step
+    from safemodel._protect.writing import Plain, Recipe, Step
 
 
 class Turn(Value):
@@ -145,7 +145,7 @@ def _write(
     step = Progress(trust.progress, 3 * opened.manifest.tensor_bytes).step
     scratch = Scratch(target.parent, private=True)
 
-    def plain_of(number: int) -> AbstractContextManager[ReadInto]:
+    def plain_of(number: int) -> AbstractContextManager[Plain]:
         return _plain(opened, number, scratch, step)
 
     whole = whole_file(target, overwrite=overwrite, read_back=False)
@@ -163,13 +163,17 @@ def _write(
 @contextmanager
 def _plain(
     opened: Opened, number: int, scratch: Scratch, step: Step
-) -> Iterator[ReadInto]:
-    """Give what reads a pool in plain order, for as long as it is needed.
+) -> Iterator[Plain]:
+    """Give a pool in plain order, for as long as it is needed.
+
+    If it is in a file meanwhile, its leaves in that order are compared as well: of the
+    same bytes in memory of which the new ones are taken.
 
     Raises:
         VerificationError: It is not what was sealed.
     """
     from safemodel._protect.restoring import restore_pool_to
+    from safemodel._protect.writing import Plain
 
     with scratch.file(opened.manifest.pools[number].length) as plain:
         changed = restore_pool_to(
@@ -178,7 +182,8 @@ def _plain(
         if changed:
             check_pools(opened, Progress(None, 0))  # names those of all pools
             raise opened.damage(changed, lambda _: plain.read_into)
-        yield plain.read_into
+        on_disk = scratch.on_disk(plain.length)
+        yield Plain(plain.read_into, opened.plain_check(number) if on_disk else None)
 
 
 def _cut_again(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:

@@ -59,13 +59,17 @@ class Scratch:
         self._folder, self._private = Path(folder), private
         self._budget = budget
 
+    def on_disk(self, length: int) -> bool:
+        """Return whether a file of so many bytes is one, and others may change it."""
+        return length > self._budget
+
     def file(self, length: int) -> ScratchFile:
         """Return a new file of so many bytes, to be closed by the caller.
 
         Raises:
             OSError: It cannot be made.
         """
-        if length <= self._budget:
+        if not self.on_disk(length):
             return _InMemory(length)
         if self._private:
             return _Private(self._folder, length)

@@ -88,9 +88,9 @@ def sealed_size(manifest: Manifest, *, signed: bool) -> int:
         manifest: What is to be sealed.
         signed: Whether it will be signed.
     """
-    text = encoding.encode(manifest, bytes(TAG_BYTES))
+    size = encoding.encoded_size(manifest)
     signature = SIGNATURE_BYTES if signed else 0
-    return HEADER_BYTES + len(text) + _CIPHER_TAG_BYTES + signature
+    return HEADER_BYTES + size + _CIPHER_TAG_BYTES + signature
 
 
 def open_sealed(
@@ -205,18 +205,32 @@ def _seal(
     )
     # Nothing is sealed that would not open.
     check_size(header, limits)
-    if encoding.decode(text, header, limits) != (manifest, root):
+    read, same_root = encoding.decode(text, header, limits)
+    if not read.same_as(manifest) or same_root != root:
         raise ValueError("not a manifest that reads back as it was")
+    del read  # which holds the text
     said = blake3(header.encoded()).update(text).digest()
     salt = key._derive("salt", SALT_BYTES, salt=noise, info=said)
     out = _encrypted(text, Header(**{**vars(header), "salt": salt}), key)
-    return out if signer is None else out + signer.sign(_SIGNED + out)
+    # A text may have 100 MB: it is given up before there is another copy.
+    del text
+    if signer is not None:
+        out += signer.sign(b"".join((_SIGNED, out)))
+    return bytes(out)
 
 
-def _encrypted(text: bytes, header: Header, key: ProtectionKey) -> bytes:
+def _encrypted(text: bytes, header: Header, key: ProtectionKey) -> bytearray:
     """Return the header with its commitment, and the ciphertext (rule 2)."""
     public = header.bound() + _keys_of(header, key)[1]
-    return public + _cipher_of(header, key).encrypt(_NONCE, text, public)
+    cipher = _cipher_of(header, key)
+    out = bytearray(len(public) + len(text) + _CIPHER_TAG_BYTES)
+    out[: len(public)] = public
+    room = memoryview(out)[len(public) :]
+    if hasattr(cipher, "encrypt_into"):
+        cipher.encrypt_into(_NONCE, text, public, room)
+    else:  # an older version of the library, and one copy more
+        room[:] = cipher.encrypt(_NONCE, text, public)
+    return out
 
 
 def _decrypted(
@@ -227,7 +241,8 @@ def _decrypted(
 
     if not hmac.compare_digest(_keys_of(header, key)[1], header.commitment):
         return None
-    sealed = bytes(data[HEADER_BYTES : HEADER_BYTES + header.sealed_bytes])
+    # A view: neither seal nor text is there twice.
+    sealed = memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.sealed_bytes]
     try:
         return _cipher_of(header, key).decrypt(
             _NONCE, sealed, bytes(data[:HEADER_BYTES])
@@ -264,7 +279,7 @@ def _signature_holds(data: bytes | memoryview, header: Header) -> bool:
     end = HEADER_BYTES + header.sealed_bytes
     try:
         Ed25519PublicKey.from_public_bytes(header.signer).verify(
-            bytes(data[end:]), _SIGNED + bytes(data[:end])
+            bytes(data[end:]), b"".join((_SIGNED, memoryview(data)[:end]))
         )
     except (InvalidSignature, ValueError):
         return False

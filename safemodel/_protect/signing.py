@@ -24,6 +24,16 @@ _MAX_BYTES = 4096
 _ENCRYPTED = b"ENCRYPTED"
 
 
+def check_signer(signer: object) -> None:
+    """Raise unless it signs, or is nobody; the error does not show what else it is."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    if signer is not None and not isinstance(signer, Ed25519PrivateKey):
+        kind = type(signer).__name__
+        del signer
+        raise TypeError(f"signer is an Ed25519PrivateKey, not {kind}")
+
+
 def write_signing_key(private: StrPath, public: StrPath) -> bytes:
     """Write a new pair of keys as PEM; return the 32 bytes of the public one.
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._collector import collector_paused
 from safemodel._containers.source import Source
-from safemodel._protect.encoding import Reader, Writer
+from safemodel._protect.encoding import Reader, Writer, inflated
 from safemodel._value import Value
 from safemodel.errors import LimitExceededError, MalformedFileError
 from safemodel.limits import DEFAULT_LIMITS, Limits
@@ -114,7 +114,9 @@ class Skeleton(Value):
         return f"<Skeleton of {len(self.rest):,} of {self.size:,} bytes>"
 
     @classmethod
-    def decode(cls, data: bytes, limits: Limits = DEFAULT_LIMITS) -> Skeleton:
+    def decode(
+        cls, data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS
+    ) -> Skeleton:
         """Return the skeleton that `take` encoded.
 
         Args:
@@ -134,7 +136,7 @@ class Skeleton(Value):
             raise MalformedFileError("a skeleton larger than its file", position=8)
         _check_rest(size - inside, number, limits)
         rows = number * _PLACE.size
-        body = _inflate(reader.raw(reader.left), rows + size - inside)
+        body = memoryview(inflated(reader.view(reader.left), rows + size - inside))
         with collector_paused():
             places = _read_places(body[:rows], size, inside)
         return cls(size=size, places=places, rest=body[rows:])
@@ -280,19 +282,6 @@ def _check_rest(rest: int, places: int, limits: Limits) -> None:
         raise LimitExceededError(
             "max_header_bytes", allowed=limits.max_header_bytes, requested=rest
         )
-
-
-def _inflate(data: bytes, size: int) -> memoryview:
-    """Return exactly so many bytes (rule 2)."""
-    unpacker = zlib.decompressobj()
-    try:
-        # One byte more than there may be is asked for, so that it would be seen.
-        body = unpacker.decompress(data, size + 1)
-    except zlib.error as error:
-        raise MalformedFileError("the zlib stream of a skeleton is broken") from error
-    if len(body) != size or not unpacker.eof or unpacker.unused_data:
-        raise MalformedFileError(f"a skeleton does not inflate to {size:,} bytes")
-    return memoryview(body)
 
 
 def _read_places(rows: memoryview, size: int, inside: int) -> tuple[Place, ...]:

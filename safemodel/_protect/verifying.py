@@ -56,9 +56,9 @@ class Trust(Value):
     state: EpochState | None
     limits: Limits
     progress: Callable[[int, int], None] | None
-    accept: Callable[[bytes], None] | None = None
+    accept: Callable[[memoryview], None] | None = None
 
-    def check_seal(self, data: bytes) -> None:
+    def check_seal(self, data: memoryview) -> None:
         """Raise unless a seal is wanted, and signed by whom it should be.
 
         Raises:
@@ -102,7 +102,7 @@ def trust_in(
 
 def of_shard(
     trust: Trust,
-    accept: Callable[[bytes], None],
+    accept: Callable[[memoryview], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Trust:
     """Return what is accepted of a shard: its epoch is that of the folder's seal.

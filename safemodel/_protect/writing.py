@@ -50,10 +50,23 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
     ReadInto: TypeAlias = Callable[[int, memoryview], None]
-    PlainOf: TypeAlias = Callable[[int], AbstractContextManager[ReadInto]]
+    PlainOf: TypeAlias = Callable[[int], "AbstractContextManager[Plain]"]
     Step: TypeAlias = Callable[[int], None]
 
 _ZEROS = bytes(1 << 16)
+
+
+class Plain(NamedTuple):
+    """A pool in plain order.
+
+    Attributes:
+        read: Reads it, from any offset.
+        check: Raises unless the chunk of an index is as it should be: it is given the
+            bytes that are then tagged anew; None where there is nothing to compare.
+    """
+
+    read: ReadInto
+    check: Callable[[int, memoryview], None] | None = None
 
 
 class Recipe(Value):
@@ -80,7 +93,7 @@ class Recipe(Value):
     confidential: bool
     signer: Ed25519PrivateKey | None
     pools: tuple[Pool, ...]
-    skeleton: bytes
+    skeleton: bytes | memoryview
     limits: Limits
 
     def __repr__(self) -> str:
@@ -137,7 +150,7 @@ def write(
     Args:
         out: The file.
         recipe: What it is.
-        plain_of: Gives what reads a pool in plain order, from any offset.
+        plain_of: Gives a pool in plain order, for as long as it is written.
         scratch: Room for pools that do not fit into memory.
         step: Is told how many bytes more were read or written.
 
@@ -150,9 +163,9 @@ def write(
     holes = _Holes(out, frame, checksums=recipe.kind == TORCH)
     leaves: dict[int, Leaves] = {}
     for number in in_file_order(recipe.pools):
-        with plain_of(number) as read:
+        with plain_of(number) as plain:
             leaves[number] = _write_pool(
-                recipe, number, read, tagger, holes, scratch, step
+                recipe, number, plain, tagger, holes, scratch, step
             )
     holes.end()
     settled = _frame(recipe, contents.room, holes.checksums)
@@ -171,10 +184,12 @@ def write(
         public_root=root,
         limits=recipe.limits,
     )
-    field = seal_field(recipe.kind, sealed)
-    if len(field) != contents.room:
+    at = contents.starts[0]
+    for piece in seal_field(recipe.kind, sealed):
+        out.patch(at, piece)
+        at += len(piece)
+    if at != contents.starts[0] + contents.room:
         raise AssertionError("the seal is of another length than planned")
-    out.patch(contents.starts[0], field)
     return contents.size
 
 
@@ -238,7 +253,7 @@ def _manifest(
 def _write_pool(
     recipe: Recipe,
     number: int,
-    read: ReadInto,
+    plain: Plain,
     tagger: Tagger,
     holes: _Holes,
     scratch: Scratch,
@@ -250,10 +265,11 @@ def _write_pool(
     pool, file_id, epoch = recipe.pools[number], recipe.file_id, recipe.epoch
 
     def read_counted(at: int, view: memoryview) -> None:
-        read(at, view)
+        plain.read(at, view)
         step(len(view))
 
-    plain = PoolTagger(tagger, number, pool, PLAIN).leaves_of(read_counted)
+    first = PoolTagger(tagger, number, pool, PLAIN)
+    found = first.leaves_of(read_counted, check=plain.check)
     stored = PoolTagger(tagger, number, pool, STORED)
     cipher = None
     if recipe.confidential:
@@ -269,11 +285,11 @@ def _write_pool(
 
     key = permutation_key(recipe.key, file_id, epoch, number, pool)
     size = pool.itemsize
-    chunks = permuted(read, pool.length, size, key, scratch=scratch, held=AHEAD)
+    chunks = permuted(plain.read, pool.length, size, key, scratch=scratch, held=AHEAD)
     behind(chunks, use)
     if len(tags) != stored.chunks:
         raise AssertionError("a pool came out in another length")
-    return tuple(tags), tuple(plain)
+    return tuple(tags), tuple(found)
 
 
 def _settle(out: Output, before: Frame, after: Frame) -> None:

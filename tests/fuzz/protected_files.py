@@ -145,7 +145,7 @@ def seed_of(name: str, kind: str, content: bytes, key: ProtectionKey = KEY) -> S
         hole=(found.start, found.end),
         spans=[(a[1], b[0]) for a, b in pairwise(gaps[1:])],
         pools=[number for number in order for _ in pools[number].stored],
-        seal=found.data,
+        seal=bytes(found.data),
         signed=of.signer is not None,
     )
 

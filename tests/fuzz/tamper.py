@@ -232,7 +232,7 @@ def zero_tensor(rand: Rand, seed: Seed) -> bytes:
 
 def _with_seal(seed: Seed, seal: bytes, *, fit: bool = True) -> bytes:
     """Return the file with another seal, and the length before it made to fit."""
-    text = seal_field(seed.made, seal)
+    text = b"".join(seal_field(seed.made, seal))
     start, end = seed.hole
     head = seed.content[:start]
     if fit and len(text) != end - start:
@@ -329,7 +329,7 @@ def seal_of_relative(rand: Rand, seed: Seed) -> bytes | None:
     """Put in the seal of a relative: another file, epoch, key or mode."""
     other = seed.relatives[rand.choice(sorted(seed.relatives))]
     found = find_seal(open_source(other), DEFAULT_LIMITS)
-    return None if found is None else _with_seal(seed, found.data)
+    return None if found is None else _with_seal(seed, bytes(found.data))
 
 
 def tensors_of_relative(rand: Rand, seed: Seed) -> bytes | None:

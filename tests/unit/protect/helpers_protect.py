@@ -96,7 +96,7 @@ def manifest_of(
         pools=pools,
         leaves=tuple((both[0], both[1]) for both in leaves),
         frame=tagger.frame([b"zip headers"]),
-        data=data,
+        data=(data,),
     )
 
 

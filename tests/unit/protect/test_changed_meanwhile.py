@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from safemodel._protect import (
     folder_opening,
     folders,
     opening,
+    scratch,
     verifying,
     writing,
 )
@@ -170,3 +172,81 @@ def test_a_shard_that_is_exchanged_is_not_sealed(tmp_path, monkeypatch, verb, by
             "rotate": lambda: rotate(made, tmp_path / "new", key=KEY),
         }[verb]()
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("how", ["bytes", "bytes, and the time set back"])
+def test_a_plain_file_that_changes_is_not_protected(tmp_path, how):
+    """It is read several times: what came of two versions could not be restored."""
+    plain, out = tmp_path / "plain.safetensors", tmp_path / "out.safetensors"
+    plain.write_bytes(one_number(1))
+    before = plain.stat()
+
+    def change(done: int, total: int) -> None:
+        while plain.stat().st_ctime_ns == before.st_ctime_ns:  # ticks are coarse
+            with plain.open("r+b") as file:
+                file.write(one_number(2))
+            if how != "bytes":
+                os.utime(plain, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    with pytest.raises(MalformedFileError, match="changes"):
+        protect(plain, out, key=KEY, progress=change)
+    assert list(tmp_path.iterdir()) == [plain]
+    protect(plain, out, key=KEY, progress=lambda *_: plain.read_bytes())
+
+
+@pytest.fixture
+def altering(monkeypatch) -> Callable[[int], list[object]]:
+    """Return what lets one temporary file give another bit than was written."""
+    monkeypatch.setitem(scratch.Scratch.__init__.__kwdefaults__, "budget", 1 << 16)
+    real = scratch._OnDisk.read_parts
+
+    def alter(number: int) -> list[object]:
+        seen: list[object] = []
+
+        def read_parts(self, parts, view):
+            real(self, parts, view)
+            if self not in seen:
+                seen.append(self)
+                if len(seen) == number:
+                    view[0] ^= 1
+
+        monkeypatch.setattr(scratch._OnDisk, "read_parts", read_parts)
+        return seen
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("verb", "number"), [("restore", 1), ("rotate", 1), ("rotate", 2)]
+)
+def test_a_temporary_file_that_changes_is_noticed(tmp_path, altering, verb, number):
+    """What was verified is what is written, and what the next epoch vouches for."""
+    file, out = tmp_path / "file.safetensors", tmp_path / "out.safetensors"
+    protect({"w": torch.arange(300_000.0)}, file, key=KEY)
+    seen = altering(number)
+    with pytest.raises(VerificationError, match="on their way"):
+        {"restore": restore, "rotate": rotate}[verb](file, out, key=KEY)
+    assert len(seen) >= number
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("verb", "number"), [("protect", 1), ("rotate", 3)])
+def test_what_changes_before_it_is_written_never_opens(
+    tmp_path, altering, verb, number
+):
+    """Between two rounds: the plain leaves are those of the plain bytes."""
+    file, out = tmp_path / "file.safetensors", tmp_path / "out.safetensors"
+    tensors = {"w": torch.arange(300_000.0)}
+    protect(tensors, file, key=KEY)
+    seen = altering(number)
+    if verb == "protect":
+        protect(tensors, out, key=KEY)
+    else:
+        rotate(file, out, key=KEY)
+    assert len(seen) == number
+    altering(0)
+    back = tmp_path / "back.safetensors"
+    with pytest.raises(VerificationError, match="on their way"):
+        restore(out, back, key=KEY)
+    assert not back.exists()
+    restore(file, back, key=KEY)

@@ -85,7 +85,7 @@ def test_a_file_is_as_described(tmp_path, kind):
     seal, start, end = seal_by_hand(data)
     manifest = open_sealed(seal, KEY)
 
-    sealed = manifest.data
+    (sealed,) = manifest.data
     count = sum(len(pool.stored) for pool in manifest.pools)
     kinds = {"safetensors": 1, "pt": 2}
     size, room, *starts = struct.unpack(f"<{3 + count}Q", sealed[1 : 25 + 8 * count])
@@ -139,13 +139,13 @@ def test_the_crc_of_a_seal_is_always_the_same(rand):
     """Whatever the seal is; the four bytes are the only ones."""
     for _ in range(200):
         seal = rand.randbytes(rand.randrange(1, 99))
-        field = seal_field(TORCH, seal)
+        field = b"".join(seal_field(TORCH, seal))
         assert field[:-4] == seal
         assert len(field) == seal_room(TORCH, len(seal))
         assert zlib.crc32(field) == CONSTANT
         assert zlib.crc32(flipped(field, rand.randrange(len(field)))) != CONSTANT
     for size in range(1, 9):
-        field = seal_field(SAFETENSORS, bytes(size))
+        field = b"".join(seal_field(SAFETENSORS, bytes(size)))
         assert len(field) == seal_room(SAFETENSORS, size)
 
 
@@ -165,6 +165,28 @@ def test_a_seal_has_one_text():
     assert good[found.start : found.end] == b"c2VhbCE="
     for bad in (b"c2VhbCF=", b"c2Vh\nbCE=", b"c2VhbCE", b"c2VhbCE==", b"", b"c2Vh_-E=",
                 b" c2VhbCE=", b"c2VhbCE=\\n", "c2VhbCE\u00e9".encode()):  # fmt: skip
+        with pytest.raises(VerificationError):
+            find_seal(open_source(safetensors_with(bad)), DEFAULT_LIMITS)
+
+
+def test_a_long_seal_has_one_text_too(rand):
+    """It is read in pieces; no piece but the last may be padded, or cut."""
+    seal = rand.randbytes((3 << 18) * 2 + 100)
+    text = b"".join(seal_field(SAFETENSORS, seal))
+    assert text == base64.b64encode(seal)
+    found = find_seal(open_source(safetensors_with(text)), DEFAULT_LIMITS)
+    assert found is not None
+    assert found.data == seal
+    assert (found.start, found.end) == (8 + len(PREFIX), 8 + len(PREFIX) + len(text))
+    edge = 4 << 18
+    padded = base64.b64encode(seal[: 3 * edge // 4 - 1])
+    assert len(padded) == edge
+    for bad in (
+        padded + text[edge:],
+        text[:edge] + b"=" + text[edge + 1 :],
+        text[: edge - 1] + b"\n" + text[edge - 1 :],
+        text[:-1],
+    ):
         with pytest.raises(VerificationError):
             find_seal(open_source(safetensors_with(bad)), DEFAULT_LIMITS)
 
@@ -192,7 +214,7 @@ def test_a_seal_that_is_cut_is_no_crash():
 def torch_seal(seal: bytes) -> bytes:
     """Return the beginning of an archive with a seal."""
     frame = make_frame(TORCH, (), room=seal_room(TORCH, len(seal)), confidential=False)
-    return frame.gaps[0] + seal_field(TORCH, seal) + frame.gaps[1]
+    return b"".join((frame.gaps[0], *seal_field(TORCH, seal), frame.gaps[1]))
 
 
 def test_a_seal_is_bounded_before_it_is_read():
@@ -267,7 +289,7 @@ CONTENTS = Contents(
 
 def test_contents_read_back_and_nothing_else_does():
     """Kinds there are not, other bytes than zeros, cut ones; holes that overlap."""
-    data = CONTENTS.encoded()
+    data = b"".join(CONTENTS.encoded())
     assert layouts.decode(data, 2) == CONTENTS
     layouts.check(CONTENTS, (50, 50))
     for bad in (
@@ -290,10 +312,11 @@ def test_lengths_of_contents_are_rounded():
     lengths = set()
     for size in (*range(0, 3000, 7), *range(1 << 20, (1 << 20) + 70_000, 997)):
         made = Contents(**{**vars(CONTENTS), "skeleton": bytes(size)})
-        length = len(made.encoded())
+        data = b"".join(made.encoded())
+        length = len(data)
         plain = 1 + 8 * 5 + 8 + size
         assert plain <= length < plain + max(1024, plain // 8)
-        assert layouts.decode(made.encoded(), 2) == made
+        assert layouts.decode(data, 2) == made
         lengths.add(length)
     assert len(lengths) < 10
 

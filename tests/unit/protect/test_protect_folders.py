@@ -260,7 +260,7 @@ def test_the_seal_of_a_file_is_not_that_of_a_folder(tmp_path):
             pools=(),
             leaves=(),
             frame=tagger.frame([frame]),
-            data=data,
+            data=(data,),
         )
         (tmp_path / "out" / "safemodel.seal").write_bytes(seal(manifest, KEY))
         if match is None:

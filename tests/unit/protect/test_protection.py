@@ -372,7 +372,7 @@ def test_a_wrong_key_is_told_from_tampering_by_its_id_alone(tmp_path, kind):
     seal = bytearray(find_seal(open_source(data), DEFAULT_LIMITS).data)
     seal[12:28] = bytes.fromhex(OTHER.id)
     made = TORCH if kind == "pt" else SAFETENSORS
-    forged = data[:start] + seal_field(made, bytes(seal)) + data[end:]
+    forged = b"".join((data[:start], *seal_field(made, bytes(seal)), data[end:]))
     with pytest.raises(VerificationError):
         verify(forged, key=OTHER)
     with pytest.raises(KeyRequiredError):
@@ -680,6 +680,8 @@ def test_what_cannot_be_is_a_callers_mistake(tmp_path):
         ({"key": KEY, "epoch": -1}, ValueError),
         ({"key": KEY, "epoch": 1 << 63}, ValueError),
         ({"key": KEY, "epoch": "1"}, TypeError),
+        ({"key": KEY, "signer": SIGNER.public_key()}, TypeError),
+        ({"key": KEY, "signer": SECRET}, TypeError),
         ({"key": KEY, "expires": 0}, ValueError),
         ({"key": KEY, "expires": 1.5}, TypeError),
         ({"key": KEY, "expires": datetime(2033, 1, 1)}, ValueError),  # noqa: DTZ001 - that is what it is about
@@ -695,6 +697,11 @@ def test_what_cannot_be_is_a_callers_mistake(tmp_path):
         (lambda: verify(out, key=KEY, public_key=SIGNER.public_key()), TypeError),
         (lambda: restore(out, tmp_path / "r", key=None), TypeError),
         (lambda: rotate(out, tmp_path / "r", key=KEY, new_key=SECRET), TypeError),
+        (lambda: rotate(out, tmp_path / "r", key=KEY, signer=SECRET), TypeError),
+        (lambda: verify(out, key=_Wrong()), TypeError),
+        (lambda: restore(out, tmp_path / "r", key=_Wrong()), TypeError),
+        (lambda: rotate(out, tmp_path / "r", key=_Wrong()), TypeError),
+        (lambda: safe_load(out, key=_Wrong()), TypeError),
         (lambda: rotate(out, tmp_path / "r.pt", key=KEY), ValueError),
         (lambda: restore(out, tmp_path / "r.pt", key=KEY), ValueError),
         (lambda: safe_load(out, key=KEY, mmap=True), ValueError),
@@ -706,10 +713,17 @@ def test_what_cannot_be_is_a_callers_mistake(tmp_path):
         assert not holds_secret(str(caught.value))
 
 
+class _Wrong:
+    """Where no keys come from."""
+
+    def get(self, key_id: str, /) -> bytes:
+        return SECRET
+
+
 def test_limits_bound_a_seal(tmp_path):
     """Before it is read into memory."""
     for kind in KINDS:
         _, data = protected(tmp_path, kind)
-        for limit in (1000, 3000):
+        for limit in (1000, 2000):
             with pytest.raises(SafeModelError):
                 verify(data, key=KEY, limits=Limits(max_header_bytes=limit))

@@ -6,9 +6,11 @@ asked of all that take a key: `verify`, `restore`, `rotate` and `safe_load`.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -17,10 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from safemodel import safe_load
+from safemodel._containers.source import open_source
 from safemodel._protect import folders
+from safemodel._protect.frames import find_seal
+from safemodel._protect.rounds import Shape
 from safemodel._rewrite import output
 from safemodel.errors import (
     KeyRequiredError,
@@ -28,6 +33,7 @@ from safemodel.errors import (
     StateFormatError,
     VerificationError,
 )
+from safemodel.limits import DEFAULT_LIMITS
 from safemodel.protection import ProtectionKey, protect, restore, rotate, verify
 from tests.unit.protect.helpers_protect import KEY, OTHER
 
@@ -101,20 +107,36 @@ def _text(text: str) -> bytes:
 
 def test_what_was_changed_cannot_be_signed_anew(made):
     """Who changes a tensor can make all checksums right that need no key."""
+    start, length, _ = stored_places(made)[0]
     if made.suffix == ".pt":
         zip_again(made, "archive/data/0", lambda data: bytes(len(data)))
         assert zipfile.ZipFile(made).testzip() is None
-        every_verb_refuses(made)
+    else:  # a format without checksums
+        whole = made.read_bytes()
+        assert any(whole[start : start + length])
+        made.write_bytes(whole[:start] + bytes(length) + whole[start + length :])
+        load_file(made)
+    every_verb_refuses(made)
     # And who protects another file has another key; its id can be forged, no more.
     other = made.with_name(f"other{made.suffix}")
     protect(made.with_name(f"plain{made.suffix}"), other, key=OTHER)
     for use in (verify, safe_load):
         with pytest.raises(KeyRequiredError):
             use(other, key=KEY)
-    if made.suffix == ".pt":
-        ids = bytes.fromhex(OTHER.id), bytes.fromhex(KEY.id)
-        other.write_bytes(_crc_kept(other.read_bytes(), *ids))
-        every_verb_refuses(other)
+    ids = bytes.fromhex(OTHER.id), bytes.fromhex(KEY.id)
+    forged = _crc_kept if made.suffix == ".pt" else _seal_replaced
+    other.write_bytes(forged(other.read_bytes(), *ids))
+    every_verb_refuses(other)
+
+
+def _seal_replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a `.safetensors` file with bytes of its seal replaced."""
+    found = find_seal(open_source(data), DEFAULT_LIMITS)
+    assert found is not None
+    seal = bytes(found.data)
+    assert seal.count(old) == 1
+    text = base64.b64encode(seal.replace(old, new))
+    return data[: found.start] + text + data[found.end :]
 
 
 def _crc_kept(data: bytes, old: bytes, new: bytes) -> bytes:
@@ -198,21 +220,61 @@ def stored_places(path: Path) -> list[tuple[int, int, int]]:
     return places
 
 
-def test_names_shapes_and_dtypes_are_covered(made):
-    """Of the stored tensors as well: the file says nothing that can be changed."""
-    if made.suffix == ".pt":
-        stored = torch.load(made, weights_only=True)
-        name = next(iter(stored)).encode()
-        new = name[:-1] + (b"0" if name[-1:] != b"0" else b"1")
-        zip_again(made, "archive/data.pkl", lambda data: data.replace(name, new))
-        every_verb_refuses(made)
-        return
+@pytest.mark.parametrize("what", ["name", "shape", "dtype", "place"])
+def test_names_shapes_and_dtypes_are_covered(made, what):
+    """Of the stored tensors as well: the file says nothing that can be changed.
+
+    The file keeps its size and is as well formed as before: that is not why.
+    """
+    name = min(stored_names(made)).encode()
+    other = name[:-1] + (b"0" if name[-1:] != b"0" else b"1")
+    patterns = {
+        ".safetensors": {
+            "name": (b'"%s"' % name, b'"%s"' % other),
+            "shape": (rb'("shape":\[\d*)(\d)\]', _next_digit),
+            "dtype": (rb'"dtype":"F32"', b'"dtype":"I32"'),
+            "place": (rb'("data_offsets":\[\d+,\d*)(\d)\]', _next_digit),
+        },
+        ".pt": {
+            "name": (name, other),
+            "shape": (rb"(K\x00\x8a\x01)(.)(?=\x85K\x01\x85\x89)", _one_less),
+            "dtype": (rb"FloatStorage", b"ShortStorage"),
+            "place": (rb"(storage.*?Storage\nX\x01\x00\x00\x00)(\d)", _next_digit),
+        },
+    }
     whole = made.read_bytes()
-    for old, new in ((b'"F32"', b'"I32"'), (b'"shape":[', b'"shape":[ '),
-                     (b"data_offsets", b"data_offsetz")):  # fmt: skip
-        assert old in whole
-        made.write_bytes(whole.replace(old, new, 1))
-        every_verb_refuses(made)
+    part = slice(8, 8 + int.from_bytes(whole[:8], "little"))
+    if made.suffix == ".pt":
+        with zipfile.ZipFile(made) as archive:
+            info = archive.getinfo("archive/data.pkl")
+        names = struct.unpack_from("<HH", whole, info.header_offset + 26)
+        start = info.header_offset + 30 + sum(names)
+        part = slice(start, start + info.file_size)
+    old, new = patterns[made.suffix][what]
+    changed, count = re.subn(old, new, whole[part], count=1, flags=re.DOTALL)
+    assert count == 1
+    assert changed != whole[part]
+    assert len(changed) == len(whole[part])
+    if made.suffix == ".pt":
+        checks = (struct.pack("<I", zlib.crc32(one)) for one in (whole[part], changed))
+        was, now = checks
+        assert whole.count(was) == 2
+        whole = whole.replace(was, now)
+    made.write_bytes(whole[: part.start] + changed + whole[part.stop :])
+    if made.suffix == ".pt":
+        assert zipfile.ZipFile(made).testzip() is None
+    every_verb_refuses(made)
+
+
+def _next_digit(found: re.Match[bytes]) -> bytes:
+    """Return a number that ends in another digit, and what was around it."""
+    rest = found[0][len(found[1]) + 1 :]
+    return found[1] + str((int(found[2]) + 1) % 10).encode() + rest
+
+
+def _one_less(found: re.Match[bytes]) -> bytes:
+    """Return a count with another value."""
+    return found[1] + bytes([found[2][0] - 1])
 
 
 def test_all_that_is_not_tensors_is_covered_and_hidden(made):
@@ -238,9 +300,13 @@ def test_all_that_is_not_tensors_is_covered_and_hidden(made):
     verify(made, key=KEY)
 
 
-def test_tensors_of_one_shape_do_not_move_alike(tmp_path):
-    """Eight of them: the order in which elements of one stand is that of no other."""
-    size = 4096
+@pytest.mark.parametrize("size", [4096, 40_000])
+def test_tensors_of_one_shape_do_not_move_alike(tmp_path, size):
+    """Eight of them: the order in which elements of one stand is that of no other.
+
+    In a pool that is shuffled as a whole, and in one that goes through the rounds.
+    """
+    assert bool(Shape(8 * size, 4).tiles) == (size > 4096)
     values = np.arange(8 * size, dtype=np.float32).reshape(8, size)
     protect({str(k): torch.from_numpy(row) for k, row in enumerate(values)},
             tmp_path / "p.pt", key=KEY)  # fmt: skip

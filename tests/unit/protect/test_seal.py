@@ -174,7 +174,8 @@ def test_a_seal_is_as_described():
     assert size == len(pools)
     expected += stored[0] + b"\1" + plain[0]
     expected += stored[1] + b"\1" + plain[1]
-    expected += u64(len(MANIFEST.data)) + MANIFEST.data
+    (data,) = MANIFEST.data
+    expected += u64(len(data)) + data
     assert text[32:].rstrip(b"\0") == expected
 
 

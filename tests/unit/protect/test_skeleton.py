@@ -12,6 +12,7 @@ import torch
 
 from safemodel._containers.source import open_source
 from safemodel._protect.anatomy import Anatomy, Part, dissect
+from safemodel._protect.encoding import deflated, inflated
 from safemodel._protect.skeleton import Place, PlainSource, Skeleton, take
 from safemodel.errors import (
     LimitExceededError,
@@ -249,6 +250,25 @@ def test_a_bomb_is_not_inflated_beyond_what_is_announced(size):
     finally:
         tracemalloc.stop()
     assert peak < 2 * size + 4 * MIB
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB])
+@pytest.mark.parametrize("fill", ["zeros", "noise"])
+def test_what_is_inflated_piece_by_piece_is_whole(rand, size, fill):
+    """Whether a piece of zlib says more than fits into a piece of text, or less."""
+    text = bytes(size) if fill == "zeros" else rand.randbytes(size)
+    data = deflated(text)
+    assert inflated(data, size) == text
+    assert inflated(memoryview(data), size) == text
+    for odd, length in (
+        (data, size + 1),
+        (data, max(size - 1, 0) if size else 1),
+        (data + b"\0", size),
+        (data[:-1], size),
+        (b"", size),
+    ):
+        with pytest.raises(MalformedFileError, match="does not inflate"):
+            inflated(odd, length)
 
 
 def test_a_file_that_gets_shorter_meanwhile_is_noticed():
