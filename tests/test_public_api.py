@@ -59,7 +59,14 @@ def describe(prefix: str, value: object) -> Iterator[str]:
     if not inspect.isclass(value):
         yield f"{prefix}: {type(value).__name__}"
         return
-    bases = ", ".join(base.__name__ for base in value.__bases__)
+    # A base without a public name is no part of the surface; what it gives is.
+    own: dict[str, object] = {}
+    shown = value.__bases__
+    while len(shown) == 1 and shown[0].__name__.startswith("_"):
+        own = {**vars(shown[0]), **own}
+        shown = shown[0].__bases__
+    own.update(vars(value))
+    bases = ", ".join(base.__name__ for base in shown)
     yield f"class {prefix}({bases})"
     if issubclass(value, enum.Enum):
         yield from (f"    {member.name} = {member.value!r}" for member in value)
@@ -68,7 +75,7 @@ def describe(prefix: str, value: object) -> Iterator[str]:
         yield from (f"    {f.name}: {f.type}{default(f)}" for f in fields(value))
     elif "__init__" in vars(value) and not getattr(value, "_is_protocol", False):
         yield f"    __init__{signature(value.__init__)}"
-    for name, member in sorted(vars(value).items()):
+    for name, member in sorted(own.items()):
         unwrapped = getattr(member, "__func__", member)
         if not name.startswith("_") and inspect.isfunction(unwrapped):
             yield f"    {name}{signature(unwrapped)}"

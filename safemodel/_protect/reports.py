@@ -17,7 +17,27 @@ SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
 
 
-class ProtectReport(Value):
+class _Report(Value):
+    """What all reports can do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        members: dict[str, Any] = dict(vars(self))
+        parts = [part.to_dict() for part in members["parts"]]
+        return {"schema": SCHEMA_VERSION, **members, "parts": parts}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the report as JSON."""
+        import json
+
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        return "\n".join(line for _, line in report_lines(self))
+
+
+class ProtectReport(_Report):
     """What `protect` has written.
 
     Attributes:
@@ -54,20 +74,8 @@ class ProtectReport(Value):
     seconds: float
     parts: tuple[ProtectReport, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _members(self)
 
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return the report as JSON."""
-        return _json(self, indent)
-
-    def __str__(self) -> str:
-        """Return the report for people."""
-        return _text(self)
-
-
-class VerifyReport(Value):
+class VerifyReport(_Report):
     """What `verify` has found to hold.
 
     Attributes:
@@ -100,20 +108,8 @@ class VerifyReport(Value):
     seconds: float
     parts: tuple[VerifyReport, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _members(self)
 
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return the report as JSON."""
-        return _json(self, indent)
-
-    def __str__(self) -> str:
-        """Return the report for people."""
-        return _text(self)
-
-
-class RestoreReport(Value):
+class RestoreReport(_Report):
     """What `restore` has written.
 
     Attributes:
@@ -150,20 +146,8 @@ class RestoreReport(Value):
     seconds: float
     parts: tuple[RestoreReport, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _members(self)
 
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return the report as JSON."""
-        return _json(self, indent)
-
-    def __str__(self) -> str:
-        """Return the report for people."""
-        return _text(self)
-
-
-class RotateReport(Value):
+class RotateReport(_Report):
     """What `rotate` has written.
 
     Attributes:
@@ -204,30 +188,6 @@ class RotateReport(Value):
     seconds: float
     parts: tuple[RotateReport, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _members(self)
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return the report as JSON."""
-        return _json(self, indent)
-
-    def __str__(self) -> str:
-        """Return the report for people."""
-        return _text(self)
-
-
-def _members(report: Any) -> dict[str, Any]:
-    """Return the JSON form of a report."""
-    parts = [part.to_dict() for part in report.parts]
-    return {"schema": SCHEMA_VERSION, **vars(report), "parts": parts}
-
-
-def _json(report: Any, indent: int | None) -> str:
-    import json
-
-    return json.dumps(_members(report), indent=indent)
-
 
 def report_lines(report: Any) -> Iterator[tuple[str, str]]:
     """Yield the lines of a report, and before each what it is."""
@@ -245,7 +205,3 @@ def report_lines(report: Any) -> Iterator[tuple[str, str]]:
         return protect_lines(members, said)
     again = " anew" if isinstance(report, RotateReport) else ""
     return protect_lines(members, how_text(members, f"permuted{again}"))
-
-
-def _text(report: Any) -> str:
-    return "\n".join(line for _, line in report_lines(report))
