@@ -27,7 +27,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self, final
 
-from safemodel._protect.owned_files import NOT_READ, read_owned
+from safemodel._protect.owned_files import NOT_READ, check_of, only_line, read_owned
 from safemodel.errors import KeyFormatError, KeyRequiredError, quote
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class ProtectionKey:
     def _text(self) -> bytes:
         """Return the content of a key file."""
         line = f"{_PREFIX}{_VERSION}:{self.id}:{self._secret.hex()}"
-        return f"{_COMMENT}{line}:{_check_of(line)}\n".encode("ascii")
+        return f"{_COMMENT}{line}:{check_of(line)}\n".encode("ascii")
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not ProtectionKey:
@@ -294,13 +294,9 @@ def _parsed(text: bytes | str) -> bytes | str:
     """
     if isinstance(text, str):
         return text
-    if len(text) > _MAX_TEXT:
-        return f"a key file has at most {_MAX_TEXT:,} bytes"
-    lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
-    lines = [line for line in lines if line and not line.startswith(b"#")]
-    if len(lines) != 1:
-        return f"a key file has one line with a key, this one has {len(lines)}"
-    line = lines[0].decode("ascii", "replace")
+    line, problem = only_line(text, _MAX_TEXT, "key")
+    if problem:
+        return problem
     found = _LINE.fullmatch(line)
     if found is None:
         version = re.match(rf"{_PREFIX}([0-9]{{1,4}}):", line)
@@ -310,18 +306,11 @@ def _parsed(text: bytes | str) -> bytes | str:
     key_id, secret, check = found.groups()
     from hmac import compare_digest
 
-    if not compare_digest(check, _check_of(line.rpartition(":")[0])):
+    if not compare_digest(check, check_of(line.rpartition(":")[0])):
         return "the checksum does not match: the key is damaged"
     if ProtectionKey(bytes.fromhex(secret)).id != key_id:
         return "the key is not the one its id names"
     return bytes.fromhex(secret)
-
-
-def _check_of(line: str) -> str:
-    """Return the checksum of a key's text, which finds damage and nothing else."""
-    from hashlib import sha256
-
-    return sha256(line.encode("ascii")).hexdigest()[:8]
 
 
 def _refused(salt: bytes, n: int, r: int, p: int) -> str:

@@ -53,3 +53,27 @@ def read_owned(
             return file.read(most + 1)
     finally:
         os.close(descriptor)
+
+
+def only_line(text: bytes, most: int, of: str) -> tuple[str, str]:
+    """Return the one line of a file that is no comment, and what is wrong, or "".
+
+    Args:
+        text: The file.
+        most: How many bytes it may have.
+        of: What the line is, as errors call it.
+    """
+    if len(text) > most:
+        return "", f"a {of} file has at most {most:,} bytes"
+    lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
+    lines = [line for line in lines if line and not line.startswith(b"#")]
+    if len(lines) != 1:
+        return "", f"a {of} file has one line with a {of}, this one has {len(lines)}"
+    return lines[0].decode("ascii", "replace"), ""
+
+
+def check_of(line: str) -> str:
+    """Return the checksum of a line, which finds damage and nothing else."""
+    from hashlib import sha256
+
+    return sha256(line.encode("ascii")).hexdigest()[:8]

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect.keys import ID_BYTES, ProtectionKey
-from safemodel._protect.owned_files import NOT_WRITTEN, read_owned
+from safemodel._protect.owned_files import NOT_WRITTEN, check_of, only_line, read_owned
 from safemodel.errors import KeyFormatError, quote
 
 if TYPE_CHECKING:
@@ -89,29 +88,20 @@ def _text(salt: _Salt) -> bytes:
     """Return the content of a salt file."""
     line = f"safemodel-salt-1:{salt.key_id}:{salt.salt.hex()}:{salt.n}:{salt.r}"
     line = f"{line}:{salt.p}"
-    return f"{_COMMENT}{line}:{_check_of(line)}\n".encode("ascii")
+    return f"{_COMMENT}{line}:{check_of(line)}\n".encode("ascii")
 
 
 def _parsed(text: bytes | str) -> _Salt | str:
     """Return the salt that a text holds, or what is wrong with it."""
     if isinstance(text, str):
         return text
-    if len(text) > _MAX_TEXT:
-        return f"a salt file has at most {_MAX_TEXT:,} bytes"
-    lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
-    lines = [line for line in lines if line and not line.startswith(b"#")]
-    if len(lines) != 1:
-        return f"a salt file has one line with a salt, this one has {len(lines)}"
-    line = lines[0].decode("ascii", "replace")
+    line, problem = only_line(text, _MAX_TEXT, "salt")
+    if problem:
+        return problem
     found = _LINE.fullmatch(line)
     if found is None:
         return "not a salt, or damaged"
-    if found[6] != _check_of(line.rpartition(":")[0]):
+    if found[6] != check_of(line.rpartition(":")[0]):
         return "the checksum does not match: the salt is damaged"
     key_id, salt, *costs, _ = found.groups()
     return _Salt(key_id, bytes.fromhex(salt), *map(int, costs))
-
-
-def _check_of(line: str) -> str:
-    """Return the checksum of a salt's text, which finds damage and nothing else."""
-    return sha256(line.encode("ascii")).hexdigest()[:8]
