@@ -96,6 +96,7 @@ INSIDE_FUNCTIONS = {
 MORE_THAN_LAYER = {
     "_unpickle/windows.py": {"numpy"},
     "_kernels/_chacha.py": {"llvmlite"},  # comes with numba
+    "_kernels/_draws.py": {"llvmlite"},
     "_kernels/_lines.py": {"llvmlite"},
     "_kernels/_native.py": {"llvmlite"},
     "_kernels/_rounds.py": {"llvmlite"},

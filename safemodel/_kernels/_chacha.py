@@ -23,29 +23,45 @@ WORDS = 16
 BATCH = 16
 """Blocks that are made together, whatever the processor takes at once."""
 
+SOON = 64
+"""Runs of lines that are asked for, one each two rounds; then from the first again."""
+
+RUN = 4
+"""Lines of a run."""
+
 _COUNTER, _NONCE = 12, 13
 _DOUBLE_ROUNDS = 10
 _COLUMNS = [(k, k + 4, k + 8, k + 12) for k in range(4)]
 _DIAGONALS = [(k, (k + 1) % 4 + 4, (k + 2) % 4 + 8, (k + 3) % 4 + 12) for k in range(4)]
-_I32 = ir.IntType(32)
+_I8, _I32 = ir.IntType(8), ir.IntType(32)
 
 
 def keystream(width: int) -> Callable[[Code], None]:
-    """Return what writes the kernel: state, number, first block, batches, target.
+    """Return what writes the kernel.
+
+    Its parameters: state, number, first block, batches, target, base, offsets. The last
+    two say what the caller will read next: memory is slow, and this needs none of it.
+    There are `SOON` offsets in bytes, and each is of `RUN` lines.
 
     width: Blocks at once: 4, 8 or 16. Words of the state and of some temporary values
     should fit the registers; what is written does not depend on it.
     """
 
     def write(code: Code) -> None:
-        state, number, first, count, target = code.args
+        state, number, first, count, target, base, offsets = code.args
         words = _words(code, state, number, width)
         with code.loop(0, count * (BATCH // width)) as n:
             begin = [*words]
             begin[_COUNTER] = _counters(code, first + n * width, width)
-            mixed = _rounds(code, begin)
+
+            def soon(turn: Number, done: Number = n * _DOUBLE_ROUNDS) -> None:
+                start = code.get(offsets, (done + turn) % SOON)
+                for line in range(RUN):
+                    code.prefetch(code.place(base, start + line * 64, _I8, 1))
+
+            mixed = _rounds(code, begin, soon)
             made = [code.build.add(a, b) for a, b in zip(mixed, begin, strict=True)]
-            _store(code, made, code.place(target, n * width, ir.IntType(8), 64))
+            _store(code, made, code.place(target, n * width, _I8, 64))
 
     return write
 
@@ -74,8 +90,10 @@ def _counters(code: Code, first: Number, width: int) -> Any:
     return code.build.add(start, ir.Constant(kind, list(range(width))))
 
 
-def _rounds(code: Code, begin: list[Any]) -> list[Any]:
-    """Return a state after all rounds."""
+def _rounds(
+    code: Code, begin: list[Any], beside: Callable[[Number], None]
+) -> list[Any]:
+    """Return a state after all rounds; write something beside each two of them."""
     build, kind = code.build, begin[0].type
     before = build.block
     body, after = build.append_basic_block(), build.append_basic_block()
@@ -84,6 +102,7 @@ def _rounds(code: Code, begin: list[Any]) -> list[Any]:
     turn = build.phi(I64)
     now = [build.phi(kind) for _ in begin]
     mixed: list[Any] = [*now]
+    beside(Number(build, turn))
     for which in (_COLUMNS, _DIAGONALS):
         _quarters(code, mixed, which)
     following = build.add(turn, I64(1))

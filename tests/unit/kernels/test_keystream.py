@@ -23,8 +23,9 @@ def run(kernel, state, first, count):
     """Return batches of blocks, from a number of one on."""
     target = np.zeros(count * BATCH, "u1")
     number = int(state[13]) | int(state[14]) << 32
-    places = _native.address(state), _native.address(target)
-    assert kernel(places[0], number, first, count, places[1]) == 0
+    soon = np.zeros(_chacha.SOON, np.int64)
+    places = [_native.address(array) for array in (state, target, state, soon)]
+    assert kernel(places[0], number, first, count, *places[1:]) == 0
     return target.tobytes()
 
 
@@ -114,7 +115,7 @@ def kernel(request):
         pytest.skip("the name of an x86 processor")
     if cpu == "x86-64-v3" and not llvm.get_host_cpu_features().get("avx2"):
         pytest.skip("this processor has no AVX2")
-    return _native.compiled("pnnnp", _chacha.keystream(width), cpu=cpu)
+    return _native.compiled("pnnnppp", _chacha.keystream(width), cpu=cpu)
 
 
 def test_vectors_of_the_rfc(kernel):
