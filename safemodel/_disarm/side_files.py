@@ -15,6 +15,7 @@ import codecs
 import json
 import re
 import time
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -168,14 +169,20 @@ def _would_run(seen: FileReport) -> list[Finding]:
 
 
 def _json_text(value: Any) -> tuple[str, int | None]:
-    """Return the text of a value, and how its lines are indented (rule 1)."""
+    """Return the text of a value, and how its lines are indented (rule 1).
+
+    Each line of what nests deeply begins with many blanks: a text of 1 MB could become
+    one of 250 MB. So it is made with line breaks only as far as it stays short.
+    """
+    text = StringIO()
     try:
-        text = json.dumps(value, allow_nan=False)
+        for piece in json.JSONEncoder(allow_nan=False, indent=2).iterencode(value):
+            text.write(piece)
+            if text.tell() > _MAX_INDENTED:
+                return json.dumps(value, allow_nan=False), None
     except ValueError as error:
         raise MalformedFileError("a number is too large for any reader") from error
-    if len(text) > _MAX_INDENTED:
-        return text, None
-    return json.dumps(value, indent=2), 2
+    return text.getvalue(), 2
 
 
 def write_text(
