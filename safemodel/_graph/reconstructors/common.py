@@ -138,10 +138,15 @@ class CheckContext:
 
     def drop(self, kind: str, state: object, kept: int = 0) -> None:
         """Count the attributes in a state but for some: what is made lacks the rest."""
-        if state is None or state is UNCHECKED:
-            return
-        # One state may serve any number of calls, so nothing here goes through it.
-        count = len(state) - kept if type(state) is dict else 1
+        # Attributes, and the values of slots beside them. One state may serve any
+        # number of calls, so nothing here goes through it.
+        parts: tuple[object, ...] = (state,)
+        if type(state) is tuple and len(state) == 2:
+            parts = state
+        count = -kept
+        for part in parts:
+            if part is not None:
+                count += len(part) if type(part) is dict else 1
         if count:
             self.dropped[kind] = self.dropped.get(kind, 0) + count
 
