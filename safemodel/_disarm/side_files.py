@@ -15,7 +15,6 @@ import codecs
 import json
 import re
 import time
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -174,15 +173,18 @@ def _json_text(value: Any) -> tuple[str, int | None]:
     Each line of what nests deeply begins with many blanks: a text of 1 MB could become
     one of 250 MB. So it is made with line breaks only as far as it stays short.
     """
-    text = StringIO()
+    pieces: list[str] = []
+    room = _MAX_INDENTED
     try:
         for piece in json.JSONEncoder(allow_nan=False, indent=2).iterencode(value):
-            text.write(piece)
-            if text.tell() > _MAX_INDENTED:
+            room -= len(piece)
+            if room < 0:
+                del piece, pieces  # one text may be nearly all of it
                 return json.dumps(value, allow_nan=False), None
+            pieces.append(piece)
     except ValueError as error:
         raise MalformedFileError("a number is too large for any reader") from error
-    return text.getvalue(), 2
+    return "".join(pieces), 2
 
 
 def write_text(
