@@ -20,14 +20,17 @@ from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
     SafeModelError,
+    SafeModelWarning,
     StateFormatError,
     StorageBoundsError,
     TruncatedFileError,
+    UnpatchedCallError,
     UnsafeFileError,
     UnsupportedFormatError,
     VerificationError,
 )
 from safemodel.limits import Limits
+from safemodel.monkeypatch import patch, patched, unpatch
 from safemodel.policy import SALVAGE, STRICT, Policy
 from safemodel.protection import ProtectionKey, protect, restore, rotate, verify
 from safemodel.scanning import inspect_file, scan_files
@@ -52,21 +55,26 @@ __all__ = [
     "Policy",
     "ProtectionKey",
     "SafeModelError",
+    "SafeModelWarning",
     "Scrub",
     "StateFormatError",
     "StorageBoundsError",
     "TruncatedFileError",
+    "UnpatchedCallError",
     "UnsafeFileError",
     "UnsupportedFormatError",
     "VerificationError",
     "__version__",
     "disarm",
     "inspect_file",
+    "patch",
+    "patched",
     "protect",
     "restore",
     "rotate",
     "safe_load",
     "scan_files",
     "state_dict",
+    "unpatch",
     "verify",
 ]
