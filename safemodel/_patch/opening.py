@@ -16,6 +16,7 @@ from safemodel._load import safe_load
 from safemodel._patch.call_sites import call_site, warn_once
 from safemodel._patch.journal import LOG_VARIABLE, digest_of, opened_file, write_line
 from safemodel._patch.settings import current
+from safemodel._patch.wall import behind_wall
 from safemodel.policy import STRICT
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def watched(call: str, f: object, loading: Callable[[], Any]) -> Any:
     log = os.environ.get(LOG_VARIABLE, "")
     audit = None if settings is None else settings.audit
     if audit is None and not log:
-        return loading()
+        with behind_wall():
+            return loading()
     digest, where = digest_of(f), call_site()
 
     def write_down(failure: Exception | None) -> None:
@@ -90,7 +92,8 @@ def watched(call: str, f: object, loading: Callable[[], Any]) -> Any:
             audit(opened)
 
     try:
-        result = loading()
+        with behind_wall():
+            result = loading()
     except Exception as failure:
         write_down(failure)
         raise
