@@ -10,10 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from safemodel._value import Value
@@ -76,6 +73,8 @@ class OpenedFile(Value):
 
     def to_json(self) -> str:
         """Return one line of JSON."""
+        import json
+
         return json.dumps(self.to_dict())
 
 
@@ -83,6 +82,8 @@ def opened_file(
     call: str, f: object, digest: Digest, error: Exception | None, where: CallSite
 ) -> OpenedFile:
     """Return the entry for a file that was loaded, or refused with an error."""
+    from datetime import UTC, datetime
+
     return OpenedFile(
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         call=call, path=_path(f), size=digest.size, sha256=digest.sha256,
@@ -111,12 +112,14 @@ def write_line(path: str, opened: OpenedFile) -> None:
 
 def digest_of(f: object) -> Digest:
     """Return size and SHA-256 of what is about to be read; a stream is put back."""
+    from hashlib import sha256
+
     try:
         if isinstance(f, (str, os.PathLike)):
             with open(f, "rb") as opened:  # noqa: PTH123 - pathlib costs start-up time
                 return _of_stream(opened)
         if isinstance(f, (bytes, bytearray, memoryview)):
-            return Digest(memoryview(f).nbytes, hashlib.sha256(f).hexdigest())
+            return Digest(memoryview(f).nbytes, sha256(f).hexdigest())
         stream = cast("IO[bytes]", f)
         start = stream.tell()
         try:
@@ -128,7 +131,9 @@ def digest_of(f: object) -> Digest:
 
 
 def _of_stream(stream: IO[bytes]) -> Digest:
-    digest, size = hashlib.sha256(), 0
+    from hashlib import sha256
+
+    digest, size = sha256(), 0
     while piece := stream.read(_PIECE):
         digest.update(piece)
         size += len(piece)
