@@ -27,8 +27,6 @@ from safemodel.policy import STRICT, Policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from safemodel._patch.settings import Settings
-
 __all__ = [
     "OpenedFile",
     "early_references",
@@ -71,9 +69,10 @@ def patch(
         TypeError: ``policy`` is no `Policy`, or ``pickle_in`` is one text.
         ValueError: ``on_refuse`` or ``torchscript`` is none of its values.
     """
+    from safemodel._patch.settings import settings_of
     from safemodel._patch.switch import push
 
-    push(_settings(policy, on_refuse, audit, torchscript, pickle_in))
+    push(settings_of(policy, on_refuse, audit, torchscript, pickle_in))
     _warn_of_early_references()
 
 
@@ -115,10 +114,10 @@ def patched(
         ValueError: As of `patch`.
         RuntimeError: As of `unpatch`, at the end.
     """
-    from safemodel._patch.settings import OWN
+    from safemodel._patch.settings import OWN, settings_of
     from safemodel._patch.switch import push, remove
 
-    entry = push(_settings(policy, on_refuse, audit, torchscript, pickle_in))
+    entry = push(settings_of(policy, on_refuse, audit, torchscript, pickle_in))
     token = OWN.set((*OWN.get(), entry))
     try:
         _warn_of_early_references()
@@ -148,30 +147,6 @@ def early_references() -> list[str]:
     from safemodel._patch.switch import originals
 
     return find(originals("torch"))
-
-
-def _settings(
-    policy: Policy,
-    on_refuse: str,
-    audit: Callable[[OpenedFile], None] | None,
-    torchscript: Literal["refuse", "tensors"],
-    pickle_in: Iterable[str],
-) -> Settings:
-    from safemodel._patch.settings import Settings
-
-    if not isinstance(policy, Policy):
-        raise TypeError("policy is a safemodel.Policy")
-    if on_refuse not in ("raise", "opaque"):
-        raise ValueError("on_refuse is 'raise' or 'opaque'")
-    if torchscript not in ("refuse", "tensors"):
-        raise ValueError("torchscript is 'refuse' or 'tensors'")
-    if isinstance(pickle_in, str):
-        raise TypeError("pickle_in is a list of names of modules")
-    if on_refuse == "opaque":
-        policy = Policy(others="opaque", extra=policy.extra)
-    return Settings(
-        policy=policy, audit=audit, torchscript=torchscript, pickle_in=tuple(pickle_in)
-    )
 
 
 def _warn_of_early_references() -> None:

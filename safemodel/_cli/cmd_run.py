@@ -36,6 +36,23 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=HelpText,
         allow_abbrev=False,
     )
+    _add_settings(parser)
+    # All that follows, as for python: options after a program's name are the program's.
+    parser.add_argument(
+        "-m",
+        dest="module",
+        metavar="MODULE",
+        nargs=argparse.REMAINDER,
+        help="run a module, as python -m does",
+    )
+    parser.add_argument(
+        "program", nargs=argparse.REMAINDER, metavar="SCRIPT", help=argparse.SUPPRESS
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare how files are opened."""
     parser.add_argument(
         "--opaque",
         action="store_true",
@@ -58,18 +75,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="FILE",
         help="append a line of JSON for each model file that is opened",
     )
-    # All that follows, as for python: options after a program's name are the program's.
-    parser.add_argument(
-        "-m",
-        dest="module",
-        metavar="MODULE",
-        nargs=argparse.REMAINDER,
-        help="run a module, as python -m does",
-    )
-    parser.add_argument(
-        "program", nargs=argparse.REMAINDER, metavar="SCRIPT", help=argparse.SUPPRESS
-    )
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from safemodel._value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from safemodel._patch.journal import OpenedFile
     from safemodel.policy import Policy
@@ -60,3 +60,33 @@ def current() -> Settings | None:
         if entry in pile:
             return entry.settings
     return pile[-1].settings if pile else None
+
+
+def settings_of(
+    policy: Policy,
+    on_refuse: str,
+    audit: Callable[[OpenedFile], None] | None,
+    torchscript: Literal["refuse", "tensors"],
+    pickle_in: Iterable[str],
+) -> Settings:
+    """Return settings from the arguments of `safemodel.patch`, checked.
+
+    Raises:
+        TypeError: As `safemodel.patch` says.
+        ValueError: The same.
+    """
+    from safemodel.policy import Policy
+
+    if not isinstance(policy, Policy):
+        raise TypeError("policy is a safemodel.Policy")
+    if on_refuse not in ("raise", "opaque"):
+        raise ValueError("on_refuse is 'raise' or 'opaque'")
+    if torchscript not in ("refuse", "tensors"):
+        raise ValueError("torchscript is 'refuse' or 'tensors'")
+    if isinstance(pickle_in, str):
+        raise TypeError("pickle_in is a list of names of modules")
+    if on_refuse == "opaque":
+        policy = Policy(others="opaque", extra=policy.extra)
+    return Settings(
+        policy=policy, audit=audit, torchscript=torchscript, pickle_in=tuple(pickle_in)
+    )

@@ -74,9 +74,11 @@ def wanted(text: str) -> Wanted | None:
 
 def apply(asked: Wanted) -> None:
     """Patch this process for as long as it lives."""
-    from safemodel.monkeypatch import patch
+    from safemodel._patch.settings import settings_of
+    from safemodel._patch.switch import push
+    from safemodel.policy import STRICT
 
-    patch(on_refuse=asked.on_refuse, torchscript=asked.torchscript)
+    push(settings_of(STRICT, asked.on_refuse, None, asked.torchscript, ()))
     if asked.audit_wall:
         from safemodel._patch.wall import build_wall
 
@@ -88,10 +90,10 @@ def start() -> None:
     try:
         asked = wanted(os.environ.get(VARIABLE, ""))
         if asked is not None:
-            from safemodel.monkeypatch import is_patched
+            from safemodel._patch.settings import PILE
 
             # The hook and the path may both be there: once is enough.
-            if not is_patched():
+            if not PILE:
                 apply(asked)
     except BaseException as error:  # noqa: BLE001 - it ends the process
         _end(error)

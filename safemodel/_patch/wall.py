@@ -88,10 +88,8 @@ def _import_loaders() -> None:
     from importlib import import_module
     from pkgutil import walk_packages
 
-    import safemodel
-
     for package in ("_containers", "_unpickle", "_graph", "_formats", "_build"):
-        name = f"{safemodel.__name__}.{package}"
+        name = f"safemodel.{package}"
         module = import_module(name)
         for found in walk_packages(module.__path__, f"{name}."):
             import_module(found.name)
