@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from safemodel._patch.bounded import bounded
 from safemodel._patch.opening import load_other
 
 if TYPE_CHECKING:
@@ -126,4 +127,4 @@ def _load(
     # pickle's own default gives an error for what is not ASCII; text is UTF-8 in all
     # pickles but those of Python 2, whose text stays bytes where it is neither.
     encoding = "utf-8" if encoding == "ASCII" else encoding
-    return load_other(call, f, encoding=encoding, errors=errors)
+    return load_other(call, f, opened=bounded, encoding=encoding, errors=errors)

@@ -63,15 +63,27 @@ def load(
     )  # fmt: skip
 
 
-def load_other(call: str, f: Any, **arguments: Any) -> Any:
+def load_other(
+    call: str,
+    f: Any,
+    *,
+    opened: Callable[[Any], Any] | None = None,
+    **arguments: Any,
+) -> Any:
     """Load what another library's loader was asked for, as plain data.
 
     Args:
         call: Name of that loader.
         f: What it was given.
+        opened: What makes of that a file which `safe_load` reads.
         **arguments: For `safe_load`.
     """
-    return watched(call, f, lambda: safe_load(f, policy=_policy(None), **arguments))
+
+    def loading() -> Any:
+        given = f if opened is None else opened(f)
+        return safe_load(given, policy=_policy(None), **arguments)
+
+    return watched(call, f, loading)
 
 
 def watched(call: str, f: object, loading: Callable[[], Any]) -> Any:

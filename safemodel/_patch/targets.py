@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._patch import opening
 from safemodel._patch.inert_pickle import inert_function, inert_pickle
+from safemodel._patch.joblib_files import joblib_loader, joblib_seam
 from safemodel._patch.settings import current
 from safemodel.errors import (
     MalformedFileError,
@@ -140,8 +141,18 @@ _NUMPY = (
     Target("numpy.lib.npyio", "pickle", _NUMPY_PICKLE),
     Target("numpy", "load", _unwrapped),
 )
-_PANDAS = (Target("pandas.io.pickle", "pickle", inert_pickle("pandas.read_pickle")),)
-TARGETS = _TORCH + _NUMPY + _PANDAS
+# pandas tries again with an unpickler of its own where the first one raises.
+_PANDAS = tuple(
+    Target("pandas.io.pickle", name, inert_pickle("pandas.read_pickle"))
+    for name in ("pickle", "pickle_compat", "pc")
+)
+_JOBLIB = (
+    Target("joblib.numpy_pickle", "load", joblib_loader),
+    Target("joblib", "load", joblib_loader),
+    Target("joblib.numpy_pickle", "_unpickle", joblib_seam),
+    Target("sklearn.externals.joblib.numpy_pickle", "load", joblib_loader),
+)
+TARGETS = _TORCH + _NUMPY + _PANDAS + _JOBLIB
 
 
 def targets_in(modules: tuple[str, ...]) -> Iterator[Target]:
