@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from safemodel._cli import (
     cmd_disarm,
     cmd_inspect,
+    cmd_install_hook,
     cmd_keygen,
     cmd_protect,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
     cmd_scan,
     cmd_verify,
 )
@@ -37,6 +39,8 @@ _VERBS = (
     cmd_verify,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
+    cmd_install_hook,
 )
 _CANNOT_WRITE = 2
 _INTERRUPTED = 130
