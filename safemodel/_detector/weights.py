@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,13 +29,11 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from safemodel._containers.source import Source
     from safemodel._detector.roles import Role
     from safemodel._graph.composite_specs import TensorGraph
     from safemodel._graph.specs import StorageSpec
     from safemodel._rewrite.leaves import TensorLeaf
     from safemodel._rewrite.storage_bytes import StorageReader
-    from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
     from safemodel.limits import Limits
 
@@ -78,19 +77,36 @@ class _Tensor(NamedTuple):
     size: int
 
 
-def weights_of_file(f: FileLike, *, limits: Limits | None = None) -> Iterator[Weights]:
-    """Yield the weights of a file; of a folder, those of the shards its index names.
+class Opened(NamedTuple):
+    """An open file, or what was given in its place.
+
+    Attributes:
+        format: What it is, in words.
+        size: Its bytes; 0 if only reading all of it would tell.
+        weights: What to look at; good for one time.
+    """
+
+    format: str
+    size: int
+    weights: Iterator[Weights]
+
+
+@contextmanager
+def opened(f: FileLike, *, limits: Limits | None = None) -> Iterator[Opened]:
+    """Open and check a file; of a folder, the shards its index names.
 
     Args:
         f: A path, bytes, or a binary file object.
         limits: How much the file may ask for.
 
     Raises:
-        SafeModelError: The file is malformed, or of no format we read.
+        SafeModelError: The file is malformed, protected, or of no format we read.
         OSError: It cannot be read.
         ValueError: A folder that has no index of shards, or several.
     """
+    from safemodel._containers.sniff import sniff
     from safemodel._containers.source import open_source
+    from safemodel._protect.frames import find_seal
     from safemodel._scan.recording import check_file
     from safemodel.limits import DEFAULT_LIMITS
     from safemodel.policy import SALVAGE
@@ -99,6 +115,10 @@ def weights_of_file(f: FileLike, *, limits: Limits | None = None) -> Iterator[We
     if isinstance(f, (str, os.PathLike)) and os.path.isdir(f):  # noqa: PTH112 - any path
         f = _index_of(os.fsdecode(f))
     with open_source(f) as source:
+        if find_seal(source, limits) is not None:
+            from safemodel._protect.verifying import key_needed
+
+            raise key_needed(source, limits)
         reading, graph, error = check_file(
             source, policy=SALVAGE, limits=limits, checksums=False, spool=True
         )
@@ -106,9 +126,24 @@ def weights_of_file(f: FileLike, *, limits: Limits | None = None) -> Iterator[We
             if graph is None or error is not None:
                 reading.check.refuse(error)
                 raise error or AssertionError("neither a graph nor an error")
-            yield from _of_graph(source, reading, graph, limits)
+            form = reading.forms.get("") or sniff(source)
+            size = source.size + sum(shard.size for shard in reading.sources)
+            yield Opened(str(form.value), size, _of_graph(graph, limits))
+            source.finish(reading.consumed)
         finally:
             reading.close()
+
+
+def weights_of_file(f: FileLike, *, limits: Limits | None = None) -> Iterator[Weights]:
+    """Yield the weights of a file, which `opened` opens and checks.
+
+    Raises:
+        SafeModelError: The file is malformed, protected, or of no format we read.
+        OSError: It cannot be read.
+        ValueError: A folder that has no index of shards, or several.
+    """
+    with opened(f, limits=limits) as file:
+        yield from file.weights
 
 
 def weights_of_module(module: torch.nn.Module) -> Iterator[Weights]:
@@ -158,9 +193,7 @@ def _index_of(folder: str) -> str:
     return found[0]
 
 
-def _of_graph(
-    source: Source, reading: RecordingReading, graph: TensorGraph, limits: Limits
-) -> Iterator[Weights]:
+def _of_graph(graph: TensorGraph, limits: Limits) -> Iterator[Weights]:
     """Yield the tensors of a checked file, and then what none of them reaches."""
     from pathlib import Path
     from tempfile import gettempdir
@@ -195,7 +228,6 @@ def _of_graph(
             if tensor is not None:
                 yield from _cut(tensor, content.pieces(storages))
         yield from _slack(graph, leaves.tensors, storages)
-    del source, reading
 
 
 def _slack(

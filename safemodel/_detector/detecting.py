@@ -1,0 +1,145 @@
+"""`detect`, step by step: open, test, judge, and say what could not be seen."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from safemodel._detector import carving
+from safemodel._detector.blind_spot import blind_spot
+from safemodel._detector.census import Census
+from safemodel._detector.detector import Detector
+from safemodel._detector.estimating import replaced_bits
+from safemodel._detector.results import Detection, TensorDetection, Verdict
+from safemodel._detector.statistics import examine
+from safemodel._detector.weights import (
+    Opened,
+    opened,
+    weights_of_mapping,
+    weights_of_module,
+)
+from safemodel._version import VERSION
+from safemodel.errors import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._detector.judging import Judgement
+    from safemodel.limits import Limits
+
+_SUFFIXES = {
+    "safetensors": ".safetensors", "npz archive": ".npz", "npy array": ".npz",
+    "zip archive of several members": ".zip",
+}  # fmt: skip
+
+
+def detect_in(f: Any, *, detector: Detector | None, limits: Limits | None) -> Detection:
+    """Return what is found in a file, a folder, a module or a mapping."""
+    started = perf_counter()
+    detector = Detector.bundled() if detector is None else detector
+    census = Census()
+    with weights_opened(f, limits) as source:
+        statistics = examine(census.passing(source.weights))
+    judgement = detector.judge(statistics)
+    path = path_of(f)
+    names = (path, _out(path, source.format)) if path.isprintable() else ("", "")
+    return Detection(
+        path=path,
+        format=source.format,
+        size=source.size or census.nbytes,
+        verdict=Verdict.SUSPICIOUS if judgement.suspicious else Verdict.NO_EVIDENCE,
+        score=judgement.score,
+        threshold=judgement.threshold,
+        false_positive_rate=judgement.false_positive_rate,
+        evidence=judgement.evidence,
+        by_tensor=_by_tensor(census, judgement),
+        bits=replaced_bits(judgement.evidence) if judgement.suspicious else 0,
+        candidates=statistics.candidates,
+        blind_spot=blind_spot(
+            census.tensors,
+            statistics,
+            rate=judgement.false_positive_rate,
+            names=names,
+        ),
+        detector_id=detector.id,
+        version=VERSION,
+        seconds=round(perf_counter() - started, 3),
+    )
+
+
+def extracted(
+    f: Any, candidate: Candidate, *, length: int, limits: Limits | None
+) -> bytes:
+    """Return the bytes that a candidate stands for."""
+    return b"".join(pieces_extracted(f, candidate, length=length, limits=limits))
+
+
+def pieces_extracted(
+    f: Any, candidate: Candidate, *, length: int, limits: Limits | None
+) -> Iterator[bytes]:
+    """Yield the same piece by piece."""
+    if length < 0:
+        raise ValueError(f"a length is not negative: {length}")
+    found = False
+    with weights_opened(f, limits) as source:
+        for piece in carving.pieces_of(source.weights, candidate, length):
+            found = True
+            yield piece
+    if not found:
+        raise ValueError(f"no weight {candidate.start:,} of {quote(candidate.tensor)}")
+
+
+def path_of(f: Any) -> str:
+    """Return what a file is called; "" for what has no path."""
+    return os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
+
+
+@contextmanager
+def weights_opened(f: Any, limits: Limits | None) -> Iterator[Opened]:
+    """Open a file, a folder, a module or a mapping.
+
+    Raises:
+        TypeError: It is none of those.
+    """
+    from collections.abc import Mapping
+
+    if isinstance(f, Mapping):
+        yield Opened("mapping", 0, weights_of_mapping(f))
+    elif hasattr(f, "named_parameters") and hasattr(f, "named_buffers"):
+        yield Opened("module", 0, weights_of_module(f))
+    else:
+        with opened(f, limits=limits) as file:
+            yield file
+
+
+def _by_tensor(census: Census, judgement: Judgement) -> tuple[TensorDetection, ...]:
+    """Return what speaks against each tensor."""
+    against: dict[str, list[Evidence]] = {}
+    for one in judgement.evidence:
+        against.setdefault(one.tensor, []).append(one)
+    return tuple(
+        TensorDetection(
+            name=known.name,
+            dtype=known.dtype,
+            role=known.role,
+            size=known.size,
+            score=judgement.tensors.get(known.name, 0.0),
+            p_value=min((e.p_value for e in against.get(known.name, ())), default=1.0),
+            bits=replaced_bits(against.get(known.name, ())),
+            suspicious=judgement.suspicious and known.name in against,
+        )
+        for known in census.tensors
+    )
+
+
+def _out(path: str, form: str) -> str:
+    """Return what to call a disarmed copy."""
+    if not path:
+        return ""
+    head, tail = os.path.split(path.rstrip("/"))
+    stem = tail if os.path.isdir(path) else tail.partition(".")[0] or tail  # noqa: PTH112 - any path
+    suffix = "" if os.path.isdir(path) else _SUFFIXES.get(form, ".pt")  # noqa: PTH112 - any path
+    return os.path.join(head, f"{stem}-scrubbed{suffix}")  # noqa: PTH118 - any path

@@ -1,0 +1,104 @@
+"""Data hidden in weights: `detect`, and what it cannot know.
+
+A file in which nothing is found is not a clean file. Encrypted data in the lowest bits
+of float32 weights looks like what training leaves there, so no test tells them apart;
+`Detection.blind_spot` says how much could lie where, and what takes the room away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safemodel._detector.detector import Detector
+from safemodel._detector.evidence import Candidate, Evidence
+from safemodel._detector.results import (
+    BlindSpot,
+    Detection,
+    Remedy,
+    Room,
+    TensorDetection,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from safemodel._types import FileLike
+    from safemodel.limits import Limits
+
+__all__ = [
+    "BlindSpot",
+    "Candidate",
+    "Detection",
+    "Detector",
+    "Evidence",
+    "Remedy",
+    "Room",
+    "TensorDetection",
+    "Verdict",
+    "detect",
+    "extract",
+]
+
+
+def detect(
+    f: FileLike | torch.nn.Module | Mapping[str, Any],
+    *,
+    detector: Detector | None = None,
+    limits: Limits | None = None,
+) -> Detection:
+    """Look for data that is hidden in weights. Nothing a file names is run.
+
+    Args:
+        f: A file of any format that `safe_load` reads: a path, bytes, or a binary file
+            object; the path of a folder with an index of shards; a module; or a mapping
+            of tensors or arrays.
+        detector: Decides; None for `Detector.bundled()`.
+        limits: How much the file may ask for.
+
+    Returns:
+        What was found, and what could not have been: read its ``blind_spot``.
+
+    Raises:
+        SafeModelError: The file is malformed, protected, or of no format we read. A
+            file that asks to run something is no reason not to look into it.
+        OSError: It cannot be read.
+        TypeError: An argument is of the wrong type.
+        ValueError: A folder that has no index of shards, or several.
+    """
+    from safemodel._detector.detecting import detect_in
+
+    if detector is not None and not isinstance(detector, Detector):
+        raise TypeError(f"detector is a Detector or None: {type(detector).__name__}")
+    return detect_in(f, detector=detector, limits=limits)
+
+
+def extract(
+    f: FileLike | torch.nn.Module | Mapping[str, Any],
+    candidate: Candidate,
+    *,
+    length: int = 0,
+    limits: Limits | None = None,
+) -> bytes:
+    """Return the bytes that a candidate stands for. They are not run or unpacked.
+
+    Args:
+        f: What was given to `detect`.
+        candidate: One of `Detection.candidates`.
+        length: Bytes to read; 0 for as many as the head of what is hidden says, or all
+            there are.
+        limits: How much the file may ask for.
+
+    Returns:
+        What is hidden, read on through the tensors of the same dtype that follow.
+
+    Raises:
+        SafeModelError: As `detect`.
+        OSError: It cannot be read.
+        ValueError: There is no such place in the file, or ``length`` is negative.
+    """
+    from safemodel._detector.detecting import extracted
+
+    return extracted(f, candidate, length=length, limits=limits)
