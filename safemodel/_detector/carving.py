@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from safemodel._detector.evidence import Candidate as Candidate
-from safemodel._detector.evidence import Outcome
+from safemodel._detector.evidence import Candidate, Outcome
 from safemodel._detector.signatures import recognise, within
 from safemodel._detector.streams import entropy
 
