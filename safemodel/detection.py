@@ -13,6 +13,7 @@ from safemodel._detector.detector import Detector
 from safemodel._detector.evidence import Candidate, Evidence
 from safemodel._detector.results import (
     BlindSpot,
+    Change,
     Detection,
     Remedy,
     Room,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlindSpot",
     "Candidate",
+    "Change",
     "Detection",
     "Detector",
     "Evidence",
@@ -47,6 +49,7 @@ def detect(
     f: FileLike | torch.nn.Module | Mapping[str, Any],
     *,
     detector: Detector | None = None,
+    reference: FileLike | torch.nn.Module | Mapping[str, Any] | None = None,
     limits: Limits | None = None,
 ) -> Detection:
     """Look for data that is hidden in weights. Nothing a file names is run.
@@ -56,6 +59,9 @@ def detect(
             object; the path of a folder with an index of shards; a module; or a mapping
             of tensors or arrays.
         detector: Decides; None for `Detector.bundled()`.
+        reference: A file that is trusted, of which ``f`` is said to be a copy or to
+            have been trained: the same kinds of things. Low bits that differ under
+            others that do not are conclusive.
         limits: How much the file may ask for.
 
     Returns:
@@ -72,7 +78,7 @@ def detect(
 
     if detector is not None and not isinstance(detector, Detector):
         raise TypeError(f"detector is a Detector or None: {type(detector).__name__}")
-    return detect_in(f, detector=detector, limits=limits)
+    return detect_in(f, detector=detector, reference=reference, limits=limits)
 
 
 def extract(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,11 @@ from safemodel._detector.blind_spot import blind_spot
 from safemodel._detector.census import Census
 from safemodel._detector.detector import Detector
 from safemodel._detector.estimating import replaced_bits
+from safemodel._detector.judging import with_reference
+from safemodel._detector.opening import any_opened
+from safemodel._detector.reference import Comparison
 from safemodel._detector.results import Detection, TensorDetection, Verdict
 from safemodel._detector.statistics import examine
-from safemodel._detector.weights import (
-    Opened,
-    opened,
-    weights_of_mapping,
-    weights_of_module,
-)
 from safemodel._version import VERSION
 from safemodel.errors import quote
 
@@ -36,14 +33,24 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def detect_in(f: Any, *, detector: Detector | None, limits: Limits | None) -> Detection:
+def detect_in(
+    f: Any, *, detector: Detector | None, reference: Any, limits: Limits | None
+) -> Detection:
     """Return what is found in a file, a folder, a module or a mapping."""
     started = perf_counter()
     detector = Detector.bundled() if detector is None else detector
-    census = Census()
-    with weights_opened(f, limits) as source:
-        statistics = examine(census.passing(source.weights))
-    judgement = detector.judge(statistics)
+    census, comparison = Census(), None
+    with ExitStack() as stack:
+        source = stack.enter_context(any_opened(f, limits))
+        items = census.passing(source.weights())
+        if reference is not None:
+            other = stack.enter_context(any_opened(reference, limits))
+            comparison = Comparison(source, other)
+            items = comparison.passing(items)
+        statistics = examine(items)
+    judgement = with_reference(detector.judge(statistics), comparison)
+    changes = () if comparison is None else comparison.changes
+    equal = {one.name for one in changes if one.state == "equal"}
     path = path_of(f)
     names = (path, _out(path, source.format)) if path.isprintable() else ("", "")
     return Detection(
@@ -59,11 +66,13 @@ def detect_in(f: Any, *, detector: Detector | None, limits: Limits | None) -> De
         bits=replaced_bits(judgement.evidence) if judgement.suspicious else 0,
         candidates=statistics.candidates,
         blind_spot=blind_spot(
-            census.tensors,
+            [one for one in census.tensors if one.name not in equal],
             statistics,
             rate=judgement.false_positive_rate,
             names=names,
         ),
+        reference=path_of(reference),
+        changes=changes,
         detector_id=detector.id,
         version=VERSION,
         seconds=round(perf_counter() - started, 3),
@@ -84,8 +93,8 @@ def pieces_extracted(
     if length < 0:
         raise ValueError(f"a length is not negative: {length}")
     found = False
-    with weights_opened(f, limits) as source:
-        for piece in carving.pieces_of(source.weights, candidate, length):
+    with any_opened(f, limits) as source:
+        for piece in carving.pieces_of(source.weights(), candidate, length):
             found = True
             yield piece
     if not found:
@@ -95,24 +104,6 @@ def pieces_extracted(
 def path_of(f: Any) -> str:
     """Return what a file is called; "" for what has no path."""
     return os.fsdecode(f) if isinstance(f, (str, os.PathLike)) else ""
-
-
-@contextmanager
-def weights_opened(f: Any, limits: Limits | None) -> Iterator[Opened]:
-    """Open a file, a folder, a module or a mapping.
-
-    Raises:
-        TypeError: It is none of those.
-    """
-    from collections.abc import Mapping
-
-    if isinstance(f, Mapping):
-        yield Opened("mapping", 0, weights_of_mapping(f))
-    elif hasattr(f, "named_parameters") and hasattr(f, "named_buffers"):
-        yield Opened("module", 0, weights_of_module(f))
-    else:
-        with opened(f, limits=limits) as file:
-            yield file
 
 
 def _by_tensor(census: Census, judgement: Judgement) -> tuple[TensorDetection, ...]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from safemodel._detector.evidence import Evidence
+    from safemodel._detector.reference import Comparison
     from safemodel._detector.statistics import Statistics
 
 FALSE_POSITIVE_RATE = 1e-3
@@ -101,3 +102,18 @@ class PValues:
     def score_of(self, log_p: float) -> float:
         """Return a p-value as a score: 0 for 1, and one half where it is evidence."""
         return abs(log_p) / (abs(log_p) + abs(log(self.false_positive_rate)))
+
+
+def with_reference(judgement: Judgement, comparison: Comparison | None) -> Judgement:
+    """Return a judgement that takes into account what a trusted file says.
+
+    That low bits changed and none above them is conclusive: it needs no threshold.
+    """
+    more = () if comparison is None else comparison.evidence()
+    if not more:
+        return judgement
+    every = sorted((*more, *judgement.evidence), key=lambda one: one.p_value)
+    certain = dict.fromkeys((one.tensor for one in more), 1.0)
+    return judgement._replace(
+        score=1.0, evidence=tuple(every), tensors={**judgement.tensors, **certain}
+    )

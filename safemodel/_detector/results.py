@@ -47,6 +47,34 @@ class TensorDetection(Value):
     suspicious: bool
 
 
+class Change(Value):
+    """What became of one tensor, compared with a file that is trusted.
+
+    Attributes:
+        name: Where it is in the file; of one that is missing, in the reference.
+        reference: The name of what it was compared with; "" for nothing.
+        state: "equal"; "replaced": low bits changed, and none above them; "rounded" to
+            fewer bits; "values" changed, as training changes them; "added"; "missing";
+            or "incomparable": of another kind of dtype.
+        size: How many numbers it has.
+        changed: How many of them are not as they were.
+        bits: How many low bits were replaced.
+        share: Of those that changed, the part that changed in these bits only.
+        start: The first number that did; of other states, that changed at all.
+        end: One past the last.
+    """
+
+    name: str
+    reference: str
+    state: str
+    size: int
+    changed: int = 0
+    bits: int = 0
+    share: float = 0.0
+    start: int = 0
+    end: int = 0
+
+
 class Room(Value):
     """Numbers of one dtype in which encrypted data could lie and not be seen.
 
@@ -155,7 +183,9 @@ class Detection(Value):
             none.
         candidates: What the low bits begin like, the most certain first; see `extract`.
         blind_spot: Where encrypted data could lie and no test would have seen it.
-        reference: The file it was compared with; "" if there was none.
+        reference: The file it was compared with; "" if there was none, or it has no
+            name.
+        changes: What became of each tensor, if there was one.
         detector_id: Which detector it was.
         version: Version of this package.
         seconds: How long it took.
@@ -174,6 +204,7 @@ class Detection(Value):
     candidates: tuple[Candidate, ...]
     blind_spot: BlindSpot
     reference: str = ""
+    changes: tuple[Change, ...] = ()
     detector_id: str
     version: str
     seconds: float
@@ -186,7 +217,7 @@ class Detection(Value):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        lists = ("evidence", "by_tensor", "candidates")
+        lists = ("evidence", "by_tensor", "candidates", "changes")
         return {
             "schema": SCHEMA_VERSION,
             **vars(self),
@@ -217,6 +248,7 @@ class Detection(Value):
             TensorDetection(**one) for one in members["by_tensor"]
         )
         plain["candidates"] = tuple(Candidate(**one) for one in members["candidates"])
+        plain["changes"] = tuple(Change(**one) for one in members["changes"])
         plain["blind_spot"] = BlindSpot.from_dict(members["blind_spot"])
         return cls(**plain)
 

@@ -32,6 +32,8 @@ def detection_lines(found: Any, most: int = _MOST) -> Iterator[tuple[str, str]]:
         for one in found.candidates[:most]:
             yield "warning", f"  {candidate_text(one)}"
         yield from _more(len(found.candidates) - most)
+    if found.changes:
+        yield _labelled("reference", changes_text(found))
     yield from blind_spot_lines(found.blind_spot)
     yield "verdict", verdict_text(found)
 
@@ -70,6 +72,15 @@ def candidate_text(one: Any) -> str:
         f"{shown(one.kind)}{length}: {shown(one.tensor[:_LONGEST])} from {one.start:,},"
         f" {count_text(one.bits, 'bit')} of each weight{order}"
     )
+
+
+def changes_text(found: Any) -> str:
+    """Return what became of the tensors of a reference, in a line."""
+    counts: dict[str, int] = {}
+    for one in found.changes:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    said = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    return f"{shown(found.reference or 'no path')}: {said}"
 
 
 def blind_spot_lines(spot: Any) -> Iterator[tuple[str, str]]:
