@@ -7,7 +7,7 @@ of float32 weights looks like what training leaves there, so no test tells them 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._detector.detector import Detector
 from safemodel._detector.evidence import Candidate, Evidence
@@ -48,7 +48,7 @@ __all__ = [
 def detect(
     f: FileLike | torch.nn.Module | Mapping[str, Any],
     *,
-    detector: Detector | None = None,
+    detector: Detector | Literal["x-ray"] | None = None,
     reference: FileLike | torch.nn.Module | Mapping[str, Any] | None = None,
     limits: Limits | None = None,
 ) -> Detection:
@@ -58,7 +58,9 @@ def detect(
         f: A file of any format that `safe_load` reads: a path, bytes, or a binary file
             object; the path of a folder with an index of shards; a module; or a mapping
             of tensors or arrays.
-        detector: Decides; None for `Detector.bundled()`.
+        detector: Decides; None for `Detector.bundled()`. "x-ray" is the published
+            detector, to be compared with: it sees float32 weights only, holds all of
+            them in memory, and was never calibrated.
         reference: A file that is trusted, of which ``f`` is said to be a copy or to
             have been trained: the same kinds of things. Low bits that differ under
             others that do not are conclusive.
@@ -72,11 +74,14 @@ def detect(
             file that asks to run something is no reason not to look into it.
         OSError: It cannot be read.
         TypeError: An argument is of the wrong type.
-        ValueError: A folder that has no index of shards, or several.
+        ValueError: A folder that has no index of shards, or several; there is no such
+            detector; or "x-ray", and there are no float32 weights.
     """
     from safemodel._detector.detecting import detect_in
 
-    if detector is not None and not isinstance(detector, Detector):
+    if isinstance(detector, str) and detector != "x-ray":
+        raise ValueError(f"detector is a Detector, 'x-ray' or None: {detector!r}")
+    if not isinstance(detector, Detector | str | None):
         raise TypeError(f"detector is a Detector or None: {type(detector).__name__}")
     return detect_in(f, detector=detector, reference=reference, limits=limits)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from safemodel._detector import carving
 from safemodel._detector.blind_spot import blind_spot
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from safemodel._detector.evidence import Candidate, Evidence
     from safemodel._detector.judging import Judgement
+    from safemodel._detector.statistics import Statistics
+    from safemodel._detector.weights import Weights
     from safemodel.limits import Limits
+
+    XRayName: TypeAlias = Literal["x-ray"]
 
 _SUFFIXES = {
     "safetensors": ".safetensors", "npz archive": ".npz", "npy array": ".npz",
@@ -34,11 +38,11 @@ _SUFFIXES = {
 
 
 def detect_in(
-    f: Any, *, detector: Detector | None, reference: Any, limits: Limits | None
-) -> Detection:
+    f: Any, *, detector: Detector | XRayName | None, reference: Any,
+    limits: Limits | None,
+) -> Detection:  # fmt: skip
     """Return what is found in a file, a folder, a module or a mapping."""
     started = perf_counter()
-    detector = Detector.bundled() if detector is None else detector
     census, comparison = Census(), None
     with ExitStack() as stack:
         source = stack.enter_context(any_opened(f, limits))
@@ -47,8 +51,8 @@ def detect_in(
             other = stack.enter_context(any_opened(reference, limits))
             comparison = Comparison(source, other)
             items = comparison.passing(items)
-        statistics = examine(items)
-    judgement = with_reference(detector.judge(statistics), comparison)
+        statistics, judgement, judge = _judged(items, detector)
+    judgement = with_reference(judgement, comparison)
     changes = () if comparison is None else comparison.changes
     equal = {one.name for one in changes if one.state == "equal"}
     path = path_of(f)
@@ -64,7 +68,7 @@ def detect_in(
         evidence=judgement.evidence,
         by_tensor=_by_tensor(census, judgement),
         bits=replaced_bits(judgement.evidence) if judgement.suspicious else 0,
-        candidates=statistics.candidates,
+        candidates=tuple(dict.fromkeys(statistics.candidates)),
         blind_spot=blind_spot(
             [one for one in census.tensors if one.name not in equal],
             statistics,
@@ -73,10 +77,23 @@ def detect_in(
         ),
         reference=path_of(reference),
         changes=changes,
-        detector_id=detector.id,
+        detector_id=judge,
         version=VERSION,
         seconds=round(perf_counter() - started, 3),
     )
+
+
+def _judged(
+    items: Iterator[Weights], detector: Detector | XRayName | None
+) -> tuple[Statistics, Judgement, str]:
+    """Return what was found, what a detector says of it, and which one that was."""
+    if detector == "x-ray":
+        from safemodel._detector.xray_judging import XRAY_ID, xrayed
+
+        return *xrayed(items), XRAY_ID
+    chosen = Detector.bundled() if detector is None else detector
+    statistics = examine(items)
+    return statistics, chosen.judge(statistics), chosen.id
 
 
 def extracted(
