@@ -21,7 +21,7 @@ from safemodel._version import VERSION
 from safemodel.errors import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from safemodel._detector.evidence import Candidate, Evidence
     from safemodel._detector.judging import Judgement
@@ -105,7 +105,7 @@ def extracted(
 
 def pieces_extracted(
     f: Any, candidate: Candidate, *, length: int, limits: Limits | None
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """Yield the same piece by piece."""
     if length < 0:
         raise ValueError(f"a length is not negative: {length}")

@@ -164,9 +164,9 @@ class _Tally:
         change = self.change()
         return Evidence(
             test="reference",
-            what=f"the {change.bits} lowest bits of {change.changed:,} numbers are not"
-            f" those of the reference, and no bit above them changed in"
-            f" {100 * change.share:.4g} % of them",
+            what=f"{change.changed:,} numbers differ from the reference,"
+            f" {100 * change.share:.4g} % of them in their {change.bits} lowest bits"
+            " only",
             tensor=self.name, start=change.start, end=change.end,
             statistic=float(change.changed), effect=change.share, bits=change.bits,
             p_value=probability(log_p),

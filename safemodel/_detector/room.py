@@ -21,7 +21,7 @@ feel the slope of the density, and only if there are enough of them.
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector.distributions import normal_log_tail
@@ -147,7 +147,7 @@ def ways(
     found = [Way(fully, 1.0, full)]
     for bits in (*(one for one in sorted(whole) if one > fully), width):
         if bits > fully:
-            taken = _taken(tensors, about(whole, bits), bits, width, tolerance, needed)
+            taken = _taken(tensors, about(whole, bits), bits, width, dtype, needed)
             share = sum(one.numbers for one in taken) / max(numbers, 1)
             found.append(Way(bits, min(share, 1.0), taken))
     return tuple(found)
@@ -183,21 +183,29 @@ def _unseen(found: Uniformity, tolerance: float, needed: float) -> float:
     return min(1.0, tolerance + needed / found.apart)
 
 
+def _bearable(whole: Uniformity, tolerance: float, needed: float) -> float:
+    """Return how much of `expected` the file can lose without being found (rule 1)."""
+    if whole.expected <= 0:
+        return inf
+    return (tolerance + needed / whole.apart) * whole.expected
+
+
 def _taken(
     tensors: Sequence[Tested],
     whole: Uniformity,
     bits: int,
     width: int,
-    tolerance: float,
+    dtype: str,
     needed: tuple[float, float],
 ) -> tuple[Stretch, ...]:
     """Return how many numbers of each tensor can be replaced (rule 3)."""
-    left = _unseen(whole, tolerance, needed[1]) * whole.expected
-    is_packed = needed[0] <= 0
+    tolerance = _tolerance(dtype)
+    left = _bearable(whole, tolerance, needed[1])
     taken = []
     for one in sorted(tensors, key=lambda t: t.about(bits).expected / t.numbers):
         found = one.about(bits)
-        share = 1.0 if is_packed else _unseen(found, tolerance, needed[0])
+        # Of 4 bits, no tensor is judged by itself.
+        share = 1.0 if dtype in PACKED else _unseen(found, tolerance, needed[0])
         if found.expected > 0:
             share = min(share, left / found.expected)
         left -= share * found.expected

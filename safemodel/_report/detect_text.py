@@ -47,6 +47,13 @@ def verdict_text(found: Any) -> str:
     return f"No evidence ({score}). That is no proof: see the blind spot."
 
 
+def short_text(found: Any) -> str:
+    """Return what matters of a file in a few words."""
+    blind = f"{size_text(found.blind_spot.bytes)} could be encrypted unseen"
+    bits = f"{count_text(found.bits, 'low bit')}, " if found.bits else ""
+    return f"{bits}score {found.score:.3f} of {found.threshold:g}; {blind}"
+
+
 def evidence_text(one: Any) -> str:
     """Return what one test found, and where."""
     where = f"{shown(one.tensor[:_LONGEST])}" if one.tensor else "whole file"
@@ -85,40 +92,58 @@ def changes_text(found: Any) -> str:
 
 def blind_spot_lines(spot: Any) -> Iterator[tuple[str, str]]:
     """Yield where encrypted data could lie unseen, and what takes it away."""
-    yield _labelled("blind spot", f"{size_text(spot.bytes)} of encrypted data at most")
+    size = size_text(spot.bytes)
+    yield _labelled("blind spot", f"up to {size} of encrypted data could lie unseen")
     for room in spot.rooms:
         if room.bytes:
-            yield "", f"  {room_text(room)}"
+            yield "room", f"  {room_text(room)}"
     for remedy in spot.remedies:
-        yield "", f"  {remedy_text(remedy, spot.bytes)}"
+        yield _labelled("remedy", shown(remedy.command))
+        yield "quiet", f"{'':<{_LABEL}}{remedy_text(remedy, spot.bytes)}"
     if spot.left:
-        yield "", f"  {size_text(spot.left)} of it no scrub takes away: docs/detect.md"
+        left = size_text(spot.left)
+        yield "quiet", f"{'':<{_LABEL}}no scrub reaches the other {left}"
 
 
 def room_text(room: Any) -> str:
     """Return one part of a blind spot in a line."""
     what = {
         "weights": f"{room.dtype} weights",
-        "untested": f"{room.dtype} numbers without a test",
+        "untested": f"{room.dtype} numbers that no such test looks at",
         "slack": f"{room.dtype} words that no tensor reaches",
     }[room.kind]
-    said = f"{count_text(room.bits, 'low bit')} of {room.numbers:,} {what}"
+    low = count_text(room.bits, "low bit")
+    said = f"{low} of each of {room.numbers:,} {what}"
     if room.partly > room.bits:
-        said += f", or {room.partly} of {room.share:.2g} of them"
-    return f"{said}: {size_text(room.bytes)}"
+        part = f"{room.partly} of {share_text(room.share)} of them"
+        said = (
+            f"{said}, or {part}"
+            if room.bits
+            else (
+                f"{count_text(room.partly, 'low bit')} of {share_text(room.share)} of"
+                f" {room.numbers:,} {what}"
+            )
+        )
+    return f"{size_text(room.bytes)}: {said}"
+
+
+def share_text(share: float) -> str:
+    """Return a part of a whole.
+
+    >>> share_text(0.4213), share_text(1.0), share_text(0.00021)
+    ('42 %', '100 %', '0.021 %')
+    """
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
 def remedy_text(remedy: Any, whole: int) -> str:
     """Return what a call takes away, and what it costs."""
-    change = ", ".join(
-        f"{dtype} changes by {share:.2g} of itself at most"
-        for dtype, share in remedy.change.items()
-        if share
-    )
+    worst = max(remedy.change.items(), key=lambda one: one[1], default=("", 0.0))
     taken = size_text(max(whole - remedy.left, 0))
-    return f"{shown(remedy.command)}\n    takes away {taken}" + (
-        f"; {change}" if change else ""
-    )
+    if not worst[1]:
+        return f"removes {taken}; changes no tensor"
+    of_itself = f"{share_text(worst[1])} of itself"
+    return f"removes {taken}; a {worst[0]} number changes by up to {of_itself}"
 
 
 def _labelled(label: str, text: str) -> tuple[str, str]:
