@@ -121,7 +121,8 @@ def _index_of(folder: str) -> str:
         if entry.name.endswith(".index.json") and entry.is_file()
     )
     if len(found) != 1:
-        raise ValueError(f"{len(found)} indices of shards in the folder; give a file")
+        many = f"{len(found)} files *.index.json" if found else "no *.index.json"
+        raise ValueError(f"{many} in the folder: give the path of a file")
     return found[0]
 
 
