@@ -40,7 +40,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, a folder or a glob pattern"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-j",
         "--jobs",
@@ -66,13 +65,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="write what the low bits begin like into files there; nothing is run or"
         " replaced",
     )
+    _add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare how much is printed, and in which form."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="print only what is suspicious"
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="print all of every file"
     )
-    parser.set_defaults(run=run)
 
 
 def _positive(text: str) -> int:
