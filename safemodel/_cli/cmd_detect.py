@@ -104,13 +104,13 @@ def run(options: argparse.Namespace) -> int:
             return CANNOT
     targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
     output = output_for(options, len(targets))
-    progress, finish = _progress()
+    progress, finish = _progress(len(targets))
     try:
         with interrupts_count() as check_interrupt:
             for done, found in enumerate(_detections(options, targets), 1):
                 check_interrupt()
-                output.add(found)
                 progress(done, len(targets))
+                output.add(found)
     finally:
         finish()
     return output.close()
@@ -137,10 +137,18 @@ def _detections(
     return detect_files(targets, options.jobs, how)
 
 
-def _progress() -> tuple[Callable[[int, int], None], Callable[[], None]]:
-    """Return what to call after each file and at the end: a bar, on a terminal only."""
+def _progress(files: int) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    """Return what to call after each file and at the end: a bar, on a terminal only.
+
+    Of one file, nobody knows how far it is: a sign of life.
+    """
     if not sys.stderr.isatty():
         return lambda _done, _all: None, lambda: None
+    if files == 1:
+        from safemodel._cli.tables import Waiting
+
+        waiting = Waiting("looking")
+        return lambda _done, _all: waiting.close(), waiting.close
     from safemodel._cli.detect_terminal import DetectBar
 
     bar = DetectBar()
