@@ -90,7 +90,7 @@ def _positive(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Look into files; return the exit code."""
     from safemodel._cli.detections import output_for
-    from safemodel._cli.interrupts import interrupts_count
+    from safemodel._cli.interrupts import ends_clean, interrupts_count
     from safemodel._cli.outcomes import CANNOT, FAILURES, complain
     from safemodel._detector.many import whole_models
     from safemodel._scan.paths import find_targets
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     output = output_for(options, len(targets))
     progress, finish = _progress(len(targets))
     try:
-        with interrupts_count() as check_interrupt:
+        with ends_clean(), interrupts_count() as check_interrupt:
             for done, found in enumerate(_detections(options, targets), 1):
                 check_interrupt()
                 progress(done, len(targets))
