@@ -103,7 +103,7 @@ def blind_spot_lines(spot: Any, replaced: int = 0) -> Iterator[tuple[str, str]]:
         yield "quiet", f"{'':<{_LABEL}}{text}"
     if spot.left:
         left = size_text(spot.left)
-        yield "quiet", f"{'':<{_LABEL}}no scrub reaches the other {left}"
+        yield "quiet", f"{'':<{_LABEL}}no scrub reaches {left} of it"
 
 
 def room_text(room: Any) -> str:
