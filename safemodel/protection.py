@@ -80,7 +80,8 @@ def protect(
             `.safetensors` file if that is the suffix, else a `.pt` file. A folder must
             not be there yet, or be empty.
         key: The key. Without it nobody can restore the file, the author included.
-        confidential: Whether to encrypt the bytes of tensors, too.
+        confidential: Whether to encrypt the bytes of tensors, in place of permuting
+            their elements.
         epoch: Which version of its content this is, for ``min_epoch``.
         expires: When to refuse the file from: seconds since 1970, or a time with a time
             zone. The clock is the reader's.

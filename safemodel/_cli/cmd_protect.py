@@ -29,7 +29,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Write a file of the same format whose tensors are in an order that"
         " depends on a key, whose names, shapes and other data are sealed, and of which"
         " every change is noticed. Order is hidden, values are not: --confidential"
-        " encrypts them, too.",
+        " encrypts them.",
         epilog=_EPILOG,
         formatter_class=HelpText,
         allow_abbrev=False,
@@ -40,7 +40,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--confidential",
         action="store_true",
-        help="encrypt all bytes of tensors, as well",
+        help="encrypt all bytes of tensors, in place of permuting them",
     )
     parser.add_argument(
         "--epoch",

@@ -176,9 +176,10 @@ def _write(
         yield Plain(lambda at, view: spans[number].each(source.read_into, at, view))
 
     total = sum(part.length for part in anatomy.parts)
-    step = Progress(how.progress, 2 * total).step
-    # What was only in memory or is to be encrypted must not reach the disk on its way.
-    scratch = Scratch(target.parent, private=private or how.confidential)
+    step = Progress(how.progress, total if how.confidential else 2 * total).step
+    # What was only in memory must not reach the disk on its way. What is encrypted
+    # needs no temporary file.
+    scratch = Scratch(target.parent, private=private)
     whole = whole_file(target, overwrite=how.overwrite, read_back=False)
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)

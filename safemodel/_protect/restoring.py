@@ -46,6 +46,8 @@ def restore_pool_to(
         scratch: Room for a pool that does not fit into memory.
         step: Is told how many bytes more were read.
     """
+    if opened.manifest.confidential:
+        return _decrypt_pool(opened, number, write, step)
     pool = opened.manifest.pools[number]
     load, tags = opened.loader(number, step)
     # Closed here: a traceback would keep its threads.
@@ -59,6 +61,24 @@ def restore_pool_to(
             scratch=scratch,
         )
     return opened.differences(number, tags)
+
+
+def _decrypt_pool(
+    opened: Opened, number: int, write: WriteAt, step: Step
+) -> tuple[Difference, ...]:
+    """Decrypt a pool, chunk by chunk; return which were not as sealed."""
+    pool = opened.encrypted(number)
+    read = opened.read_stored(number)
+
+    def load(index: int, view: memoryview) -> None:
+        pool.decrypt(index, view, read)
+        step(len(view))
+
+    with closing(ahead(load, pool.ends)) as batches:
+        for index, view in enumerate(batches):
+            for chunk, part in pool.plain_chunks(index, view):
+                write(chunk.start, part)
+    return opened.differences(number, pool.tags)
 
 
 def restore_file(
@@ -153,6 +173,8 @@ def _in_memory(
     from safemodel._protect.permutation import aligned, restore_pool
 
     pool = opened.manifest.pools[number]
+    if opened.manifest.confidential:
+        return _decrypted_in_memory(opened, number)
     size = pool.length // pool.itemsize
     # Numpy has no integers of 16 bytes; numbers of as many are moved, not looked at.
     kind = f"u{pool.itemsize}" if pool.itemsize < 16 else "c16"
@@ -166,6 +188,20 @@ def _in_memory(
     plain = aligned(size, kind)
     restore_pool(stored, plain, opened.permutation(number))
     return _bytes_of(plain), opened.differences(number, tags)
+
+
+def _decrypted_in_memory(
+    opened: Opened, number: int
+) -> tuple[memoryview, tuple[Difference, ...]]:
+    """Return an encrypted pool in plain order, and which of its chunks have changed."""
+    from safemodel._protect.permutation import aligned
+
+    data = _bytes_of(aligned(opened.manifest.pools[number].length, "u1"))
+
+    def write(at: int, view: memoryview) -> None:
+        data[at : at + len(view)] = view
+
+    return data, _decrypt_pool(opened, number, write, lambda _: None)
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -38,6 +38,7 @@ from safemodel._protect.header import (
     read_header,
 )
 from safemodel._protect.keys import KEY_BYTES, key_for
+from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED
 from safemodel._protect.tags import TAG_BYTES, Tagger
 from safemodel._report.words import time_text
 from safemodel.errors import VerificationError
@@ -289,4 +290,7 @@ def _signature_holds(data: bytes | memoryview, header: Header) -> bool:
 def _root(manifest: Manifest, key: ProtectionKey) -> bytes:
     """Return the root of a manifest's tags."""
     tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
-    return tagger.root(manifest.pools, manifest.leaves, manifest.frame)
+    plain = ENCRYPTED if manifest.confidential else PLAIN
+    return tagger.root(
+        manifest.pools, manifest.leaves, manifest.frame, orders=(STORED, plain)
+    )

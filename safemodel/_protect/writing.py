@@ -2,22 +2,24 @@
 
 1. Everything but tags and CRC-32 is known beforehand, so the file is written from its
    first byte to its last, and those are put in afterwards.
-2. Each chunk is encrypted, if it is to be, then tagged, then written: of the same bytes
-   in memory. So is the frame: what the file has may be somebody else's by then. Only
-   the public root is of bytes that are read back.
+2. Each chunk is tagged and then written: of the same bytes in memory. So is the frame:
+   what the file has may be somebody else's by then. Only the public root is of bytes
+   that are read back.
 3. No pool is in memory as a whole, unless `pool_stream` has room for it.
+4. A pool is either permuted or encrypted (`encrypted`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect import contents as layouts
-from safemodel._protect.cipher import PoolCipher
 from safemodel._protect.contents import Contents
 from safemodel._protect.encoding import Writer
-from safemodel._protect.flow import AHEAD, behind
+from safemodel._protect.encrypted import EncryptedPool
+from safemodel._protect.flow import AHEAD, ahead, behind
 from safemodel._protect.frames import (
     TORCH,
     Frame,
@@ -60,7 +62,8 @@ class Plain(NamedTuple):
     """A pool in plain order.
 
     Attributes:
-        read: Reads it, from any offset.
+        read: Reads it, from any offset; if it is to be encrypted, the chunk that begins
+            at the offset is enough.
         check: Raises unless the chunk of an index is as it should be: it is given the
             bytes that are then tagged anew; None where there is nothing to compare.
     """
@@ -105,13 +108,6 @@ class _Plan(NamedTuple):
 
     contents: Contents
     frame: Frame
-
-
-def permutation_key(
-    key: ProtectionKey, file_id: bytes, epoch: int, number: int, pool: Pool
-) -> PoolKey:
-    """Return the key of the permutation of a pool: of its file, epoch and number."""
-    return PoolKey(key, file_id, epoch=epoch, pool=f"{number} {pool.dtype}")
 
 
 def frame_tag(
@@ -195,13 +191,7 @@ def write(
 
 def _plan(recipe: Recipe) -> _Plan:
     """Return where everything will lie."""
-    blank: list[Leaves] = [
-        (
-            (bytes(TAG_BYTES),) * len(leaf_ends(pool, STORED)),
-            (bytes(TAG_BYTES),) * len(leaf_ends(pool, PLAIN)),
-        )
-        for pool in recipe.pools
-    ]
+    blank = [_blank(pool, confidential=recipe.confidential) for pool in recipe.pools]
     holes = 1 + len(stored_lengths(recipe.pools))
     draft = Contents(
         kind=recipe.kind,
@@ -223,6 +213,14 @@ def _plan(recipe: Recipe) -> _Plan:
     )
     layouts.check(made, stored_lengths(recipe.pools))
     return _Plan(made, frame)
+
+
+def _blank(pool: Pool, *, confidential: bool) -> Leaves:
+    """Return as many leaves as a pool will have."""
+    stored, plain = (
+        (bytes(TAG_BYTES),) * len(leaf_ends(pool, order)) for order in (STORED, PLAIN)
+    )
+    return None if confidential else stored, plain
 
 
 def _frame(recipe: Recipe, room: int, checksums: list[int] | None) -> Frame:
@@ -262,7 +260,9 @@ def _write_pool(
     """Write a pool in stored order; return its leaves in both orders (rule 2)."""
     from safemodel._protect.pool_stream import permuted
 
-    pool, file_id, epoch = recipe.pools[number], recipe.file_id, recipe.epoch
+    if recipe.confidential:
+        return _encrypt_pool(recipe, number, plain, tagger, holes, step)
+    pool = recipe.pools[number]
 
     def read_counted(at: int, view: memoryview) -> None:
         plain.read(at, view)
@@ -271,25 +271,42 @@ def _write_pool(
     first = PoolTagger(tagger, number, pool, PLAIN)
     found = first.leaves_of(read_counted, check=plain.check)
     stored = PoolTagger(tagger, number, pool, STORED)
-    cipher = None
-    if recipe.confidential:
-        cipher = PoolCipher(recipe.key, file_id, epoch, number)
     tags: list[bytes] = []
 
     def use(view: memoryview) -> None:
-        if cipher is not None:
-            cipher.apply(len(tags) * CHUNK, view)
         tags.append(stored.leaf(len(tags), view))
         holes.put(view)
         step(len(view))
 
-    key = permutation_key(recipe.key, file_id, epoch, number, pool)
+    key = PoolKey.of(tagger, recipe.key, number, pool)
     size = pool.itemsize
     chunks = permuted(plain.read, pool.length, size, key, scratch=scratch, held=AHEAD)
     behind(chunks, use)
     if len(tags) != stored.chunks:
         raise AssertionError("a pool came out in another length")
     return tuple(tags), tuple(found)
+
+
+def _encrypt_pool(
+    recipe: Recipe,
+    number: int,
+    plain: Plain,
+    tagger: Tagger,
+    holes: _Holes,
+    step: Step,
+) -> Leaves:
+    """Write a pool encrypted; return its leaves (rule 2)."""
+    made = EncryptedPool(recipe.key, tagger, number, recipe.pools[number])
+
+    def load(index: int, view: memoryview) -> None:
+        made.encrypt(index, view, plain.read, plain.check)
+
+    # Closed here: a traceback would keep its threads.
+    with closing(ahead(load, made.ends)) as batches:
+        for view in batches:
+            holes.put(view)
+            step(len(view))
+    return None, tuple(made.tags)
 
 
 def _settle(out: Output, before: Frame, after: Frame) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from safemodel._protect import seal as sealing
 from safemodel._protect.header import HEADER_BYTES, Header, read_header
 from safemodel._protect.keys import KeyRing, ProtectionKey
-from safemodel._protect.layout import STORED
+from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED
 from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest, decode, encode
 from safemodel._protect.seal import (
@@ -111,7 +111,8 @@ def test_a_manifest_survives_its_seal(data):
             )
         ),
         manifest_of((pool_of("uint8", 1, [], []),)),
-        Manifest(**(vars(MANIFEST) | {"confidential": True})),
+        manifest_of(confidential=True),
+        manifest_of((pool_of("uint8", 1, [], []),), confidential=True),
         Manifest(
             **(
                 vars(MANIFEST)
@@ -177,6 +178,37 @@ def test_a_seal_is_as_described():
     (data,) = MANIFEST.data
     expected += u64(len(data)) + data
     assert text[32:].rstrip(b"\0") == expected
+
+
+def test_what_is_encrypted_has_one_leaf_for_each_chunk():
+    """And no byte for others, nor one that says whether there are some."""
+    manifest = manifest_of(confidential=True)
+    data = seal(manifest, KEY)
+    text = text_by_hand(data)
+    taken = struct.unpack_from("<Q", text, 72)[0]
+    leaves = b"".join(leaf for _, plain in manifest.leaves for leaf in plain)
+    assert struct.unpack_from("<H", data, 10)[0] == 1
+    assert text[80 + taken :].startswith(leaves + struct.pack("<Q", 11) + b'{"lr"')
+    # Two tensors with bytes in one pool, one in the other.
+    assert len(leaves) == 3 * 32
+
+
+def test_the_two_modes_do_not_mix():
+    """A seal of one mode, whoever changes what of it, is none of the other."""
+    for mode in (False, True):
+        flipped = bytearray(seal(manifest_of(confidential=mode), KEY))
+        flipped[10] ^= 1
+        assert type(refused(bytes(flipped))) is VerificationError
+    # Whoever has the key and lies about the leaves is no further.
+    both = [manifest_of(confidential=mode) for mode in (False, True)]
+    tagger = Tagger.keyed(KEY, FILE_ID, 3)
+    roots = {
+        tagger.root(one.pools, [(None, leaves) for _, leaves in one.leaves], one.frame,
+                    orders=(STORED, order))
+        for one in both
+        for order in (PLAIN, ENCRYPTED)
+    }  # fmt: skip
+    assert len(roots) == 4
 
 
 @pytest.mark.parametrize("data", [PLAIN_SEAL, SIGNED_SEAL], ids=["plain", "signed"])
@@ -602,6 +634,10 @@ def test_tensors_are_bounded_over_all_pools():
         {"leaves": (((), None), MANIFEST.leaves[1])},
         {"leaves": (((b"x",), None), MANIFEST.leaves[1])},
         {"leaves": ((MANIFEST.leaves[0][0], ()), MANIFEST.leaves[1])},
+        {"leaves": ((None, MANIFEST.leaves[0][1]), MANIFEST.leaves[1])},
+        {"confidential": True},
+        {"confidential": True, "leaves": ((None, None), (None, None))},
+        {"confidential": True, "leaves": ((None, ()), MANIFEST.leaves[1])},
         {"pools": MANIFEST.pools[:1] * 2},
         {"pools": MANIFEST.pools * 129, "leaves": MANIFEST.leaves * 129},
         {

@@ -92,7 +92,8 @@ def test_confidential_numbers_never_reach_the_disk(tmp_path, monkeypatch, confid
         protect(plain, out, key=KEY, confidential=confidential)
 
     there = written(monkeypatch, call)
-    assert len(there) > 2 * 280_000
+    # What is permuted goes through a temporary file, what is encrypted does not.
+    assert len(there) // 280_000 == (1 if confidential else 2)
     assert (MARK.repeat(4).numpy().tobytes() in there) is not confidential
 
 
