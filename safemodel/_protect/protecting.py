@@ -115,7 +115,7 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
         if source.stamp() != stamp:
             raise MalformedFileError("it changes while it is read")
 
-    size = _write(source, anatomy, recipe, target, how, check, private=not path)
+    size = _write(source, anatomy, recipe, target, how, check, path)
     return ProtectReport(
         path=path,
         out=str(target),
@@ -161,8 +161,7 @@ def _write(
     target: Path,
     how: How,
     check: Callable[[], None],
-    *,
-    private: bool,
+    path: str,
 ) -> int:
     """Write the protected file; return its size (rules 4 and 5)."""
     from safemodel._protect.scratch import Scratch
@@ -179,8 +178,10 @@ def _write(
     step = Progress(how.progress, total if how.confidential else 2 * total).step
     # What was only in memory must not reach the disk on its way. What is encrypted
     # needs no temporary file.
-    scratch = Scratch(target.parent, private=private)
-    whole = whole_file(target, overwrite=how.overwrite, read_back=False)
+    scratch = Scratch(target.parent, private=not path)
+    whole = whole_file(
+        target, overwrite=how.overwrite, read_back=False, unnamed=True, like=path
+    )
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()

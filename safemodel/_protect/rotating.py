@@ -154,7 +154,13 @@ def _write(
             return _decrypted(opened, number)
         return _plain(opened, number, scratch, step)
 
-    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    whole = whole_file(
+        target,
+        overwrite=overwrite,
+        read_back=False,
+        unnamed=True,
+        like=opened.source.name,
+    )
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()

@@ -285,7 +285,9 @@ def restore_to(
     opened = open_trusted(source, trust)
     check_suffix(target, opened.contents.kind)
     step = Progress(trust.progress, opened.manifest.tensor_bytes).step
-    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    whole = whole_file(
+        target, overwrite=overwrite, read_back=False, unnamed=True, like=path
+    )
     scratch = Scratch(target.parent)
     with whole as (out, commit):
         size = restore_file(opened, out, trust.limits, scratch=scratch, step=step)
