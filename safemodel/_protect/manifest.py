@@ -152,11 +152,27 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
         manifest: What to encode.
         root: The root of its tags.
     """
-    out = _before_data(manifest, root)
+    room = bytearray(encoded_size(manifest))
+    encode_into(manifest, root, memoryview(room))
+    return bytes(room)
+
+
+def encode_into(manifest: Manifest, root: bytes, room: memoryview) -> memoryview:
+    """Write the encoding of a manifest; return where its data are.
+
+    Args:
+        manifest: What to encode. Its data may be what was returned before.
+        root: The root of its tags.
+        room: As many bytes.
+    """
+    before = _before_data(manifest, root).joined()
+    start = at = len(before)
+    room[:start] = before
     for piece in manifest.data:
-        out.raw(piece)
-    out.raw(bytes(-out.size % _PAD))
-    return out.joined()
+        room[at : at + len(piece)] = piece
+        at += len(piece)
+    room[at:] = bytes(len(room) - at)
+    return room[start:at]
 
 
 def encoded_size(manifest: Manifest) -> int:
@@ -199,7 +215,9 @@ def _described(pools: tuple[Pool, ...]) -> bytes:
     return out.joined()
 
 
-def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes]:
+def decode(
+    text: bytes | memoryview, header: Header, limits: Limits
+) -> tuple[Manifest, bytes]:
     """Return a manifest and its root.
 
     Only the holder of a key can make a text that gets here. It is bounded all the same:

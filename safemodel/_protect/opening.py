@@ -15,12 +15,14 @@ import hmac
 from typing import TYPE_CHECKING
 
 from safemodel._protect import contents as layouts
+from safemodel._protect.contents import Contents
 from safemodel._protect.encrypted import EncryptedPool
 from safemodel._protect.frames import find_seal, in_file_order, stored_lengths
 from safemodel._protect.header import read_header
 from safemodel._protect.keys import key_for
 from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED, leaf_ends
 from safemodel._protect.leaves import PoolTagger, change_error
+from safemodel._protect.manifest import Manifest
 from safemodel._protect.seal import check_fresh, open_sealed
 from safemodel._protect.spans import Scattered
 from safemodel._protect.subkeys import PoolKey
@@ -32,11 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from safemodel._containers.source import Source
-    from safemodel._protect.contents import Contents
     from safemodel._protect.frames import FoundSeal
     from safemodel._protect.keys import KeyProvider, ProtectionKey
     from safemodel._protect.leaves import Difference
-    from safemodel._protect.manifest import Manifest
     from safemodel._protect.state import EpochState
     from safemodel._protect.writing import ReadInto, Step
     from safemodel.limits import Limits
@@ -94,6 +94,13 @@ class Opened:
             self.source.read_into,
         )
         return hmac.compare_digest(found, self.manifest.frame)
+
+    def take_skeleton(self) -> bytes | memoryview:
+        """Return the skeleton, and hold it no longer: it may be large."""
+        skeleton = self.contents.skeleton
+        self.contents = Contents(**{**vars(self.contents), "skeleton": b""})
+        self.manifest = Manifest(**{**vars(self.manifest), "data": ()})
+        return skeleton
 
     def read_stored(self, number: int) -> ReadInto:
         """Return what reads a pool in stored order, from any offset."""
@@ -265,7 +272,7 @@ def open_protected(
             accept(found.data)
         header = read_header(found.data, limits)
         key = key_for(header.key_id, keys)
-        manifest = open_sealed(found.data, key, limits=limits)
+        manifest = open_sealed(found.data, key, limits=limits, in_place=True)
         lengths = stored_lengths(manifest.pools)
         (data,) = manifest.data
         contents = layouts.decode(data, len(lengths))

@@ -139,17 +139,17 @@ def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
     from safemodel._protect.skeleton import take
     from safemodel._protect.writing import Recipe
 
-    skeleton = take(source, anatomy, limits=how.limits)
+    held = [take(source, anatomy, limits=how.limits)]
     return Recipe(
         kind=KINDS[anatomy.format],
         key=how.key,
-        file_id=new_file_id(skeleton),
+        file_id=new_file_id(held[0]),
         epoch=how.epoch,
         expires=how.expires,
         confidential=how.confidential,
         signer=how.signer,
         pools=cut(anatomy.pools()),
-        skeleton=skeleton,
+        skeleton=held.pop,
         limits=how.limits,
     )
 

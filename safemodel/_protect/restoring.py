@@ -11,10 +11,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.flow import ahead
-from safemodel._protect.layout import CHUNK
 from safemodel._protect.opening import ON_THE_WAY
 from safemodel._protect.pool_stream import restored
-from safemodel._protect.skeleton import PlainSource, Skeleton
+from safemodel._protect.skeleton import Packed, PlainSource, Skeleton, check_lengths
 from safemodel._protect.spans import Piece, Scattered
 from safemodel.errors import VerificationError
 
@@ -97,8 +96,9 @@ def restore_file(
         VerificationError: Tensors were changed; what was written is to be thrown away.
         OSError: Reading or writing failed.
     """
-    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    skeleton = Packed(opened.take_skeleton(), limits)
     pools = opened.manifest.pools
+    check_lengths(skeleton.places, [pool.length for pool in pools])
     spans = [
         Scattered(
             Piece(place.at, place.start, place.length)
@@ -107,8 +107,6 @@ def restore_file(
         )
         for number in range(len(pools))
     ]
-    # Raises if they are not those of these pools.
-    PlainSource(skeleton, [pool.length for pool in pools], _no_pool)
     changed: list[Difference] = []
     for number in range(len(pools)):
 
@@ -117,8 +115,7 @@ def restore_file(
 
         changed += restore_pool_to(opened, number, write, scratch=scratch, step=step)
     for start, gap in skeleton.gaps():
-        for at in range(0, len(gap), CHUNK):
-            out.patch(start + at, gap[at : at + CHUNK])
+        out.patch(start, gap)
 
     def plain(number: int) -> WriteAt:
         return lambda at, view: spans[number].each(out.read_into, at, view)
@@ -133,10 +130,6 @@ def restore_file(
     return skeleton.size
 
 
-def _no_pool(number: int, at: int, view: memoryview) -> None:
-    raise AssertionError(f"pool {number} is not read: {at}, {len(view)}")
-
-
 def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
     """Return the plain file without writing it.
 
@@ -147,7 +140,7 @@ def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
     Raises:
         VerificationError: Tensors were changed.
     """
-    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    skeleton = Skeleton.decode(opened.take_skeleton(), limits)
     views: list[memoryview] = []
     changed: list[Difference] = []
     for number in range(len(opened.manifest.pools)):

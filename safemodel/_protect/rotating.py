@@ -131,7 +131,7 @@ def _next(opened: Opened, trust: Trust, turn: Turn) -> Recipe:
         ),
         signer=turn.signer,
         pools=_cut_again(old.pools),
-        skeleton=opened.contents.skeleton,
+        skeleton=opened.take_skeleton,
         limits=trust.limits,
     )
 

@@ -34,7 +34,7 @@ from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.permutation import PoolKey
 from safemodel._protect.public_tags import public_root
-from safemodel._protect.seal import seal, sealed_size
+from safemodel._protect.seal import Draft, sealed_size
 from safemodel._protect.tags import TAG_BYTES, Tagger
 from safemodel._value import Value
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.manifest import Data
     from safemodel._protect.scratch import Scratch
     from safemodel._protect.tags import Leaves
     from safemodel._rewrite.output import Output
@@ -84,7 +85,8 @@ class Recipe(Value):
         confidential: Whether tensors are encrypted.
         signer: Who signs; None for nobody.
         pools: The tensors.
-        skeleton: All that is not tensors.
+        skeleton: Gives all that is not tensors, once: it may be large, and who asks for
+            it is to be the only one that holds it.
         limits: What readers will allow.
     """
 
@@ -96,7 +98,7 @@ class Recipe(Value):
     confidential: bool
     signer: Ed25519PrivateKey | None
     pools: tuple[Pool, ...]
-    skeleton: bytes | memoryview
+    skeleton: Callable[[], bytes | memoryview]
     limits: Limits
 
     def __repr__(self) -> str:
@@ -104,10 +106,11 @@ class Recipe(Value):
 
 
 class _Plan(NamedTuple):
-    """What is known before anything is written."""
+    """What is known before anything is written; the skeleton is in the draft only."""
 
     contents: Contents
     frame: Frame
+    draft: Draft
 
 
 def frame_tag(
@@ -154,7 +157,7 @@ def write(
         LimitExceededError: Readers would not accept it.
         OSError: Reading or writing failed.
     """
-    contents, frame = _plan(recipe)
+    contents, frame, draft = _plan(recipe)
     tagger = Tagger.keyed(recipe.key, recipe.file_id, recipe.epoch)
     holes = _Holes(out, frame, checksums=recipe.kind == TORCH)
     leaves: dict[int, Leaves] = {}
@@ -169,17 +172,11 @@ def write(
     manifest = _manifest(
         recipe,
         tuple(leaves[number] for number in range(len(recipe.pools))),
-        contents,
         frame_tag(tagger, contents, stored_lengths(recipe.pools), _reader(settled)),
+        (draft.data,),
     )
     root = _public_root(out, recipe, contents)
-    sealed = seal(
-        manifest,
-        recipe.key,
-        signer=recipe.signer,
-        public_root=root,
-        limits=recipe.limits,
-    )
+    sealed = draft.seal(manifest, recipe.key, recipe.signer, root, recipe.limits)
     at = contents.starts[0]
     for piece in seal_field(recipe.kind, sealed):
         out.patch(at, piece)
@@ -192,27 +189,28 @@ def write(
 def _plan(recipe: Recipe) -> _Plan:
     """Return where everything will lie."""
     blank = [_blank(pool, confidential=recipe.confidential) for pool in recipe.pools]
-    holes = 1 + len(stored_lengths(recipe.pools))
-    draft = Contents(
-        kind=recipe.kind,
-        size=0,
-        starts=(0,) * holes,
-        room=0,
-        skeleton=recipe.skeleton,
-    )
-    manifest = _manifest(recipe, tuple(blank), draft, bytes(TAG_BYTES))
-    size = sealed_size(manifest, signed=recipe.signer is not None)
-    room = seal_room(recipe.kind, size)
-    frame = _frame(recipe, room, None)
+    signed = recipe.signer is not None
+    skeleton = recipe.skeleton()
+    lengths = stored_lengths(recipe.pools)
+
+    def drafted(contents: Contents) -> Manifest:
+        data = contents.encoded()
+        return _manifest(recipe, tuple(blank), bytes(TAG_BYTES), data)
+
     made = Contents(
         kind=recipe.kind,
-        size=frame.size,
-        starts=frame.starts,
-        room=room,
-        skeleton=recipe.skeleton,
+        size=0,
+        starts=(0,) * (1 + len(lengths)),
+        room=0,
+        skeleton=skeleton,
     )
-    layouts.check(made, stored_lengths(recipe.pools))
-    return _Plan(made, frame)
+    room = seal_room(recipe.kind, sealed_size(drafted(made), signed=signed))
+    frame = _frame(recipe, room, None)
+    known = {"size": frame.size, "starts": frame.starts, "room": room}
+    made = Contents(**{**vars(made), **known})
+    layouts.check(made, lengths)
+    draft = Draft(drafted(made), signed=signed)
+    return _Plan(Contents(**{**vars(made), "skeleton": b""}), frame, draft)
 
 
 def _blank(pool: Pool, *, confidential: bool) -> Leaves:
@@ -234,7 +232,7 @@ def _frame(recipe: Recipe, room: int, checksums: list[int] | None) -> Frame:
 
 
 def _manifest(
-    recipe: Recipe, leaves: tuple[Leaves, ...], contents: Contents, frame: bytes
+    recipe: Recipe, leaves: tuple[Leaves, ...], frame: bytes, data: Data
 ) -> Manifest:
     return Manifest(
         file_id=recipe.file_id,
@@ -244,7 +242,7 @@ def _manifest(
         pools=recipe.pools,
         leaves=leaves,
         frame=frame,
-        data=contents.encoded(),
+        data=data,
     )
 
 

@@ -652,6 +652,39 @@ def test_a_manifest_that_cannot_be_is_not_made(changes):
         Manifest(**(vars(MANIFEST) | changes))
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["library", "older library"])
+@pytest.mark.parametrize("data", [PLAIN_SEAL, SIGNED_SEAL], ids=["plain", "signed"])
+def test_a_seal_is_opened_in_its_place(data, whole, monkeypatch):
+    """To the same manifest, which is then where the seal was; a change is noticed."""
+    if not whole:
+
+        class Older:
+            def __init__(self, key):
+                self._cipher = ChaCha20Poly1305(key)
+
+            def encrypt(self, *args):
+                return self._cipher.encrypt(*args)
+
+            def decrypt(self, *args):
+                return self._cipher.decrypt(*args)
+
+        monkeypatch.setattr(
+            sealing, "_cipher_of", lambda *args: Older(sealing._keys_of(*args)[0])
+        )
+    room = bytearray(data)
+    assert open_sealed(memoryview(room), KEY, in_place=True) == MANIFEST
+    # The manifest begins with its root, and the tag of the frame.
+    assert (room[252:284] == MANIFEST.frame) is whole
+    for place in (100, HEADER_BYTES + 3, len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(VerificationError):
+            open_sealed(memoryview(changed), KEY, in_place=True)
+    made = seal(MANIFEST, KEY, signer=SIGNER, public_root=public_root())
+    assert verify_signature(made, PUBLIC).epoch == 3
+    assert open_sealed(made, KEY) == MANIFEST
+
+
 def test_many_tensors_and_a_large_file_take_little():
     """A root, names and leaves of 20,000 tensors: a few hundred bytes each at most."""
     shapes = [(f"layer.{index}.weight", (64,)) for index in range(20_000)]
@@ -663,15 +696,14 @@ def test_many_tensors_and_a_large_file_take_little():
     assert len(data) < 80 * 20_000
 
 
-def test_an_old_seal_still_opens():
+def test_an_old_seal_still_opens(monkeypatch):
     """The format does not change unnoticed: read, and written with the same bytes."""
     old = base64.b64decode(OLD.read_text(encoding="ascii"))
 
     assert open_sealed(old, KEY) == MANIFEST
     assert verify_signature(old, PUBLIC).epoch == 3
-    again = sealing._seal(
-        MANIFEST, KEY, SIGNER, public_root(), DEFAULT_LIMITS, b"noise" * 6 + b"!!"
-    )
+    monkeypatch.setattr(sealing.secrets, "token_bytes", lambda _: b"noise" * 6 + b"!!")
+    again = seal(MANIFEST, KEY, signer=SIGNER, public_root=public_root())
     assert open_sealed(again, KEY) == MANIFEST
     # Other builds of zlib compress in other ways.
     assert again == old or text_by_hand(again) != text_by_hand(old)
