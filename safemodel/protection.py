@@ -168,14 +168,7 @@ def verify(
     """
     from safemodel._protect.verifying import trust_in, verify_file
 
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import verify_folder
 
@@ -228,14 +221,7 @@ def restore(
     from safemodel._protect.verifying import check_keys, restore_to, trust_in
 
     check_keys(key)
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import restore_folder
 
@@ -318,14 +304,7 @@ def rotate(
         unsigned=unsigned,
         overwrite=overwrite,
     )
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import rotate_folder
 

@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemodel._cli import (
     cmd_disarm,
@@ -60,6 +60,9 @@ class _Verb(argparse.ArgumentParser):
     """
 
     _mixed = False
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=HelpText, allow_abbrev=False, **given)
 
     def parse_known_args(  # type: ignore[override]
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
-from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +30,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " every change is noticed. Order is hidden, values are not: --confidential"
         " encrypts them.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the file or folder to protect")
     parser.add_argument("out", metavar="DST", help="the file or folder to write")

@@ -73,7 +73,6 @@ class Trust(Value):
 
 def trust_in(
     keys: ProtectionKey | KeyProvider | None,
-    *,
     public_key: bytes | None = None,
     min_epoch: int = 0,
     state: StrPath | None = None,

@@ -152,7 +152,7 @@ def _no_state(monkeypatch):
 
 
 def _no_cipher_tag(monkeypatch):
-    def decrypted(data, header, key):
+    def decrypted(data, header, key, **_):
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
         cipher_key, _ = seal._keys_of(header, key)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import traceback
+from pathlib import Path
 from types import TracebackType
 
+import safemodel
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.layout import (
     ENCRYPTED,
@@ -20,6 +23,7 @@ from safemodel._protect.manifest import Manifest
 from safemodel._protect.tags import Tagger
 
 MIB = 1 << 20
+_PACKAGE = f"{Path(safemodel.__file__).parent}{os.sep}"
 SECRET = bytes(range(200, 232))
 KEY = ProtectionKey(SECRET)
 OTHER = ProtectionKey(bytes(range(100, 132)))
@@ -158,7 +162,7 @@ def _locals(at: TracebackType | None) -> list[str]:
     """Return the local variables of every frame of the package."""
     found = []
     while at is not None:
-        if "/safemodel/_protect/" in at.tb_frame.f_code.co_filename:
+        if at.tb_frame.f_code.co_filename.startswith(_PACKAGE):
             found.append(repr(at.tb_frame.f_locals))
         at = at.tb_next
     return found
