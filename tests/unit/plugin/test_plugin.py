@@ -216,6 +216,25 @@ def test_stego_model_holds_what_it_says(project):
     run(project).assert_outcomes(passed=3)
 
 
+def test_hidden_payloads_fail_an_assertion(project):
+    """Each way of hiding is found, and the clean twin passes."""
+    project.makepyfile(
+        """
+        import pytest
+        from safemodel.testing import assert_no_hidden_payload
+
+        def test_clean(stego_model):
+            assert_no_hidden_payload(stego_model.clean)
+
+        def test_hidden(stego_model):
+            with pytest.raises(AssertionError, match="model.safetensors"):
+                assert_no_hidden_payload(stego_model.path)
+        """
+    )
+
+    run(project).assert_outcomes(passed=6)
+
+
 def test_loading_the_plugin_costs_next_to_nothing(project):
     """Neither torch nor anything of safemodel but the plugin itself is imported."""
     code = (
