@@ -153,6 +153,11 @@ class Rounds:
         return {kind: self._secret(kind) for kind in ("tile", "chunk")}
 
     @cached_property
+    def _columns(self) -> bytes:
+        """The sub-key of where blocks are in rows."""
+        return self._secret("columns")
+
+    @cached_property
     def _slabs(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Slabs in random order: first pieces, how many, and all up to their last."""
         import numpy as np
@@ -225,20 +230,24 @@ class Rounds:
         """
         import numpy as np
 
+        # By 16 rows: what is drawn takes four times as much as what comes of it.
+        groups = range(self.shape.rows // FEW)
+        return np.concatenate([self.columns_of(group) for group in groups])
+
+    def columns_of(self, group: int) -> NDArray[Any]:
+        """Return the same for 16 rows, of which the first is 16 times a number."""
+        import numpy as np
+
         from safemodel._kernels import permute
 
-        shape, secret = self.shape, self._secret("columns")
-        starts = np.arange(0, shape.tiles, BLOCK, dtype=np.uint32)
-        columns = np.tile(starts, (shape.rows, 1))
-        whole = shape.tiles // BLOCK
-        # By 16 rows: what is drawn takes four times as much as what comes of it.
-        for first in range(0, shape.rows, FEW):
-            stream = Keystream(secret, first // FEW)
-            rows = columns[first : first + FEW]
-            permute.shuffle(rows, stream.draws(0, (FEW, whole)), 0, False)
-            turns = [stream.below(shape.tiles) for _ in range(FEW)]
-            rows[:] = (rows + np.array(turns, np.int64)[:, None]) % shape.tiles
-        return columns
+        tiles = self.shape.tiles
+        stream = Keystream(self._columns, group)
+        starts = np.arange(0, tiles, BLOCK, dtype=np.uint32)
+        rows = np.tile(starts, (FEW, 1))
+        permute.shuffle(rows, stream.draws(0, (FEW, tiles // BLOCK)), 0, False)
+        turns = [stream.below(tiles) for _ in range(FEW)]
+        turned = (rows + np.array(turns, np.int64)[:, None]) % tiles
+        return turned.astype(np.uint32)
 
     def exchanges(self) -> list[tuple[int, NDArray[Any]]]:
         """Return which elements change place with the rest, as the kernel takes it.
