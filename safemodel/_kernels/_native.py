@@ -150,6 +150,12 @@ class Code:
         self.build.store(self.number(value).value, place)
 
 
+def vector_bits() -> int:
+    """Return the bits of the widest vectors this processor takes at once."""
+    has = llvm.get_host_cpu_features()
+    return 512 if has.get("avx512f") else 256 if has.get("avx2") else 128
+
+
 def aligned_to(size: int) -> int:
     """Return of what the addresses of elements of so many bytes are multiples.
 
