@@ -58,7 +58,10 @@ class Rows:
         batches: First block of each batch, and where the last ends.
     """
 
-    __slots__ = ("_first", "_known", "_rounds", "_shape", "_tiles", "batches", "line")
+    __slots__ = (
+        "_first", "_known", "_rounds", "_shape", "_stripes", "_tiles", "batches",
+        "line",
+    )  # fmt: skip
 
     def __init__(self, rounds: Rounds, workers: int) -> None:
         import numpy as np
@@ -69,8 +72,8 @@ class Rows:
         # Of each block: the first tile of its batch, and how many tiles that has.
         blocks = np.diff(self.batches)
         tiles = np.minimum(np.array(self.batches) * BLOCK, rounds.shape.tiles)
-        self._first = np.repeat(tiles[:-1], blocks)
-        self._tiles = np.repeat(np.diff(tiles), blocks)
+        self._stripes = tiles[:-1], np.diff(tiles)
+        self._first, self._tiles = (np.repeat(one, blocks) for one in self._stripes)
         self._known: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def _cut(self, workers: int) -> list[int]:
@@ -104,12 +107,10 @@ class Rows:
 
         Offset and length in bytes, for each batch.
         """
-        found = []
-        for number in range(len(self.batches) - 1):
-            start, end = self.batch(number)
-            at = self._shape.rows * start + first * (end - start)
-            found.append((at * self.line, (last - first) * (end - start) * self.line))
-        return found
+        starts, tiles = self._stripes
+        at = (self._shape.rows * starts + first * tiles) * self.line
+        sizes = (last - first) * self.line * tiles
+        return list(zip(at.tolist(), sizes.tolist(), strict=True))
 
     def lines(self, runs: Runs, row: int, rows: int) -> NDArray[Any]:
         """Return which line each run begins with where there are some rows only.
@@ -131,12 +132,17 @@ class Rows:
 
         starts, order = self._order(row)
         first = int(starts.searchsorted(low, "right")) - 1
-        runs = np.arange(first, int(starts.searchsorted(high)))
+        last = int(starts.searchsorted(high))
+        runs = np.arange(first, last)
         begins, blocks = starts[runs], order[runs]
         if first < 0:  # before the first run is the end of the one that goes round
             begins[0] -= self._shape.tiles
-        at = np.maximum(begins, low)
-        return Runs(at, np.diff(at, append=high), blocks, at - begins)
+        at, sizes = begins.copy(), np.empty_like(begins)
+        at[0] = low  # no run begins before it but the first
+        sizes[:-1] = at[1:]
+        sizes[-1] = high
+        sizes -= at
+        return Runs(at, sizes, blocks, at - begins)
 
     def _order(self, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return where the runs of a row begin, ascending, and whose they are."""
