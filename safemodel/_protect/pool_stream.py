@@ -1,6 +1,7 @@
 """The permutation of pools that do not fit in memory; the order is `permutation`'s.
 
-1. In memory are one segment, a few MiB a thread, and less than one percent of the pool.
+1. In memory are two segments and 32 MiB of batches, or three bands and a few MiB: see
+   `first_round` and `bands`. Beside them, less than one percent of the pool.
 2. Each byte of the pool is read once and written once. What is between the rounds is in
    a scratch file as long as the pool, see `rows` and `scratch`.
 3. `read` and `write` are called from several threads at once, for places that do not
