@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from safemodel._graph.modules import state_dict
     from safemodel._graph.opaque import Opaque
     from safemodel._load import safe_load
+    from safemodel.detection import Detection, Detector, Verdict, detect
     from safemodel.errors import (
         ChecksumError,
         DisarmError,
@@ -48,6 +49,8 @@ __all__ = [
     "SALVAGE",
     "STRICT",
     "ChecksumError",
+    "Detection",
+    "Detector",
     "DisarmError",
     "ForbiddenCallError",
     "ForbiddenGlobalError",
@@ -69,8 +72,10 @@ __all__ = [
     "UnpatchedCallError",
     "UnsafeFileError",
     "UnsupportedFormatError",
+    "Verdict",
     "VerificationError",
     "__version__",
+    "detect",
     "disarm",
     "inspect_file",
     "patch",
@@ -90,6 +95,7 @@ _MODULES = {
     "safemodel._graph.modules": "state_dict",
     "safemodel._graph.opaque": "Opaque",
     "safemodel._load": "safe_load",
+    "safemodel.detection": "Detection Detector Verdict detect",
     "safemodel.limits": "Limits",
     "safemodel.monkeypatch": "patch patched unpatch",
     "safemodel.policy": "SALVAGE STRICT Policy",

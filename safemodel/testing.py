@@ -45,6 +45,7 @@ __all__ = [
     "CanaryTrippedError",
     "HostileFile",
     "HostileModel",
+    "assert_no_hidden_payload",
     "assert_refuses",
     "assert_safe",
     "hostile_files",
@@ -145,6 +146,27 @@ def assert_safe(path: StrPath, *, allow_unsupported: bool = False) -> None:
         raise AssertionError("\n".join(str(report) for report in bad))
     if not reports:
         raise AssertionError(f"no model file in {os.fspath(path)!r}")
+
+
+def assert_no_hidden_payload(path: StrPath) -> None:
+    """Check that `safemodel.detect` finds no evidence of data hidden in weights.
+
+    That is no proof: docs/detect.md says what nobody can find. One clean file in some
+    hundreds fails, as `safemodel.Detection.false_positive_rate` says.
+
+    Args:
+        path: A model file, or a folder of shards.
+
+    Raises:
+        AssertionError: There is evidence; its text is the whole report.
+        SafeModelError: The file is refused, malformed or not supported.
+        OSError: It cannot be read.
+    """
+    from safemodel.detection import Verdict, detect
+
+    found = detect(path)
+    if found.verdict is Verdict.SUSPICIOUS:
+        raise AssertionError(str(found))
 
 
 def assert_refuses(loader: Callable[[StrPath], object], path: StrPath) -> None:

@@ -39,6 +39,7 @@ LAYERS = {
     "_load": 4.0,
     "_disarm": 4.0,
     "protection": 4.0,
+    "detection": 4.0,
     "scanning": 4.0,
     "evaluation": 4.5,  # the laboratory: opens files, and nothing below asks for it
     "_patch": 4.75,  # stands in the place of other loaders, over `safe_load`
@@ -60,6 +61,9 @@ SAME_LAYER = {
         "safemodel._unpickle.nodes",
         "safemodel._unpickle.opcodes",
         "safemodel._unpickle.keys",
+        # Where the machine puts what it found behind a BUILD of joblib's.
+        "safemodel._unpickle.joblib_arrays",
+        "safemodel._unpickle.parsed",
     ),
     "reports": (
         "safemodel.errors",
@@ -394,7 +398,13 @@ def test_importing_the_package_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["scan", "--help"], ["protect", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["scan", "--help"],
+        ["detect", "--help"],
+        ["protect", "--help"],
+        ["--version"],
+    ],
 )
 def test_asking_for_help_imports_nothing_heavy(arguments):
     """Nor does anything else that looks at no file."""

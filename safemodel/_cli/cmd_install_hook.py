@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     import argparse
 
@@ -30,8 +28,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Put a line into the current environment that patches its"
         " interpreters as they start, if SAFEMODEL_PATCH is set.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("--remove", action="store_true", help="take it out again")
     parser.set_defaults(run=run)

@@ -7,8 +7,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     from safemodel._patch.start import Wanted
 
@@ -33,8 +31,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " as safe_load does, in it and in the processes that it starts.",
         usage="safemodel run [options] (SCRIPT | -m MODULE) [arguments of the program]",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     _add_settings(parser)
     # All that follows, as for python: options after a program's name are the program's.

@@ -10,12 +10,14 @@ keystream of ChaCha20 (RFC 8439) under the sub-key. A kernel makes it: docs/adr/
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.layout import Pool
+    from safemodel._protect.tags import Tagger
 
 FILE_ID_BYTES = 32
 _SUB_KEY_BYTES = 32
@@ -45,6 +47,19 @@ class PoolKey:
             raise ValueError(f"epoch must be from 0 to 2**64 - 1: {epoch}")
         self._key, self._file_id = key, file_id
         self._info = struct.pack("<Q", epoch) + _counted(pool)
+
+    @classmethod
+    def of(cls, tagger: Tagger, key: ProtectionKey, number: int, pool: Pool) -> Self:
+        """Return the sub-keys of a pool: of its file, epoch, number and dtype.
+
+        Args:
+            tagger: The file's.
+            key: The key all of them come from.
+            number: Number of the pool in its file.
+            pool: The pool.
+        """
+        name = f"{number} {pool.dtype}"
+        return cls(key, tagger.file_id, epoch=tagger.epoch, pool=name)
 
     def use(self, use: str) -> bytes:
         """Return the sub-key for one use, such as one round; no two have one name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from safemodel._cli import main
+from safemodel._cli import main, make_parser
 from safemodel._cli.verdicts import Verdict
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.signing import write_signing_key
@@ -427,11 +428,40 @@ def test_a_hostile_file_is_not_protected(folder, capsys):
     assert names(folder) == {"evil.pt"}
 
 
+PATIENT = [
+    sys.executable,
+    "-c",
+    """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 3600.0
+sys.exit(main(sys.argv[1:]))
+""",
+]
+"""The command without a bar, however slow the machine is."""
+
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 0.0
+protect_terminal.Timer.cancel = lambda timer: None  # the end waits for the bar
+sys.exit(main(sys.argv[1:]))
+""",
+]
+"""The command with a bar, however fast the verb is."""
+
+
 def test_a_terminal_gets_colour_and_a_pipe_gets_none(folder):
     """And a name is not obeyed."""
     name = "a\x1b[2J.safetensors"
     (folder / name).write_bytes((folder / "p.safetensors").read_bytes())
-    seen, code = in_terminal(["verify", name, *KEY], str(folder), columns=80)
+    verify = ["verify", name, *KEY]
+    seen, code = in_terminal(verify, str(folder), columns=80, command=PATIENT)
     assert code == 0
     assert "\x1b[2J" not in seen
     assert "\x1b[32mverified" in seen
@@ -447,6 +477,20 @@ def test_a_terminal_gets_colour_and_a_pipe_gets_none(folder):
     assert done.stderr == b""
 
 
+def writes_into(folder: Path, pid: int) -> bool:
+    """Return whether a process has a file open there that is not whole yet."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        # It may be closed meanwhile.
+        with contextlib.suppress(OSError):
+            path = link.readlink()
+            if path.parent == folder and path.name.endswith(
+                (" (deleted)", ".safemodel-part")
+            ):
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
@@ -459,7 +503,7 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ROOT},
     )
-    while not any(name.endswith(".safemodel-part") for name in names(folder)):
+    while not writes_into(folder, process.pid):
         assert process.poll() is None
     process.send_signal(number)
     said, complaints = process.communicate()
@@ -467,25 +511,15 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
     assert names(folder) == {"large.safetensors"}
 
 
-IMPATIENT = """\
-import sys
-from safemodel._cli import main, protect_terminal
-
-protect_terminal._PATIENCE_S = 0.0
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
     """Of what takes longer; here of everything. It is taken away again."""
-    command = [sys.executable, "-c", IMPATIENT]
     arguments = ["verify", "p.safetensors", *KEY]
-    seen, code = in_terminal(arguments, str(folder), columns=80, command=command)
+    seen, code = in_terminal(arguments, str(folder), columns=80, command=IMPATIENT)
     assert code == 0
     assert re.search(r"verifying .*[\d.]+/[\d.?]+ \w+", CONTROL.sub("", seen))
     assert seen.rindex("\x1b[2K") < seen.rindex("p.safetensors: ")
     done = subprocess.run(
-        [*command, *arguments],
+        [*IMPATIENT, *arguments],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": ROOT},
         check=True,
@@ -498,7 +532,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
 def test_long_lines_go_on_below(folder, columns):
     """No word is broken where it need not be, and no line is longer."""
     verify = ["verify", "plain.safetensors", *KEY]
-    seen, code = in_terminal(verify, str(folder), columns=columns)
+    seen, code = in_terminal(verify, str(folder), columns=columns, command=PATIENT)
     assert code == 1
     first, *rest = CONTROL.sub("", seen).replace("\r\n", "\n").splitlines()
     assert first.startswith("plain.safetensors: refused: there is")
@@ -535,3 +569,41 @@ def test_long_lists_are_cut_and_json_has_all():
     assert lines[-1] == "  ... 10 tensors and 5 ranges more; --json has all"
     found = verdict.to_dict()["error"]
     assert (len(found["tensors"]), len(found["ranges"])) == (30, 25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["rotate", "S", *KEY, "D"], {"source": "S", "out": "D", "key": ["k"]}),
+        (["rotate", *KEY, "S", "-f", "D"], {"source": "S", "out": "D"}),
+        (["rotate", "S", "--in-place", *KEY], {"source": "S", "out": None}),
+        (["rotate", *KEY, "--", "-S", "-D"], {"source": "-S", "out": "-D"}),
+        (["restore", "S", *KEY, "D"], {"source": "S", "out": "D"}),
+        (["verify", "a", *KEY, "b", "c"], {"paths": ["a", "b", "c"]}),
+        (["scan", "a", "--json", "b"], {"paths": ["a", "b"], "json": True}),
+        (["scan", "--json", "--", "-a"], {"paths": ["-a"], "json": True}),
+        (["disarm", "S", "--json", "D"], {"source": "S", "out": "D"}),
+    ],
+)
+def test_arguments_come_in_any_order(arguments, expected):
+    """Options between them, too, which argparse alone does not take everywhere."""
+    found = vars(make_parser().parse_args(arguments))
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "S", *KEY, "D", "E"], "unrecognized arguments: E"),
+        (["rotate", *KEY], "required: SRC"),
+        (["rotate", "S", "--new-key", "n", "D"], "--key --key-env is required"),
+        (["verify", "a", *KEY, "b", "--nothing"], "unrecognized arguments: --nothing"),
+        (["restore", "S", *KEY, "--key-env", "E", "D"], "not allowed with"),
+    ],
+)
+def test_what_is_wrong_with_arguments_is_said(arguments, said, capsys):
+    """As if they were in the usual order."""
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
