@@ -4,8 +4,8 @@ Each test is one case of one client. It saves with the real library, and then
 
 1. `Case.loads`: loads under `safemodel.patched()`; every file went through safemodel,
    and what came back is compared;
-2. `Case.refuses`: loads a hostile twin of the file, under the patch (the payload does not
-   run) and without it (the payload runs, or the client refuses by itself).
+2. `Case.refuses`: loads a hostile twin of the file, under the patch (the payload does
+   not run) and without it (the payload runs, or the client refuses by itself).
 
 The table in docs/clients.md has one line for each.
 """

@@ -1,4 +1,4 @@
-"""accelerate: `save_state` and `load_state`, with random states and objects of its user."""
+"""accelerate: `save_state` and `load_state`, random states and objects of its user."""
 
 from __future__ import annotations
 

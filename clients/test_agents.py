@@ -75,8 +75,8 @@ def test_agent(case, tmp_path):
     poison_agent(file, "_last_obs")
     case.refuses(load, runs=True)
     case.note = (
-        "recipe below: the client unpickles by itself: name its module, and give the spaces, classes"
-        " and schedules as `custom_objects`"
+        "recipe below: the client unpickles by itself, so its module is named; spaces,"
+        " classes and schedules are given as `custom_objects`"
     )
 
 
@@ -87,7 +87,7 @@ def test_agent(case, tmp_path):
     {"pickle_in": [MODULE]},
 )
 def test_agent_with_classes_in_the_file(case, tmp_path):
-    made, file = agent(tmp_path)
+    _, file = agent(tmp_path)
     with safemodel.patched(pickle_in=[MODULE]):
         with pytest.raises(safemodel.ForbiddenGlobalError) as refused:
             PPO.load(file, device="cpu")

@@ -1,4 +1,4 @@
-"""torch_geometric: weights, a `Data` object, and a dataset with its class in the file."""
+"""torch_geometric: weights, a `Data` object, and a dataset that names its class."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Graphs(InMemoryDataset):
     "policy=STRICT.with_extra(...)",
 )
 def test_dataset(case, tmp_path):
-    """Its file names the class, and calls nothing: the caller says what it stands for."""
+    """Its file names the class, and calls nothing: a recipe says what that is."""
     made = Graphs(str(tmp_path))
     made.load(made.processed_paths[0])
 

@@ -9,8 +9,8 @@ and texts, and run nothing of that library, which need not be installed:
     policy = STRICT.with_extra({**recipes.OMEGACONF, **recipes.LIGHTNING})
     safe_load("model.ckpt", policy=policy)["hyper_parameters"]
 
-Each is a mapping for `Policy.with_extra`. What does not look as the library writes it is
-refused with `ForbiddenCallError`.
+Each is a mapping for `Policy.with_extra`. What does not look as the library writes it
+is refused with `ForbiddenCallError`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,10 @@ def _attribute_dict(name: str) -> Recipe:
 
     def make(args: tuple[object, ...], state: object, items: object) -> object:
         # Protocols 0 and 1 give the items as an argument.
-        given = args[0] if len(args) == 1 and items is None else items
-        if given is None:
-            given = {}
-        if args not in ((), (given,)) or state or type(given) is not dict:
+        given = [*args, *([] if items is None else [items])] or [{}]
+        if len(given) != 1 or state or type(given[0]) is not dict:
             _refuse(name)
-        return given
+        return given[0]
 
     return Recipe(make=make, takes_items=True, stands_for=dict)
 
@@ -138,8 +136,8 @@ OMEGACONF: Mapping[str, Recipe] = MappingProxyType(
         **{f"typing.{name}": Recipe() for name in ("Any", "Dict", "List", "Union")},
     }
 )
-"""`omegaconf`: `DictConfig` becomes a `dict`, `ListConfig` a `list`, and what is in them
-plain values; interpolations stay the texts that they are."""
+"""`omegaconf`: `DictConfig` becomes a `dict`, `ListConfig` a `list`, and what is in
+them plain values; interpolations stay the texts that they are."""
 
 TRAINING_ARGUMENTS: Mapping[str, Recipe] = MappingProxyType(
     {

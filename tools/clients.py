@@ -45,11 +45,12 @@ def table(rows: list[dict[str, str]], minutes: float) -> str:
     """Return the part of the page that is measured."""
     failed = [row for row in rows if row["failed"]]
     cases, clients = len(rows), len({row["client"] for row in rows})
-    parts = [
+    summary = (
         f"{cases - len(failed)} of {cases} cases of {clients} clients hold, with torch"
         f" {version('torch').split('+')[0]} and Python {platform.python_version()}; the"
         f" run took {minutes:.0f} minutes."
-    ]
+    )
+    parts = [summary]
     by_client: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         by_client.setdefault((row["client"], row["version"]), []).append(row)

@@ -330,13 +330,18 @@ class FileCheck:
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
+        target: Any = call.target
         if dotted in self.policy.extra:
-            own = self.policy.extra[dotted]
-            return extra_spec(call, dotted, own, (), self._context)
+            own, made = self.policy.extra[dotted], call
+            # What copyreg's functions say is NEWOBJ of the class itself; the arguments
+            # and items of any other call are not the class's.
+            if ref_name(target) != dotted:
+                made = Call(target, (), call.opcode, call.position)
+                made.state = call.state
+            return extra_spec(made, dotted, own, made.args, self._context)
         if dotted not in self._opaque:
             module, _, name = dotted.rpartition(".")
             self._outside(module, name, self._context.record, call.position)
-        target: Any = call.target
         made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
         args = () if made_empty else call.args
         return opaque_record(call, dotted, args, self._context)
