@@ -1,4 +1,4 @@
-"""Measure everything at full size, print the tables and write RESULTS.md.
+"""Measure at full size, print the rows and write RESULTS.md, all of it or the parts named.
 
 A figure that misses its target is printed as a miss; nothing here is tuned.
 """
@@ -353,14 +353,13 @@ MEASURES = {
 
 
 def main(chosen: list[str]) -> None:
-    """Measure everything, or only what is named; only a full run is written down."""
-    report = Report()
+    """Measure everything, or what is named; replace those parts of RESULTS.md."""
+    report, path = Report(), HERE / "RESULTS.md"
     for name in chosen or MEASURES:
         MEASURES[name](report)
-    page = report.markdown()
-    print(page)
-    if not chosen:
-        (HERE / "RESULTS.md").write_text(page, encoding="utf-8")
+        report.end_part(name)
+    page = report.page(path.read_text(encoding="utf-8"), MEASURES)
+    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
