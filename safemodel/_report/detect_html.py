@@ -106,6 +106,7 @@ class Section(NamedTuple):
     is_suspicious: bool
     verdict: str
     comment: str
+    note: str
     facts: list[tuple[str, str]]
     tables: list[Table]
     blind: str
@@ -152,7 +153,7 @@ def page_of(
         "detect.html",
         title=plain(f"Detection report: {named}"),
         name=named.rstrip("/").rpartition("/")[2] or named,
-        is_many=files != 1,
+        is_many=files != 1 or not sections,
         summary=summary,
         suspicious=suspicious,
         files=files,
@@ -161,8 +162,14 @@ def page_of(
     )
 
 
-def section(found: Any, pictured: Sequence[Pictured] = ()) -> Section:
-    """Return what a page says of one file."""
+def section(found: Any, pictured: Sequence[Pictured] = (), note: str = "") -> Section:
+    """Return what a page says of one file.
+
+    Args:
+        found: What was found.
+        pictured: Its weights.
+        note: Why there are no pictures.
+    """
     spot = found.blind_spot
     is_suspicious = found.verdict.value == "suspicious"
     return Section(
@@ -170,6 +177,7 @@ def section(found: Any, pictured: Sequence[Pictured] = ()) -> Section:
         is_suspicious=is_suspicious,
         verdict=_verdict(found) if is_suspicious else "NO EVIDENCE of hidden data",
         comment=_comment(found),
+        note=note,
         facts=list(_facts(found)),
         tables=[_evidence(found), *([_candidates(found)] if found.candidates else [])],
         blind=f"Up to {size_text(spot.bytes)} of encrypted data could lie in this file"

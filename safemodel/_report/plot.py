@@ -169,6 +169,7 @@ def _map(canvas: Canvas, y: int, tensor: Any, one: Pictured) -> int:
     canvas.text(EDGE, y, said, colour)
     each = 384 // one.bits if one.bits > 32 else 192 // max(one.bits, 16)
     height = one.bits * max(each, 6)
+    canvas.fill(EDGE - 1, y + 11, _MAP_WIDTH + 2, height + 2, LINE)
     canvas.picture(EDGE, y + 12, one.map, _MAP_WIDTH, height)
     y += 12 + height + 3
     _bar(canvas, EDGE, y, _MAP_WIDTH, one.marks)
