@@ -67,13 +67,13 @@ def pictures(
     Raises:
         ValueError: ``f`` is not what was found something out about (rule 3).
     """
-    rows = chosen(found, amount.rows, amount.rows)[: amount.rows]
-    full = set(chosen(found, amount.suspicious, amount.others))
+    full = chosen(found, amount.suspicious, amount.others)
+    rows = chosen(found, amount.rows, amount.rows)
+    kept = sorted([*dict.fromkeys([*full, *rows])][: amount.rows])
     with any_opened(f, limits) as source:
         _check(found, source.tensors)
         return tuple(
-            _drawn(found, at, source.tensors[at], whole=at in full)
-            for at in sorted({*rows, *full})
+            _drawn(found, at, source.tensors[at], whole=at in full) for at in kept
         )
 
 

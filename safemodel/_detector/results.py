@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from safemodel._value import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._types import FileLike
     from safemodel.limits import Limits
 
 SCHEMA_VERSION = 1
@@ -257,7 +262,12 @@ class Detection(Value):
         plain["blind_spot"] = BlindSpot.from_dict(members["blind_spot"])
         return cls(**plain)
 
-    def to_html(self, f: Any = None, *, limits: Limits | None = None) -> str:
+    def to_html(
+        self,
+        f: FileLike | torch.nn.Module | Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> str:
         """Return the detection as one page of HTML that runs nothing.
 
         Args:
@@ -278,7 +288,12 @@ class Detection(Value):
 
         return page(self, pictures(self, f, limits))
 
-    def to_png(self, f: Any, *, limits: Limits | None = None) -> bytes:
+    def to_png(
+        self,
+        f: FileLike | torch.nn.Module | Mapping[str, Any],
+        *,
+        limits: Limits | None = None,
+    ) -> bytes:
         """Return one picture of all of it: bits, tensor by tensor, and the evidence.
 
         Args:
