@@ -156,7 +156,8 @@ def test_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SAFEMODEL_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(report_protect, "FULL", TINY)
     monkeypatch.setattr(report_protect, "SIZES_GB", (0.001,))
-    monkeypatch.setattr(report_protect, "FILE_ROUNDS", 1)
+    for name in ("FILE_ROUNDS", "UNBOUND_ROUNDS"):
+        monkeypatch.setattr(report_protect, name, 1)
     for name in ("ROUNDS", "SLOW_ROUNDS"):
         monkeypatch.setattr(report_protect.memory, name, 1)
     report = Report()

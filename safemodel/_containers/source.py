@@ -220,7 +220,7 @@ class _FileSource(Source):
     def read_into(self, offset: int, target: memoryview) -> None:
         size = target.nbytes
         self._check(offset, size)
-        done = 0
+        done = os.preadv(self._descriptor, [target], self._start + offset)
         while done < size:
             got = os.preadv(
                 self._descriptor, [target[done:]], self._start + offset + done

@@ -31,7 +31,7 @@ class Exchange:
         from safemodel._kernels import permute
 
         whole = rounds.shape.whole
-        # The rest is less than a tile: one part.
+        # The rest is less than two tiles: one part.
         parts = rounds.exchanges()
         partners = parts[0][1][0] if parts else np.empty(0, np.int64)
         self.places = np.unique(partners[partners < whole])
@@ -49,21 +49,21 @@ class Patch:
         values: The elements that were exchanged, and the rest, as they were before.
     """
 
-    __slots__ = ("_by_block", "_edges", "_inside", "values")
+    __slots__ = ("_by_batch", "_edges", "_inside", "values")
 
     def __init__(self, exchange: Exchange, rows: Rows, values: NDArray[Any]) -> None:
         import numpy as np
 
         self.values = np.empty_like(values)
         self.values[exchange.order] = values
-        blocks, self._inside = rows.located(exchange.places)
-        self._by_block = np.argsort(blocks)
-        last = int(blocks.max(initial=0)) + 1
-        self._edges = np.searchsorted(blocks[self._by_block], np.arange(last + 1))
+        batches, self._inside = rows.located(exchange.places)
+        self._by_batch = np.argsort(batches)
+        last = int(batches.max(initial=0)) + 1
+        self._edges = np.searchsorted(batches[self._by_batch], np.arange(last + 1))
 
-    def apply(self, block: int, stage: NDArray[Any]) -> None:
-        """Put back the elements of a block."""
-        if block + 1 < len(self._edges):
-            first, last = self._edges[block : block + 2]
-            these = self._by_block[first:last]
+    def apply(self, batch: int, stage: NDArray[Any]) -> None:
+        """Put back the elements of a batch."""
+        if batch + 1 < len(self._edges):
+            first, last = self._edges[batch : batch + 2]
+            these = self._by_batch[first:last]
             stage[self._inside[these]] = self.values[these]

@@ -1,9 +1,12 @@
-"""The first round of a pool in files: one segment after the other in memory."""
+"""The first round of a pool in files: one segment after the other in memory.
+
+While blocks of one segment are worked on, the slabs of another are read or written.
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.exchange import Patch
@@ -11,15 +14,19 @@ from safemodel._protect.permutation import aligned, bytes_of
 from safemodel._protect.rounds import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
+    from safemodel._kernels.keystream import Words
     from safemodel._protect.exchange import Exchange
     from safemodel._protect.rounds import Rounds, Shape
     from safemodel._protect.rows import Rows
     from safemodel._protect.scratch import ScratchFile
+
+    Step: TypeAlias = "Callable[[int, NDArray[Any]], list[Future[Any]]]"
 
 
 class FirstRound:
@@ -28,40 +35,40 @@ class FirstRound:
     Args:
         rounds: The random choices.
         rows: Where lines stand afterwards.
-        workers: How many threads work.
+        threads: Those that work.
+        workers: How many there are.
     """
 
-    def __init__(self, rounds: Rounds, rows: Rows, workers: int) -> None:
-        self._rounds, self._rows, self._workers = rounds, rows, workers
+    def __init__(
+        self, rounds: Rounds, rows: Rows, threads: ThreadPoolExecutor, workers: int
+    ) -> None:
+        self._rounds, self._rows = rounds, rows
+        self._threads, self._workers = threads, workers
         self._shape = rounds.shape
-        self._block = BLOCK * self._shape.unit * self._shape.itemsize
+        self._places: dict[int, Future[NDArray[Any]]] = {}
 
     def spread(
-        self,
-        read: Callable[[int, memoryview], None],
-        file: ScratchFile,
-        threads: ThreadPoolExecutor,
+        self, read: Callable[[int, memoryview], None], file: ScratchFile
     ) -> None:
-        """Write the first round of the pool, block after block."""
+        """Write the first round of the pool, batch after batch."""
         from safemodel._kernels import permute
 
-        for segment, room in self._segments():
-            self._all(threads, partial(self._each_slab, segment, room, read))
-            run = partial(self._spread, permute.spread, file, room)
-            self._in_blocks(threads, segment, run)
+        def spread(batch: int, room: NDArray[Any], desk: _Desk) -> None:
+            bits = self._bits(batch, desk)
+            permute.spread(room, desk.stage, desk.deal, desk.span, bits)
+            file.write_at(self._begin(batch), bytes_of(desk.stage))
 
-    def _spread(
-        self,
-        run: Callable[..., None],
-        file: ScratchFile,
-        room: NDArray[Any],
-        block: int,
-        desk: _Desk,
-    ) -> None:
-        """Write one block of a segment."""
-        bits = self._rounds.bits("tile", block, desk.words)
-        run(room, desk.stage, desk.deal, desk.span, bits)
-        file.write_at(block * self._block, bytes_of(desk.stage))
+        desks = self._desks()
+
+        def read_all(segment: int, room: NDArray[Any]) -> list[Future[Any]]:
+            reading = self._each_slab(segment, room, read)
+            self._prepare(segment)
+            return reading
+
+        def spread_all(segment: int, room: NDArray[Any]) -> list[Future[Any]]:
+            return self._each_batch(segment, room, desks, spread)
+
+        self._by_segment(read_all, spread_all)
 
     def gather(
         self,
@@ -69,7 +76,6 @@ class FirstRound:
         exchange: Exchange,
         write: Callable[[int, memoryview], None],
         file: ScratchFile,
-        threads: ThreadPoolExecutor,
     ) -> None:
         """Take back the first round, and hand on what comes of it."""
         from safemodel._kernels import permute
@@ -78,102 +84,141 @@ class FirstRound:
         rest = bytes_of(patch.values[len(exchange.places) :])
         if len(rest):
             write(self._shape.whole * self._shape.itemsize, rest)
-        for segment, room in self._segments():
-            run = partial(self._gather, permute.gather, file, room, patch)
-            self._in_blocks(threads, segment, run)
-            self._all(threads, partial(self._each_slab, segment, room, write))
 
-    def _gather(
-        self,
-        run: Callable[..., None],
-        file: ScratchFile,
-        room: NDArray[Any],
-        patch: Patch,
-        block: int,
-        desk: _Desk,
-    ) -> None:
-        """Read one block of a segment."""
-        file.read_parts(self._rows.of_block(block), bytes_of(desk.stage))
-        patch.apply(block, desk.stage)
-        bits = self._rounds.bits("tile", block, desk.words)
-        run(desk.stage, room, desk.deal, desk.span, bits)
+        def gather(batch: int, room: NDArray[Any], desk: _Desk) -> None:
+            file.read_into(self._begin(batch), bytes_of(desk.stage))
+            patch.apply(batch, desk.stage)
+            bits = self._bits(batch, desk)
+            permute.gather(desk.stage, room, desk.deal, desk.span, bits)
 
-    def _segments(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield each segment, and room for it: the same for all."""
+        desks = self._desks()
+
+        def gather_all(segment: int, room: NDArray[Any]) -> list[Future[Any]]:
+            if segment == 0:
+                self._prepare(segment)
+            gathering = self._each_batch(segment, room, desks, gather)
+            if segment + 2 < len(self._shape.segments):
+                self._prepare(segment + 1)
+            return gathering
+
+        def write_all(segment: int, room: NDArray[Any]) -> list[Future[Any]]:
+            return self._each_slab(segment, room, write)
+
+        self._by_segment(gather_all, write_all)
+
+    def _by_segment(self, first: Step, second: Step) -> None:
+        """Take two steps with each segment, the second beside the first of the next.
+
+        Two segments are in memory, in the same two places all the time.
+        """
         edges = [self._shape.span(block)[0] for block in self._shape.segments[:-1]]
         sizes = [last - first for first, last in pairwise([*edges, self._shape.tiles])]
-        room = aligned(max(sizes) * self._shape.unit, self._shape.kind)
-        for segment, size in enumerate(sizes):
-            yield segment, room[: size * self._shape.unit]
+        unit = self._shape.unit
+        room = [aligned(max(sizes) * unit, self._shape.kind) for _ in sizes[:2]]
+        places = [room[k % 2][: size * unit] for k, size in enumerate(sizes)]
+        ahead, behind = first(0, places[0]), list[Any]()
+        for segment, place in enumerate(places):
+            # What is waited for began before all that is begun here.
+            for future in (*ahead, *behind):
+                future.result()
+            behind = second(segment, place)
+            if segment + 1 < len(places):
+                ahead = first(segment + 1, places[segment + 1])
+        for future in behind:
+            future.result()
 
     def _each_slab(
+        self, segment: int, room: NDArray[Any], use: Callable[[int, memoryview], None]
+    ) -> list[Future[Any]]:
+        """Read or write the slabs of a segment."""
+        firsts, counts = self._rounds.dealt(segment)
+        size, data = self._shape.piece, bytes_of(room)
+        ends = counts.cumsum()
+        slabs = list(
+            zip(
+                (firsts * size).tolist(),
+                ((ends - counts) * size).tolist(),
+                (ends * size).tolist(),
+                strict=True,
+            )
+        )
+
+        def work(share: list[tuple[int, int, int]]) -> None:
+            for at, start, end in share:
+                use(at, data[start:end])
+
+        # Twice as many parts as threads: none waits long for another in the end.
+        parts = 2 * self._workers
+        return [self._threads.submit(work, slabs[k::parts]) for k in range(parts)]
+
+    def _each_batch(
         self,
         segment: int,
         room: NDArray[Any],
-        use: Callable[[int, memoryview], None],
-        worker: int,
-    ) -> None:
-        """Read or write a worker's share of the slabs of a segment."""
-        firsts, counts = self._rounds.dealt(segment)
-        size, data, at = self._shape.piece, bytes_of(room), 0
-        for k, (first, count) in enumerate(
-            zip(firsts.tolist(), counts.tolist(), strict=True)
-        ):
-            if k % self._workers == worker:
-                use(first * size, data[at : at + count * size])
-            at += count * size
-
-    def _in_blocks(
-        self,
-        threads: ThreadPoolExecutor,
-        segment: int,
-        run: Callable[[int, _Desk], None],
-    ) -> None:
-        """Run something for each block of a segment."""
+        desks: SimpleQueue[_Desk],
+        run: Callable[[int, NDArray[Any], _Desk], None],
+    ) -> list[Future[Any]]:
+        """Run something for each batch of a segment."""
         first, last = self._shape.segments[segment : segment + 2]
-        places = self._rounds.pieces(segment)
+        numbers = range(self._rows.batches.index(first), self._rows.batches.index(last))
+        places = self._places.pop(segment)
 
-        def work(worker: int) -> None:
-            desk = _Desk(
-                self._shape, places, aligned(BLOCK * self._shape.unit, self._shape.kind)
-            )
-            for block in range(first + worker, last, self._workers):
-                desk.prepare(block, first)
-                run(block, desk)
+        def work(batch: int) -> None:
+            desk = desks.get()
+            try:
+                done = self._rows.batches[batch] - first
+                desk.prepare(
+                    self._rows.batch(batch),
+                    places.result()[done * BLOCK * self._shape.lanes :],
+                )
+                run(batch, room, desk)
+            finally:
+                desks.put(desk)
 
-        self._all(threads, work)
+        return [self._threads.submit(work, number) for number in numbers]
 
-    def _all(self, threads: ThreadPoolExecutor, work: Callable[[int], None]) -> None:
-        """Run something once for each worker; it is told which one it is."""
-        list(threads.map(work, range(self._workers)))
+    def _prepare(self, segment: int) -> None:
+        """Let the places of a segment's pieces be drawn."""
+        self._places[segment] = self._threads.submit(self._rounds.pieces, segment)
+
+    def _desks(self) -> SimpleQueue[_Desk]:
+        """Return as many desks as there are workers."""
+        tiles = [last - first for first, last in map(self._rows.batch, self._numbers)]
+        desks: SimpleQueue[_Desk] = SimpleQueue()
+        for _ in range(min(self._workers, len(tiles))):
+            desks.put(_Desk(self._shape, max(tiles)))
+        return desks
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self._rows.batches) - 1)
+
+    def _begin(self, batch: int) -> int:
+        """Return where a batch begins in the scratch."""
+        return self._rows.batch(batch)[0] * self._shape.unit * self._shape.itemsize
+
+    def _bits(self, batch: int, desk: _Desk) -> Words:
+        """Return where the words of a batch come from."""
+        return self._rounds.bits("tile", self._rows.batches[batch], desk.words)
 
 
 class _Desk:
-    """What one thread has for itself while it works on blocks, as kernels take it."""
+    """What one thread has for itself while it works on batches, as kernels take it."""
 
-    __slots__ = (
-        "_places",
-        "_room",
-        "_shape",
-        "deal",
-        "span",
-        "stage",
-        "words",
-    )
+    __slots__ = ("_pair", "_room", "_shape", "deal", "span", "stage", "words")
 
-    def __init__(self, shape: Shape, places: NDArray[Any], room: NDArray[Any]) -> None:
-        self._shape, self._places, self._room = shape, places, room
+    def __init__(self, shape: Shape, tiles: int) -> None:
+        self._shape, self._room = shape, aligned(tiles * shape.unit, shape.kind)
+        self._pair = aligned(2 * shape.unit, shape.kind)
         self.words = shape.word_room()
 
-    def prepare(self, block: int, first: int) -> None:
-        """Set all for a block: as if it were all of its pool, after itself in rows."""
+    def prepare(self, batch: tuple[int, int], places: NDArray[Any]) -> None:
+        """Set all for a batch: as if it were all of its pool, in order in each row."""
         import numpy as np
 
-        shape = self._shape
-        start, end = shape.span(block)
-        count = end - start
-        places = self._places[(start - first * BLOCK) * shape.lanes :]
-        columns = np.zeros((shape.rows, 1), np.uint32)
-        self.deal = places, columns, aligned(2 * shape.unit, self._room.dtype)
-        self.span = 0, count, count, shape.lanes, shape.step
-        self.stage = self._room[: count * shape.unit]
+        shape, tiles = self._shape, batch[1] - batch[0]
+        starts = np.arange(0, tiles, BLOCK, dtype=np.uint32)
+        columns = np.tile(starts, (shape.rows, 1))
+        self.deal = places, columns, self._pair
+        self.span = 0, tiles, tiles, shape.lanes, shape.step
+        self.stage = self._room[: tiles * shape.unit]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -172,7 +173,7 @@ def _write(
 
     @contextmanager
     def plain_of(number: int) -> Iterator[Plain]:
-        yield Plain(lambda at, view: spans[number].each(source.read_into, at, view))
+        yield Plain(partial(spans[number].each, source.read_into))
 
     total = sum(part.length for part in anatomy.parts)
     step = Progress(how.progress, total if how.confidential else 2 * total).step

@@ -143,6 +143,11 @@ class Rounds:
         }
 
     @cached_property
+    def _columns(self) -> bytes:
+        """The sub-key of where blocks are in rows."""
+        return self._secret("columns")
+
+    @cached_property
     def _slabs(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Slabs in random order: first pieces, how many, and all up to their last."""
         import numpy as np
@@ -210,18 +215,13 @@ class Rounds:
         _shuffle_rows(rest, stream)
         return np.concatenate([whole.reshape(-1), rest.reshape(-1)])
 
-    def columns(self) -> NDArray[Any]:
-        """Return where in each row the lines of each block begin, (rows, blocks)."""
-        import numpy as np
-
-        firsts = range(0, self.shape.rows, FEW)
-        return np.concatenate([self.some_columns(first) for first in firsts])
-
     def some_columns(self, first: int) -> NDArray[Any]:
-        """Return `columns` of 16 rows: what is drawn takes more room than all of them.
+        """Return where in 16 rows the lines of each block begin, (16, blocks).
 
         In each row the whole blocks are in an order of their own; a rest of fewer tiles
         follows; and all is turned round by an even number of columns of its own.
+
+        Not for all rows at once: what is drawn takes four times as much room.
 
         Args:
             first: The first of the rows.
@@ -230,7 +230,7 @@ class Rounds:
 
         from safemodel._kernels import permute
 
-        shape, stream = self.shape, Keystream(self._secret("columns"), first // FEW)
+        shape, stream = self.shape, Keystream(self._columns, first // FEW)
         starts = np.arange(0, shape.tiles, BLOCK, dtype=np.uint32)
         rows = np.tile(starts, (FEW, 1))
         draws = stream.draws(0, (FEW, shape.tiles // BLOCK))

@@ -1,97 +1,166 @@
 """Where the lines of blocks stand between the two rounds.
 
-After the first round a pool is rows of lines; in each row each block of tiles has a run
-of lines, at a place of its own, and one of the runs may go round the end. A run is too
-short to be written where it belongs. So what is written comes in the order in which it
-is made, and what is read is put together from runs:
+After the first round a pool is rows of lines; in each row each block of tiles has a
+*run* of lines, at a place of its own, and one of the runs may go round the end. Blocks
+are made one after the other, and rows are used one after the other: what is between
+the rounds has to be turned from one to the other.
 
-- While a pool is permuted, blocks are written one after the other, each as rows of its
-  own, and rows of all blocks are read.
-- While it is restored, rows are written, and blocks are read.
+Blocks that are made together are a *batch*, up to 16 MiB. Scratch has batch after
+batch; in each, row after row; and in each row of it a *stripe*: the runs of all its
+blocks, in their order. So a batch is written or read in one piece, and a row in as many
+pieces as there are batches. Only in memory runs are put in the order of their row, see
+`bands`.
+
+A last block that has fewer tiles is a batch by itself, so that all other runs begin at
+multiples of their length.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._protect.rounds import BLOCK
+from safemodel._protect.rounds import BLOCK, FEW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from safemodel._protect.rounds import Rounds
 
+_BATCH = 16 << 20
+
+
+class Runs(NamedTuple):
+    """Runs of a row, or parts of them, as they follow each other there.
+
+    Attributes:
+        at: Line of the row where each begins.
+        sizes: Lines of each.
+        blocks: Whose they are.
+        inside: Line of the run where each begins.
+    """
+
+    at: NDArray[Any]
+    sizes: NDArray[Any]
+    blocks: NDArray[Any]
+    inside: NDArray[Any]
+
 
 class Rows:
-    """The runs of all blocks.
+    """The runs of all blocks. Threads may share one.
 
     Args:
         rounds: The random choices of the pool.
+        workers: How many batches of a segment are made at a time.
 
     Attributes:
         line: Bytes of a line.
+        batches: First block of each batch, and where the last ends.
     """
 
-    __slots__ = ("_columns", "_order", "_shape", "line")
+    __slots__ = (
+        "_first", "_known", "_rounds", "_shape", "_stripes", "_tiles", "batches",
+        "line",
+    )  # fmt: skip
 
-    def __init__(self, rounds: Rounds) -> None:
+    def __init__(self, rounds: Rounds, workers: int) -> None:
         import numpy as np
 
-        self._shape = rounds.shape
+        self._rounds, self._shape = rounds, rounds.shape
         self.line = rounds.shape.lanes * rounds.shape.itemsize
-        self._columns = rounds.columns()
-        self._order = np.empty_like(self._columns)
-        for row, columns in enumerate(self._columns):
-            self._order[row] = np.argsort(columns)
+        self.batches = self._cut(workers)
+        # Of each block: the first tile of its batch, and how many tiles that has.
+        blocks = np.diff(self.batches)
+        tiles = np.minimum(np.array(self.batches) * BLOCK, rounds.shape.tiles)
+        self._stripes = tiles[:-1], np.diff(tiles)
+        self._first, self._tiles = (np.repeat(one, blocks) for one in self._stripes)
+        self._known: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
 
-    def in_row_order(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield what rows have from a byte to another: where blocks have it.
+    def _cut(self, workers: int) -> list[int]:
+        """Return the first block of each batch: some of a segment each."""
+        shape = self._shape
+        size = BLOCK * shape.unit * shape.itemsize
+        edges = {shape.tiles // BLOCK, shape.blocks}
+        for first, last in pairwise(shape.segments):
+            count = -(-(last - first) * size // _BATCH)
+            count = min(max(count, workers), last - first)
+            edges |= {first + (last - first) * k // count for k in range(count)}
+        return sorted(edges)
 
-        Offset and length, where blocks are written one after the other.
+    @property
+    def width(self) -> int:
+        """Lines of a row."""
+        return self._shape.tiles
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._shape.rows
+
+    def batch(self, number: int) -> tuple[int, int]:
+        """Return the first tile of a batch, and where its last ends."""
+        first, last = self.batches[number : number + 2]
+        return first * BLOCK, min(last * BLOCK, self._shape.tiles)
+
+    def stripes(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return where rows from one to below another are in the scratch.
+
+        Offset and length in bytes, for each batch.
         """
-        width = self._shape.tiles * self.line
-        for row in range(start // width, -(-end // width)):
-            low = max(start - row * width, 0) // self.line
-            high = min(end - row * width, width) // self.line
-            yield from self._in_row(row, low, high)
+        starts, tiles = self._stripes
+        at = (self._shape.rows * starts + first * tiles) * self.line
+        sizes = (last - first) * self.line * tiles
+        return list(zip(at.tolist(), sizes.tolist(), strict=True))
 
-    def _in_row(self, row: int, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """Yield what one row has from a column to another."""
+    def lines(self, runs: Runs, row: int, rows: int) -> NDArray[Any]:
+        """Return which line each run begins with where there are some rows only.
+
+        Args:
+            runs: Those of one row.
+            row: Which one of those that are there.
+            rows: How many are there.
+        """
+        first, tiles = self._first[runs.blocks], self._tiles[runs.blocks]
+        made: NDArray[Any] = (
+            (rows - 1) * first + row * tiles + runs.blocks * BLOCK + runs.inside
+        )
+        return made
+
+    def runs(self, row: int, low: int, high: int) -> Runs:
+        """Return what a row has from a line to another."""
         import numpy as np
 
-        shape, order = self._shape, self._order[row]
-        starts = self._columns[row][order].astype(np.int64)
+        starts, order = self._order(row)
         first = int(starts.searchsorted(low, "right")) - 1
-        runs = np.arange(first, int(starts.searchsorted(high)))
-        begins, blocks = starts[runs], order[runs].astype(np.int64)
+        last = int(starts.searchsorted(high))
+        runs = np.arange(first, last)
+        begins, blocks = starts[runs], order[runs]
         if first < 0:  # before the first run is the end of the one that goes round
-            begins[0] -= shape.tiles
-        at = np.maximum(begins, low)
-        counts = np.minimum(BLOCK, shape.tiles - blocks * BLOCK)
-        lines = blocks * BLOCK * shape.rows + row * counts + at - begins
-        sizes = np.diff(at, append=high)
-        yield from zip(
-            (lines * self.line).tolist(), (sizes * self.line).tolist(), strict=True
-        )
+            begins[0] -= self._shape.tiles
+        at, sizes = begins.copy(), np.empty_like(begins)
+        at[0] = low  # no run begins before it but the first
+        sizes[:-1] = at[1:]
+        sizes[-1] = high
+        sizes -= at
+        return Runs(at, sizes, blocks, at - begins)
 
-    def of_block(self, block: int) -> Iterator[tuple[int, int]]:
-        """Yield what a block has, row after row: where rows have it.
+    def _order(self, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return where the runs of a row begin, ascending, and whose they are."""
+        import numpy as np
 
-        Offset and length, where rows are written one after the other.
-        """
-        tiles, size = self._shape.tiles, self.line
-        first, last = self._shape.span(block)
-        count = last - first
-        for row, column in enumerate(self._columns[:, block].tolist()):
-            until = min(count, tiles - column)
-            yield (row * tiles + column) * size, until * size
-            if until < count:
-                yield row * tiles * size, (count - until) * size
+        group = row // FEW
+        known = self._known.get(group)
+        if known is None:
+            columns = self._rounds.some_columns(group * FEW).astype(np.int64)
+            order = np.argsort(columns, axis=1)
+            known = np.take_along_axis(columns, order, axis=1), order
+            # Another thread may do the same meanwhile: it comes to the same.
+            self._known = {**dict(list(self._known.items())[-1:]), group: known}
+        starts, order = known
+        return starts[row % FEW], order[row % FEW]
 
     def located(self, places: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return in which block elements in row order are, and where in it.
+        """Return in which batch elements in row order are, and where in it.
 
         Args:
             places: Elements of the rounds, ascending.
@@ -101,13 +170,18 @@ class Rows:
         shape = self._shape
         lines, lane = np.divmod(places, shape.lanes)
         rows, columns = np.divmod(lines, shape.tiles)
-        blocks = np.empty(len(places), np.int64)
+        inside = np.empty(len(places), np.int64)
+        batches = np.empty(len(places), np.int64)
         edges = np.searchsorted(rows, np.arange(shape.rows + 1))
         for row in range(shape.rows):
             mine = slice(edges[row], edges[row + 1])
-            order = self._order[row]
-            starts = self._columns[row][order]
-            blocks[mine] = order[starts.searchsorted(columns[mine], "right") - 1]
-        counts = np.minimum(BLOCK, shape.tiles - blocks * BLOCK)
-        inside = (columns - self._columns[rows, blocks]) % shape.tiles
-        return blocks, (rows * counts + inside) * shape.lanes + lane
+            starts, order = self._order(row)
+            found = starts.searchsorted(columns[mine], "right") - 1
+            blocks = order[found]
+            first, tiles = self._first[blocks], self._tiles[blocks]
+            there = (
+                blocks * BLOCK - first + (columns[mine] - starts[found]) % self.width
+            )
+            inside[mine] = row * tiles + there
+            batches[mine] = np.searchsorted(self.batches, blocks, "right") - 1
+        return batches, inside * shape.lanes + lane

@@ -19,8 +19,8 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Self
+from threading import local
+from typing import TYPE_CHECKING, Self
 
 from safemodel._rewrite.output import MOST_WRITTEN
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cryptography.hazmat.primitives.ciphers import CipherContext
-    from numpy.typing import NDArray
 
     from safemodel._types import StrPath
 
@@ -38,8 +37,6 @@ BUDGET = 32 << 20
 
 _AES_BLOCK = 16
 _PIECE = 1 << 18  # bytes that are encrypted at a time
-_UNIT = 2 * _AES_BLOCK  # what every run is a multiple of, but for the last of a file
-_SHORT = 1 << 14  # bytes for which a cipher of their own is worth while
 
 
 class Scratch:
@@ -159,14 +156,11 @@ class _InMemory(ScratchFile):
 class _OnDisk(ScratchFile):
     """A file without a name."""
 
-    __slots__ = ("_file", "_folder", "_reading")
+    __slots__ = ("_file", "_folder")
 
     def __init__(self, folder: Path, length: int) -> None:
         super().__init__(length)
         self._folder = folder
-        # Many short reads of two threads are slower than those of one after the other:
-        # they wait for each other's interpreter lock, twice a read.
-        self._reading = Lock()
         # The caller closes it, as it closes this.
         self._file = tempfile.TemporaryFile(  # noqa: SIM115
             buffering=0, dir=folder, prefix=".", suffix=".safemodel-part"
@@ -189,13 +183,12 @@ class _OnDisk(ScratchFile):
 
     def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
         descriptor, done = self._file.fileno(), 0
-        with self._reading:
-            for at, length in parts:
-                part = view[done : done + length]
-                # At -1 the system would read where it read last.
-                if at < 0 or os.preadv(descriptor, [part], at) != length:
-                    self._read_rest(at, part)
-                done += length
+        for at, length in parts:
+            part = view[done : done + length]
+            # At -1 the system would read where it read last.
+            if at < 0 or os.preadv(descriptor, [part], at) != length:
+                self._read_rest(at, part)
+            done += length
 
     def _read_rest(self, at: int, part: memoryview) -> None:
         """Read what one call did not give."""
@@ -214,7 +207,7 @@ class _OnDisk(ScratchFile):
 class _Private(_OnDisk):
     """A file whose bytes are encrypted on the disk (rule 3)."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_own")
 
     def __init__(self, folder: Path, length: int) -> None:
         super().__init__(folder, length)
@@ -222,13 +215,11 @@ class _Private(_OnDisk):
 
         # One file, one key: the counter can begin at zero.
         self._key = algorithms.AES(secrets.token_bytes(32))
+        self._own = local()
 
     def write_at(self, at: int, view: memoryview) -> None:
-        import numpy as np
-
         self._check(at, len(view))
-        room = np.empty(min(len(view), _PIECE), np.uint8).data
-        cipher = self._from(at)
+        cipher, room = self._from(at)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
             super().write_at(at + start, room[: cipher.update_into(piece, room)])
@@ -236,70 +227,31 @@ class _Private(_OnDisk):
     def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
         parts = list(parts)
         super().read_parts(parts, view)
-        if len(parts) * _SHORT > len(view):
-            self._decrypt_short(parts, view)
-            return
         done = 0
         for at, length in parts:
             part = view[done : done + length]
-            self._from(at).update_into(part, part)
+            self._from(at)[0].update_into(part, part)
             done += length
 
-    def _from(self, at: int) -> CipherContext:
-        """Return the cipher for the bytes from an offset on."""
-        from cryptography.hazmat.primitives.ciphers import Cipher, modes
+    def _from(self, at: int) -> tuple[CipherContext, memoryview]:
+        """Return the cipher for the bytes from an offset on, and room for a piece.
 
-        block, inside = divmod(at, _AES_BLOCK)
-        counter = modes.CTR(block.to_bytes(_AES_BLOCK, "big"))
-        made = Cipher(self._key, counter).encryptor()
-        if inside:
-            made.update(bytes(inside))
-        return made
-
-    def _decrypt_short(self, parts: list[tuple[int, int]], view: memoryview) -> None:
-        """Decrypt many short parts.
-
-        Counter mode is the block cipher over numbers of blocks. Here the numbers are
-        made at once for many parts: a cipher for each part of 4 KiB would take longer
-        than all else.
+        Each thread has its own. A new cipher takes longer than 16 KiB of its bytes.
         """
-        import numpy as np
-        from cryptography.hazmat.primitives.ciphers import Cipher, modes
+        block, inside = divmod(at, _AES_BLOCK)
+        nonce = block.to_bytes(_AES_BLOCK, "big")
+        made = getattr(self._own, "made", None)
+        if made is None:
+            from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-        starts, lengths = np.array(parts, np.int64).reshape(-1, 2).T
-        firsts = starts // _UNIT
-        counts = -(-(starts + lengths) // _UNIT) - firsts
-        before = np.cumsum(counts) - counts
-        total = int(counts.sum())
-        units = np.repeat(firsts - before, counts) + np.arange(total)
-        # OpenSSL asks for room for one block more, less a byte.
-        stream = np.empty(total * _UNIT + _AES_BLOCK, np.uint8)
-        # The mode that is wrong for texts is the block cipher itself.
-        cipher = Cipher(self._key, modes.ECB()).encryptor()  # noqa: S305
-        for start in range(0, total, _PIECE // _UNIT):
-            numbers = _blocks(units[start : start + _PIECE // _UNIT])
-            cipher.update_into(numbers, stream[start * _UNIT :].data)
-        cuts = starts % _UNIT
-        if cuts.any() or (lengths % _UNIT).any():
-            edges = zip(cuts + before * _UNIT, lengths, strict=True)
-            stream = np.concatenate([stream[at : at + size] for at, size in edges])
-        text = np.frombuffer(view, np.uint8)
-        np.bitwise_xor(text, stream[: len(text)], out=text)
+            cipher = Cipher(self._key, modes.CTR(nonce)).encryptor()
+            made = self._own.made = cipher, memoryview(bytearray(_PIECE))
+        else:
+            made[0].reset_nonce(nonce)
+        if inside:
+            made[0].update(bytes(inside))
+        return made
 
     def close(self) -> None:
         super().close()
-        del self._key
-
-
-def _blocks(units: NDArray[Any]) -> memoryview:
-    """Return the numbers of the blocks of units as the cipher takes them.
-
-    Of 16 bytes each, big-endian; no file has 2**64 blocks.
-    """
-    import numpy as np
-
-    low = (units * (_UNIT // _AES_BLOCK)).astype(">u8")
-    made = np.zeros((len(units), 2, 2), ">u8")
-    made[:, 0, 1] = made[:, 1, 1] = low
-    made.view(np.uint8).reshape(len(units), _UNIT)[:, -1] |= 1
-    return made.reshape(-1).view(np.uint8).data
+        del self._key, self._own

@@ -77,6 +77,13 @@ class Scattered:
             at: First byte in the pool.
             view: As many bytes.
         """
+        index = bisect_right(self._ats, at) - 1
+        if index >= 0:
+            # Nearly always they are in one piece, and there are very many of them.
+            first, start, length = self._pieces[index]
+            if at + len(view) <= first + length:
+                act(start + at - first, view)
+                return
         for piece in self.within(at, len(view)):
             first = piece.at - at
             act(piece.start, view[first : first + piece.length])

@@ -359,6 +359,8 @@ def _where(marks: Sequence[Mark], one: Pictured, tensor: Any) -> str:
     if not marks:
         return "no evidence points here"
     many = one.column * max(-(-tensor.size // one.column), 1)
+    if len(marks) == 1 and marks[0].start == 0 and marks[0].end * many >= tensor.size:
+        return "evidence about all of it"
     said = [
         f"{round(mark.start * many):,} to {min(round(mark.end * many), tensor.size):,}"
         for mark in marks[:3]

@@ -428,11 +428,40 @@ def test_a_hostile_file_is_not_protected(folder, capsys):
     assert names(folder) == {"evil.pt"}
 
 
+PATIENT = [
+    sys.executable,
+    "-c",
+    """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 3600.0
+sys.exit(main(sys.argv[1:]))
+""",
+]
+"""The command without a bar, however slow the machine is."""
+
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    """\
+import sys
+from safemodel._cli import main, protect_terminal
+
+protect_terminal._PATIENCE_S = 0.0
+protect_terminal.Timer.cancel = lambda timer: None  # the end waits for the bar
+sys.exit(main(sys.argv[1:]))
+""",
+]
+"""The command with a bar, however fast the verb is."""
+
+
 def test_a_terminal_gets_colour_and_a_pipe_gets_none(folder):
     """And a name is not obeyed."""
     name = "a\x1b[2J.safetensors"
     (folder / name).write_bytes((folder / "p.safetensors").read_bytes())
-    seen, code = in_terminal(["verify", name, *KEY], str(folder), columns=80)
+    verify = ["verify", name, *KEY]
+    seen, code = in_terminal(verify, str(folder), columns=80, command=PATIENT)
     assert code == 0
     assert "\x1b[2J" not in seen
     assert "\x1b[32mverified" in seen
@@ -482,25 +511,15 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
     assert names(folder) == {"large.safetensors"}
 
 
-IMPATIENT = """\
-import sys
-from safemodel._cli import main, protect_terminal
-
-protect_terminal._PATIENCE_S = 0.0
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
     """Of what takes longer; here of everything. It is taken away again."""
-    command = [sys.executable, "-c", IMPATIENT]
     arguments = ["verify", "p.safetensors", *KEY]
-    seen, code = in_terminal(arguments, str(folder), columns=80, command=command)
+    seen, code = in_terminal(arguments, str(folder), columns=80, command=IMPATIENT)
     assert code == 0
     assert re.search(r"verifying .*[\d.]+/[\d.?]+ \w+", CONTROL.sub("", seen))
     assert seen.rindex("\x1b[2K") < seen.rindex("p.safetensors: ")
     done = subprocess.run(
-        [*command, *arguments],
+        [*IMPATIENT, *arguments],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": ROOT},
         check=True,
@@ -513,7 +532,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
 def test_long_lines_go_on_below(folder, columns):
     """No word is broken where it need not be, and no line is longer."""
     verify = ["verify", "plain.safetensors", *KEY]
-    seen, code = in_terminal(verify, str(folder), columns=columns)
+    seen, code = in_terminal(verify, str(folder), columns=columns, command=PATIENT)
     assert code == 1
     first, *rest = CONTROL.sub("", seen).replace("\r\n", "\n").splitlines()
     assert first.startswith("plain.safetensors: refused: there is")

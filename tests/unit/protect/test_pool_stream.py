@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safemodel._protect import pool_stream, rounds
+from safemodel._protect import bands, pool_stream, rounds, rows, second_round
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool
 from safemodel._protect.pool_stream import CHUNK, permuted, restored
@@ -127,6 +127,79 @@ def test_pools_about_the_first_with_rounds(kind, tmp_path):
         assert len(chunks) == -(-len(data) // CHUNK)
         assert plain(chunks, len(data), itemsize, scratch) == data
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """All `Bands` that are made."""
+    found, init = [], bands.Bands.__init__
+
+    def spy(self, *more):
+        init(self, *more)
+        found.append(self)
+
+    monkeypatch.setattr(bands.Bands, "__init__", spy)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rooms", [0, 2, 3])
+def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
+    """Three in memory, two, or none at all; batches are many, and one is small."""
+    monkeypatch.setattr(rounds, "_SEGMENT", 5 << 20)
+    monkeypatch.setattr(rows, "_BATCH", 1 << 20)
+    monkeypatch.setattr(bands, "_BAND", 2_200_000)
+    monkeypatch.setattr(bands, "_MOST", 1 << 30 if rooms else 0)
+    monkeypatch.setattr(bands, "_SMALL", 1 << 30 if rooms == 3 else 0)
+    data, itemsize = noise(12_345_008), np.dtype(kind).itemsize
+    scratch = Scratch(tmp_path, budget=0)
+    chunks = stored(data, itemsize, scratch)
+    assert b"".join(chunks) == expected(data, itemsize)
+    assert plain(chunks, len(data), itemsize, scratch) == data
+    assert [one.rooms for one in made] == [rooms] * 2
+    assert all(one.count >= 6 for one in made)
+
+
+@pytest.mark.parametrize("rooms", [0, 2])
+def test_bands_of_one_row(rooms, tmp_path, monkeypatch, made):
+    """As they are where pools are large; a row is longer than a work."""
+    monkeypatch.setattr(second_round, "CHUNK", 1 << 18)
+    monkeypatch.setattr(bands, "_BAND", 1)
+    monkeypatch.setattr(bands, "_MOST", 1 << 30 if rooms else 0)
+    monkeypatch.setattr(bands, "_SMALL", 0)
+    data, scratch = noise((17 << 20) + 16 * 77), Scratch(tmp_path, budget=0)
+    chunks = stored(data, 16, scratch)
+    assert b"".join(chunks) == expected(data, 16)
+    assert plain(chunks, len(data), 16, scratch) == data
+    assert [(one.rooms, one.count) for one in made] == [(rooms, 64)] * 2
+
+
+def test_a_work_is_in_two_bands_at_most(tmp_path):
+    """Else it would wait for one that there is no room for."""
+    for itemsize in (1, 2, 4, 8, 16):
+        for mib in (2, 3, 9, 100, 700, 2000):
+            shape = rounds.Shape((mib << 20) // itemsize, itemsize)
+            choices = rounds.Rounds(shape, KEY)
+            file = Scratch(tmp_path).file(0)
+            some = bands.Bands(rows.Rows(choices, 2), file)
+            work = max(CHUNK, 64 * shape.unit * itemsize)
+            assert some.size >= work or some.count == 1
+
+
+def test_rows_are_read_in_long_pieces(tmp_path, monkeypatch):
+    """Each stripe of a row in one call: 16 blocks and not one."""
+    data = noise(34 << 20)
+    sizes = []
+    read = os.preadv
+
+    def spy(descriptor, views, at):
+        sizes.append(sum(map(len, views)))
+        return read(descriptor, views, at)
+
+    monkeypatch.setattr(os, "preadv", spy)
+    assert len(stored(data, 4, Scratch(tmp_path, budget=0))) == 34
+    assert sum(sizes) == len(data) // (1 << 14) * (1 << 14)
+    assert len(sizes) < len(data) >> 18
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
