@@ -1,4 +1,4 @@
-"""Measure at full size, print the rows and write RESULTS.md, all of it or the parts named.
+"""Measure at full size, print the rows, and write RESULTS.md or the parts named.
 
 A figure that misses its target is printed as a miss; nothing here is tuned.
 """

@@ -117,9 +117,9 @@ class Report:
         head = [
             "# Results",
             "",
-            "Written by `make bench`; README.md beside it has the method. Each part was",
-            "measured in one run. Ratios (x) are times faster than the baseline, both timed",
-            "in turns. **MISS** means that the required figure was not reached.",
+            "Written by `make bench`; README.md beside it has the method. Each part is of",
+            "one run. Ratios (x) are times faster than the baseline, both timed in turns.",
+            "**MISS** means that the required figure was not reached.",
             "",
             *(f"- {line}" for line in machine()),
             "",
@@ -129,10 +129,6 @@ class Report:
 
 
 def parts_of(page: str) -> dict[str, str]:
-    """Return the parts of a page by name.
-
-    >>> parts_of("# Results\\n\\n## scan\\n\\nMeasured.\\n")
-    {'scan': '## scan\\n\\nMeasured.\\n'}
-    """
+    """Return the parts of a page by name, each with its heading."""
     pieces = page.split("\n## ")[1:]
     return {piece.split("\n", 1)[0]: f"## {piece}" for piece in pieces}
