@@ -25,7 +25,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results kill lint format typecheck docs-check zoo fuzz tamper clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results detection-results kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -92,6 +92,11 @@ $(SCANNERS): tools/scanners.txt
 results: $(READY) $(SCANNERS)  ## disarm all files and compare scanners; write docs/disarm-results.md
 	@echo "== results: tools/disarm_results.py (about half an hour)"
 	$(BIN)/python tools/disarm_results.py
+
+detection-results: $(READY)  ## train networks and measure detect; write docs/detection-results.md
+	@echo "== detection-results: benchmarks/bench_detect.py (about an hour; it goes on where it was stopped)"
+	$(BIN)/python training/networks.py --held-out -j $(JOBS)
+	$(BIN)/python benchmarks/bench_detect.py -j $(JOBS)
 
 lint: $(READY)  ## ruff check and ruff format --check
 	@echo "== lint: ruff"
