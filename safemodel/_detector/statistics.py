@@ -13,13 +13,23 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._detector import carving, integers, smooth, spread, structure, structured
+from safemodel._detector import (
+    carving,
+    integers,
+    smooth,
+    spread,
+    spread_score,
+    structure,
+    structured,
+)
 from safemodel._detector.counts import BLOCK, Counter
 from safemodel._detector.distributions import normal_log_tail
 from safemodel._detector.evidence import Ledger, Outcome
 from safemodel._detector.layouts import PACKED
 from safemodel._detector.repeats import of_piece
 from safemodel._detector.smooth import Uniformity
+from safemodel._detector.spread_published import Published
+from safemodel._detector.spread_samples import Sampler
 from safemodel._detector.streams import entropy
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
     from safemodel._detector.counts import Block, Piece, Tensor
     from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._detector.spread_fit import Noise
     from safemodel._detector.structured import Sums
     from safemodel._detector.weights import Weights
 
@@ -84,12 +95,15 @@ class Statistics(NamedTuple):
         tensors: A result for each tensor that is large enough.
         uniformity: (dtype, replaced bits) → all weights together.
         candidates: What the low bits begin like, the most certain first.
+        noise: What was added to all matrices, if anything was; see `spread_fit`. None
+            if there is too little to say.
     """
 
     ledger: Ledger
     tensors: tuple[TensorResult, ...]
     uniformity: dict[tuple[str, int], Uniformity]
     candidates: tuple[Candidate, ...]
+    noise: Noise | None = None
 
     def evidence(self, threshold: float = 1e-3) -> tuple[Evidence, ...]:
         """Return what is evidence at a threshold, the strongest first."""
@@ -111,6 +125,7 @@ class _Examiner:
         self._counter = Counter()
         self._ledger = Ledger()
         self._copies = structure.Copies()
+        self._sampler, self._published = Sampler(), Published()
         self._tensor: Tensor | None = None
         self._sums: Sums | None = None
         self._blocks = self._suspects = self._carved = self._repetitive = 0
@@ -131,6 +146,8 @@ class _Examiner:
         tensor = self._tensor
         if tensor is None:
             raise ValueError("the first piece of a tensor is missing")
+        self._sampler.take(item)
+        self._published.take(item)
         searched = tensor.layout.kind != "bytes"
         if item.start == 0 and searched:
             likely, others = carving.likely(item.bits, tensor.layout)
@@ -159,10 +176,13 @@ class _Examiner:
             self._ledger.add(_too_uniform(found, dtype, bits, "", whole=True))
         tails = [one.tail for one in self._results if one.tail is not None]
         self._ledger.add(spread.common_noise(tails))
+        self._ledger.add(self._published.outcome())
+        noise = spread_score.noise_of(self._sampler)
+        self._ledger.add(spread_score.outcome(noise))
         self._found.sort(key=lambda pair: pair[0])
         return Statistics(
             self._ledger, tuple(self._results), self._uniform,
-            tuple(candidate for _, candidate in self._found[:_MOST_CANDIDATES]),
+            tuple(candidate for _, candidate in self._found[:_MOST_CANDIDATES]), noise,
         )  # fmt: skip
 
     def _look(self, piece: Piece, tensor: Tensor) -> None:
