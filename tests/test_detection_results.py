@@ -150,7 +150,7 @@ def made_up(random, role="weight", dtype="float32"):
 
 @pytest.mark.parametrize("key", detect_cases.CASES)
 def test_a_case_hides_what_it_says(key, rand):
-    """The payload is there, in weights only; or nothing is, and the form has changed."""
+    """The payload is there, in weights only; or nothing is, but in another form."""
     random = np.random.default_rng(rand.getrandbits(64))
     case = detect_cases.CASES[key]
     tensors = made_up(random, role=case.role)
