@@ -96,7 +96,9 @@ INSIDE_FUNCTIONS = {
 
 MORE_THAN_LAYER = {
     "_unpickle/windows.py": {"numpy"},
-    "_kernels/_lines.py": {"llvmlite"},  # comes with numba
+    "_kernels/_chacha.py": {"llvmlite"},  # comes with numba
+    "_kernels/_draws.py": {"llvmlite"},
+    "_kernels/_lines.py": {"llvmlite"},
     "_kernels/_native.py": {"llvmlite"},
     "_kernels/_rounds.py": {"llvmlite"},
     "_report/html.py": {"jinja2"},  # imported for a page only
@@ -388,7 +390,13 @@ def test_importing_the_package_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["scan", "--help"], ["protect", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["scan", "--help"],
+        ["detect", "--help"],
+        ["protect", "--help"],
+        ["--version"],
+    ],
 )
 def test_asking_for_help_imports_nothing_heavy(arguments):
     """Nor does anything else that looks at no file."""

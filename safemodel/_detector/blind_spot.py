@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_BITS = 52
 _RATE = 1e-3
-"""What evidence is if the detector does not say at which rate it is wrong."""
+"""Largest corrected p-value that is evidence of bits that are too even."""
 
 
 class _Space(NamedTuple):
@@ -64,11 +64,13 @@ def blind_spot(
     Args:
         tensors: All of the file.
         statistics: What the tests found.
-        rate: Largest corrected p-value that is evidence.
+        rate: How often the detector is wrong; None if nobody knows.
         names: The file, and what to call the new one, in calls and commands.
         replaced: Low bits that seem to be replaced: a remedy for those as well.
     """
-    spaces = [one for one in _spaces(tensors, statistics, rate or _RATE) if one.numbers]
+    # A detector that is wrong more often need not be so by these tests.
+    rate = min(rate or _RATE, _RATE)
+    spaces = [one for one in _spaces(tensors, statistics, rate) if one.numbers]
     rooms = tuple(_room(space) for space in spaces)
     bits: dict[str, int] = {}
     for room in sorted(rooms, key=lambda one: one.kind != "weights"):

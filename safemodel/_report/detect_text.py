@@ -94,7 +94,7 @@ def blind_spot_lines(spot: Any, replaced: int = 0) -> Iterator[tuple[str, str]]:
     """Yield where encrypted data could lie unseen, and what takes it away."""
     size = size_text(spot.bytes)
     yield _labelled("blind spot", f"up to {size} of encrypted data could lie unseen")
-    for room in spot.rooms:
+    for room in sorted(spot.rooms, key=lambda one: -one.bytes):
         if room.bytes:
             yield "room", f"  {room_text(room)}"
     for remedy in spot.remedies:
@@ -103,28 +103,25 @@ def blind_spot_lines(spot: Any, replaced: int = 0) -> Iterator[tuple[str, str]]:
         yield "quiet", f"{'':<{_LABEL}}{text}"
     if spot.left:
         left = size_text(spot.left)
-        yield "quiet", f"{'':<{_LABEL}}no scrub reaches the other {left}"
+        yield "quiet", f"{'':<{_LABEL}}no scrub reaches {left} of it"
 
 
 def room_text(room: Any) -> str:
     """Return one part of a blind spot in a line."""
-    what = {
-        "weights": f"{room.dtype} weights",
-        "untested": f"{room.dtype} numbers that no such test looks at",
-        "slack": f"{room.dtype} words that no tensor reaches",
+    noun, after = {
+        "weights": ("weight", ""),
+        "untested": ("number", " that no such test looks at"),
+        "slack": ("word", " that no tensor reaches"),
     }[room.kind]
-    low = count_text(room.bits, "low bit")
-    said = f"{low} of each of {room.numbers:,} {what}"
-    if room.partly > room.bits:
-        part = f"{room.partly} of {share_text(room.share)} of them"
-        said = (
-            f"{said}, or {part}"
-            if room.bits
-            else (
-                f"{count_text(room.partly, 'low bit')} of {share_text(room.share)} of"
-                f" {room.numbers:,} {what}"
-            )
-        )
+    what = count_text(room.numbers, f"{room.dtype} {noun}") + after
+    some = f"{room.partly} of {share_text(room.share)} of them"
+    if room.kind != "weights" and not room.scrubbed:
+        said = f"all bits of {what}"
+    elif room.bits:
+        said = f"{count_text(room.bits, 'low bit')} of {what}"
+        said += f", or {some}" if room.partly > room.bits else ""
+    else:
+        said = f"no bit of all {what}, or {some}"
     return f"{size_text(room.bytes)}: {said}"
 
 
