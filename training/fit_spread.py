@@ -246,8 +246,8 @@ def main() -> None:
     report(rows, scores, (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0))
     print("p-values for a file with three tests, corrected, below 0.01 and 0.001:")
     report(rows, -log_p - np.log(33), (-np.log(0.01), -np.log(0.001)))
-    worst = np.argsort(-scores * ~y.astype(bool) - 1e9 * y)[:15]
-    for i in worst:
+    clean = [i for i in np.argsort(-scores) if not rows[i].attacked]
+    for i in clean[:15]:
         print(f"{scores[i]:6.2f} {rows[i].group} {rows[i].name}")
 
 
