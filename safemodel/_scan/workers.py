@@ -1,38 +1,26 @@
 """A scan in several processes.
 
-Each worker is a fresh interpreter that runs `serve`: paths go in as lines of JSON,
-reports come out as lines of JSON. No fork (the caller may have threads and
-gigabytes), no import of the caller's main module, and a file that takes a worker down
-costs the report of that file alone.
+Each worker is a fresh interpreter that runs `serve` (`worker_process`): paths go in,
+reports come out. A file that takes a worker down costs the report of that file alone.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import deque
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING
 
 from safemodel._scan.one import Settings, scan_target
 from safemodel._scan.paths import Target
+from safemodel._scan.worker_process import WorkerProcess
 from safemodel.limits import Limits
 from safemodel.reports import FileReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# -I: neither the current folder nor the environment decides what is imported.
-# A worker whose scan has been killed finds nobody to answer, and ends without a word.
-_PROGRAM = (
-    "import signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
-    " sys.path.insert(0, sys.argv[1]);"
-    " from safemodel._scan.workers import serve; serve(sys.stdin, sys.stdout)"
-)
-_ROOT = str(Path(__file__).resolve().parents[2])
 _BATCH = 16
 _DIED = "the process that looked at it ended: it may need more memory than there is"
 
@@ -131,48 +119,22 @@ class _Shared:
             worker.kill()
 
 
-class _Worker:
+class _Worker(WorkerProcess):
     """One process that scans."""
 
     def __init__(self, settings: Settings) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this module
-            [sys.executable, "-I", "-c", _PROGRAM, _ROOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="ascii",
-            process_group=0,  # Ctrl-C in a terminal is for the scan, which ends it
-        )
-        self._ask({**vars(settings), "limits": vars(settings.limits)})
-
-    def _ask(self, request: object) -> None:
-        stdin = self._process.stdin
-        if stdin is not None:
-            try:
-                stdin.write(json.dumps(request) + "\n")
-                stdin.flush()
-            except BrokenPipeError:
-                # It has died; reading its answer says so.
-                return
+        super().__init__(__name__)
+        self.ask({**vars(settings), "limits": vars(settings.limits)})
 
     def scan(self, paths: list[str]) -> Iterator[FileReport | None]:
         """Yield a report for each path; None, and no more, where the process dies."""
-        self._ask(paths)
-        stdout = self._process.stdout
+        self.ask(paths)
         for _ in paths:
-            line = stdout.readline() if stdout is not None else ""
-            if not line.endswith("\n"):
+            answer = self.answer()
+            if answer is None:
                 yield None
                 return
-            yield FileReport.from_dict(json.loads(line))
-
-    def kill(self) -> None:
-        """End the process; whoever reads its answers finds that it has ended."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process, and wait for that."""
-        self._process.kill()
-        self._process.communicate()
+            yield FileReport.from_dict(answer)
 
 
 def _feed(shared: _Shared, settings: Settings) -> None:
