@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import csv
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,42 +90,58 @@ def attacked(path: Path, gamma: float) -> Iterator[tuple[float, Noise | None]]:
             yield share, noise(weights_of_mapping(made))
 
 
-def rows_of_networks(folder: Path, gamma: float) -> Iterator[Row]:
-    """Yield the rows of the networks trained by `networks.py`."""
+class File(NamedTuple):
+    """A file that is looked at, and what of it is."""
+
+    path: Path
+    source: str
+    group: str
+    name: str
+    kind: str
+    hit: bool
+    copied: bool
+    gamma: float
+
+
+def networks(folder: Path, gamma: float) -> Iterator[File]:
+    """Yield the networks trained by `networks.py`."""
     with (folder / "manifest.csv").open(encoding="utf-8") as file:
         listed = [row for row in csv.DictReader(file) if row["kind"] != "checkpoint"]
     for row in listed:
-        path = folder / row["file"]
-        hit = bool(row["attack"])
+        hit, kind = bool(row["attack"]), row["kind"]
         if not hit or gamma == GAMMA:
-            found = noise(weights_of_file(path))
-            yield Row("net", row["group"], row["file"], row["kind"], hit, found)
-        if row["kind"] == "trained" and row["dtype"] == "float32":
-            for share, found in attacked(path, gamma):
-                kind = f"attacked {share}"
-                yield Row("net", row["group"], row["file"], kind, True, found)
+            copied = kind == "trained" and row["dtype"] == "float32"
+            path = folder / row["file"]
+            named = (row["group"], row["file"])
+            yield File(path, "net", *named, kind, hit, copied, gamma)
 
 
-def rows_of_zoo(folder: Path, gamma: float) -> Iterator[Row]:
-    """Yield the rows of files of repositories that are for training."""
+def zoo(folder: Path, gamma: float) -> Iterator[File]:
+    """Yield the files of repositories that are for training."""
     with (ROOT / "training" / "split.csv").open(encoding="utf-8") as file:
         side = {row["repo"]: row["side"] for row in csv.DictReader(file)}
     with (folder / "manifest.csv").open(encoding="utf-8") as file:
-        listed = [
-            row for row in csv.DictReader(file) if side.get(row["repo"]) == "train"
-        ]
-    for row in listed:
-        path, group = folder / row["file"], row["repo"]
-        try:
-            kinds = {item.dtype for item in weights_of_file(path)}
-        except SafeModelError:
-            continue
-        if kinds & set(FLOATS):
-            found = noise(weights_of_file(path))
-            yield Row("zoo", group, row["path"], "zoo", False, found)
-            for share, made in attacked(path, gamma):
-                kind = f"attacked {share}"
-                yield Row("zoo", group, row["path"], kind, True, made)
+        for row in csv.DictReader(file):
+            if side.get(row["repo"]) == "train":
+                path = folder / row["file"]
+                named = (row["repo"], row["path"])
+                yield File(path, "zoo", *named, "real", False, True, gamma)
+
+
+def rows_of(file: File) -> list[Row]:
+    """Return the rows of a file and its attacked copies; none of one unreadable."""
+    try:
+        kinds = {item.dtype for item in weights_of_file(file.path)}
+    except SafeModelError:
+        return []
+    if not kinds & set(FLOATS):
+        return []
+    named = (file.source, file.group, file.name)
+    rows = [Row(*named, file.kind, file.hit, noise(weights_of_file(file.path)))]
+    if file.copied:
+        for share, found in attacked(file.path, file.gamma):
+            rows.append(Row(*named, f"share {share}", True, found))
+    return rows
 
 
 def fit(
@@ -206,10 +224,13 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, default=ROOT / ".cache" / "networks")
     parser.add_argument("--zoo", type=Path, default=ROOT.parent / "shared" / "zoo")
     parser.add_argument("--gamma", type=float, default=GAMMA)
+    parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
     arguments = parser.parse_args()
-    every = list(rows_of_networks(arguments.networks, arguments.gamma))
+    files = list(networks(arguments.networks, arguments.gamma))
     if arguments.zoo.is_dir():
-        every += rows_of_zoo(arguments.zoo, arguments.gamma)
+        files += zoo(arguments.zoo, arguments.gamma)
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+        every = [row for rows in pool.map(rows_of, files, chunksize=4) for row in rows]
     rows = [row for row in every if row.noise is not None]
     print(f"{len(every)} files, of which {len(rows)} are large enough")
     scores = unseen_scores(rows)
@@ -225,8 +246,8 @@ def main() -> None:
     report(rows, scores, (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0))
     print("p-values for a file with three tests, corrected, below 0.01 and 0.001:")
     report(rows, -log_p - np.log(33), (-np.log(0.01), -np.log(0.001)))
-    worst = np.argsort(-scores * ~y.astype(bool) - 1e9 * y)[:15]
-    for i in worst:
+    clean = [i for i in np.argsort(-scores) if not rows[i].attacked]
+    for i in clean[:15]:
         print(f"{scores[i]:6.2f} {rows[i].group} {rows[i].name}")
 
 

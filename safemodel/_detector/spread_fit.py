@@ -53,6 +53,8 @@ PUBLISHED = (SCALES > 0.05) & (SCALES < 0.067)
 _LEAST_SHARE = 0.1
 _ENOUGH = 0.03
 _LEFT_OUT = 0.6
+_HOPELESS = 3e-4
+"""Gain of all weights below which no other noise is tried: regret is too low there."""
 _LEAST_WEIGHTS = 8000
 
 
@@ -98,14 +100,14 @@ def common(parts: Sequence[Part], where: NDArray[np.bool_] = PUBLISHED) -> Noise
     total = float(sizes.sum())
     if total < _LEAST_WEIGHTS:
         return None
-    found = gains(parts)
+    tensors = np.unique([part.tensor for part in parts], return_inverse=True)[1]
+    found = gains(parts, where)
     most = found.max((1, 2))
-    found = found[:, where]
+    if _best(sizes[:, None, None] * found, sizes, tensors)[0] > _HOPELESS * total:
+        most = np.maximum(most, gains(parts, ~where).max((1, 2)))
     regret = np.minimum(most[:, None, None] - found, _ENOUGH)
     score = sizes[:, None, None] * (np.minimum(found, _ENOUGH) - regret)
-    score[:, :, SHARES < _LEAST_SHARE] = -np.inf
-    tensors = np.unique([part.tensor for part in parts], return_inverse=True)[1]
-    scale, share, kept = _best(score, sizes, tensors)
+    _, scale, share, kept = _best(score, sizes, tensors)
     gain, could, weight = found[kept, scale, share], most[kept], sizes[kept]
     lost = could - gain
     return Noise(
@@ -124,8 +126,9 @@ def common(parts: Sequence[Part], where: NDArray[np.bool_] = PUBLISHED) -> Noise
 
 def _best(
     score: Array, sizes: Array, tensors: NDArray[np.int64]
-) -> tuple[int, int, NDArray[np.bool_]]:
-    """Return the best scale, share and choice of blocks (rule 4)."""
+) -> tuple[float, int, int, NDArray[np.bool_]]:
+    """Return the best score, and its scale, share and choice of blocks (rule 4)."""
+    score = np.where(SHARES < _LEAST_SHARE, -np.inf, score)
     number = int(tensors.max()) + 1
     by_tensor = np.zeros((number, *score.shape[1:]))
     np.add.at(by_tensor, tensors, score)
@@ -138,16 +141,17 @@ def _best(
             found.append((rest, others))
     best, kept = max(found, key=lambda pair: float(pair[0].max()))
     scale, share = np.unravel_index(int(best.argmax()), best.shape)
-    return int(scale), int(share), kept
+    return float(best.max()), int(scale), int(share), kept
 
 
-def gains(parts: Sequence[Part]) -> Array:
+def gains(parts: Sequence[Part], where: NDArray[np.bool_]) -> Array:
     """Return the gain of each block by scale and share: (blocks, scales, shares)."""
     counts = np.array([part.counts for part in parts], np.float32)
     counts /= counts.sum(1, keepdims=True)
     cores = np.array([part.core for part in parts])
-    found = np.empty((len(parts), len(_PLACES), SHARES.size))
-    for at, place in enumerate(_PLACES):
+    places = np.array(_PLACES)[where].tolist()
+    found = np.empty((len(parts), len(places), SHARES.size))
+    for at, place in enumerate(places):
         found[:, at] = _gains(_seen(counts, place), cores / 2.0 ** (place / CELLS))
     return found
 

@@ -28,7 +28,7 @@ CELLS = 8
 """Of an octave."""
 LOWEST, HIGHEST = -20, 6
 """Octaves of sizes that are told apart."""
-_ALL = 1 << 20
+_ALL = 1 << 19
 """Weights of all samples together."""
 _MOST = 1 << 16
 _LEAST = 1 << 12

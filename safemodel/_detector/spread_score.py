@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 _CHUNK = 24_576
 """Weights without which the published program hides nothing."""
 _WEIGHTS = np.array(
-    [0.549, -0.473, 0.668, 0.535, -4.425, 2.22, -0.221, 1.045, 1.362, 0.119]
+    [0.424, -0.373, 0.309, 0.61, -2.889, 2.802, -0.213, 0.673, 0.917, -0.284]
 )
-_OFFSET = 0.591
-THRESHOLD = 2.0
+_OFFSET = 4.585
+THRESHOLD = 2.5
 """No clean training file is above it (ADR 0030)."""
-_TAIL_FROM, _TAIL_PART, _TAIL_MEAN = 0.51, 0.05, 0.951
+_TAIL_FROM, _TAIL_PART, _TAIL_MEAN = 0.876, 0.05, 0.709
 """Where the tail begins, the part of clean groups that are in it, and how far they are
 above, on average."""
 

@@ -125,7 +125,7 @@ def test_samples_are_bounded(rand):
     sizes = np.bincount(
         [p.tensor for p in sampler.parts], [p.size for p in sampler.parts]
     )
-    assert sizes.sum() <= 1 << 20
+    assert sizes.sum() <= 1 << 19
     assert sizes[0] <= 1 << 16
     assert sizes.min() >= 1 << 11
 
