@@ -9,6 +9,7 @@ from safemodel._graph.modules import state_dict
 from safemodel._graph.opaque import Opaque
 from safemodel._load import safe_load
 from safemodel._version import VERSION
+from safemodel.detection import Detection, Detector, Verdict, detect
 from safemodel.errors import (
     ChecksumError,
     DisarmError,
@@ -39,6 +40,8 @@ __all__ = [
     "SALVAGE",
     "STRICT",
     "ChecksumError",
+    "Detection",
+    "Detector",
     "DisarmError",
     "ForbiddenCallError",
     "ForbiddenGlobalError",
@@ -58,8 +61,10 @@ __all__ = [
     "TruncatedFileError",
     "UnsafeFileError",
     "UnsupportedFormatError",
+    "Verdict",
     "VerificationError",
     "__version__",
+    "detect",
     "disarm",
     "inspect_file",
     "protect",

@@ -39,6 +39,7 @@ LAYERS = {
     "_load": 4.0,
     "_disarm": 4.0,
     "protection": 4.0,
+    "detection": 4.0,
     "scanning": 4.0,
     "evaluation": 4.5,  # the laboratory: opens files, and nothing below asks for it
     "testing": 5.0,

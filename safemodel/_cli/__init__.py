@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from safemodel._cli import (
+    cmd_detect,
     cmd_disarm,
     cmd_inspect,
     cmd_keygen,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _VERBS = (
     cmd_scan,
     cmd_inspect,
+    cmd_detect,
     cmd_disarm,
     cmd_keygen,
     cmd_protect,

@@ -160,6 +160,8 @@ def _verdict(report: FileReport) -> Text:
 class ProgressBar:
     """A bar on standard error, shown once a scan takes long enough to wait for."""
 
+    doing = "scanning"
+
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._started = monotonic()
@@ -177,7 +179,7 @@ class ProgressBar:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._bar.add_task("scanning", total=total)
+            self._bar.add_task(self.doing, total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)
 

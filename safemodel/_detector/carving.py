@@ -10,56 +10,31 @@ from __future__ import annotations
 
 import zlib
 from math import gcd, log
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from safemodel._detector.evidence import Outcome
+from safemodel._detector.evidence import Candidate, Outcome
 from safemodel._detector.signatures import recognise, within
 from safemodel._detector.streams import entropy
-from safemodel._value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from safemodel._detector.evidence import Order
     from safemodel._detector.layouts import Layout
     from safemodel._detector.weights import Weights
 
-Order: TypeAlias = Literal["high-first", "low-first"]
 ORDERS: tuple[Order, ...] = ("high-first", "low-first")
 HEAD = 512
 """Bytes of a stream that are looked at from the start of a tensor."""
 _SEARCHED = 1 << 15
 """Words of a block that are searched."""
 _NARROW = 8
-
-
-class Candidate(Value):
-    """What seems to be hidden, and where to read it.
-
-    Attributes:
-        kind: Format it begins like.
-        tensor: Tensor in which it begins.
-        start: Weight in which it begins.
-        skip: Bits of that weight's that come before it.
-        bits: Low bits of each weight that are read.
-        order: Which of them comes first.
-        length: Bytes of the whole, if its head says so; else 0.
-        entropy: Of its first bytes, in bits a byte.
-        compressed: Length of its first bytes once compressed, divided by their length.
-    """
-
-    kind: str
-    tensor: str
-    start: int
-    skip: int
-    bits: int
-    order: Order
-    length: int
-    entropy: float
-    compressed: float
+_AT_ONCE = 1 << 18
+"""Words whose bits are taken apart at once: a byte for each bit of them."""
 
 
 def low_bits(words: NDArray[Any], bits: int, order: Order) -> NDArray[np.uint8]:
@@ -136,26 +111,46 @@ def extract(items: Iterable[Weights], candidate: Candidate, length: int = 0) -> 
         candidate: Where it begins.
         length: Bytes to read; 0 for as many as its head says, or all there are.
     """
-    wanted = 8 * (length or candidate.length)
-    parts: list[NDArray[np.uint8]] = []
-    dtype, held = "", 0
+    return b"".join(pieces_of(items, candidate, length))
+
+
+def pieces_of(
+    items: Iterable[Weights], candidate: Candidate, length: int = 0
+) -> Iterator[bytes]:
+    """Yield the same piece by piece, as long as those of the weights at most."""
+    wanted = length or candidate.length
+    given, over = 0, np.zeros(0, np.uint8)
+    for words in _words_after(items, candidate):
+        at = 0
+        while at < words.size and not (wanted and given >= wanted):
+            part = words[at : at + _AT_ONCE]
+            found = low_bits(part, candidate.bits, candidate.order)
+            if not given and not over.size and at == 0:
+                found = found[candidate.skip :]
+            found = np.concatenate((over, found))
+            over = found[found.size // 8 * 8 :]
+            data = packed(found, candidate.order)
+            data = data[: wanted - given] if wanted else data
+            given, at = given + len(data), at + part.size
+            yield data
+        if wanted and given >= wanted:
+            return
+
+
+def _words_after(
+    items: Iterable[Weights], candidate: Candidate
+) -> Iterator[NDArray[Any]]:
+    """Yield the words from the first that carries something on."""
+    dtype, is_slack = "", False
     for item in items:
-        if not dtype and item.name == candidate.tensor:
-            end = item.start + item.bits.size
-            if not item.start <= candidate.start < end:
-                continue
-            dtype, words = item.dtype, item.bits[candidate.start - item.start :]
-            read = low_bits(words, candidate.bits, candidate.order)[candidate.skip :]
-        elif dtype and item.dtype == dtype:
-            read = low_bits(item.bits, candidate.bits, candidate.order)
-        else:
-            continue
-        parts.append(read)
-        held += read.size
-        if wanted and held >= wanted:
-            break
-    joined = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-    return packed(joined[:wanted] if wanted else joined, candidate.order)
+        if dtype:
+            if item.dtype == dtype and (item.role == "slack") is is_slack:
+                yield item.bits
+        elif item.name == candidate.tensor:
+            at = candidate.start - item.start
+            if 0 <= at < item.bits.size:
+                dtype, is_slack = item.dtype, item.role == "slack"
+                yield item.bits[at:]
 
 
 def _candidate(

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from math import log
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from safemodel._detector.distributions import probability
 from safemodel._value import Value
@@ -22,6 +22,7 @@ FAMILIES = (
     "smooth-tensor", "smooth-file", "pairs-tensor", "pairs-file",
     "structure", "repeats", "spread", "carving",
 )  # fmt: skip
+Order: TypeAlias = Literal["high-first", "low-first"]
 _KEPT = log(1e-2)
 _MOST = 100_000
 
@@ -52,6 +53,32 @@ class Evidence(Value):
     effect: float
     bits: int
     p_value: float
+
+
+class Candidate(Value):
+    """What seems to be hidden, and where to read it.
+
+    Attributes:
+        kind: Format it begins like.
+        tensor: Tensor in which it begins.
+        start: Weight in which it begins.
+        skip: Bits of that weight's that come before it.
+        bits: Low bits of each weight that are read.
+        order: Which of them comes first.
+        length: Bytes of the whole, if its head says so; else 0.
+        entropy: Of its first bytes, in bits a byte.
+        compressed: Length of its first bytes once compressed, divided by their length.
+    """
+
+    kind: str
+    tensor: str
+    start: int
+    skip: int
+    bits: int
+    order: Order
+    length: int
+    entropy: float
+    compressed: float
 
 
 class Outcome(NamedTuple):

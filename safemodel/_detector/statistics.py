@@ -33,9 +33,8 @@ from safemodel._detector.streams import entropy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from safemodel._detector.carving import Candidate
     from safemodel._detector.counts import Block, Tensor
-    from safemodel._detector.evidence import Evidence
+    from safemodel._detector.evidence import Candidate, Evidence
     from safemodel._detector.structured import Sums
     from safemodel._detector.weights import Weights
 

@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,18 +22,12 @@ import numpy as np
 from safemodel._detector.roles import optimiser_paths, role_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
     from numpy.typing import NDArray
 
-    from safemodel._containers.source import Source
     from safemodel._detector.roles import Role
-    from safemodel._graph.composite_specs import TensorGraph
-    from safemodel._graph.specs import StorageSpec
-    from safemodel._rewrite.leaves import TensorLeaf
-    from safemodel._rewrite.storage_bytes import StorageReader
-    from safemodel._scan.recording import RecordingReading
     from safemodel._types import FileLike
     from safemodel.limits import Limits
 
@@ -67,8 +60,18 @@ class Weights(NamedTuple):
     size: int = 0
 
 
-class _Tensor(NamedTuple):
-    """What all pieces of a tensor have in common."""
+class Held(NamedTuple):
+    """A tensor that can be read, as often as one likes.
+
+    Attributes:
+        name: As of `Weights`.
+        dtype: As of `Weights`.
+        itemsize: Bytes of a word.
+        role: As of `Weights`.
+        shape: As of `Weights`.
+        size: As of `Weights`.
+        pieces: Reads its bytes, in pieces of any length.
+    """
 
     name: str
     dtype: str
@@ -76,51 +79,74 @@ class _Tensor(NamedTuple):
     role: Role
     shape: tuple[int, ...]
     size: int
+    pieces: Callable[[], Iterable[memoryview | bytes]]
+
+    def weights(self) -> Iterator[Weights]:
+        """Yield its words in pieces of `PIECE`."""
+        width, done = self.itemsize, 0
+        longest = PIECE * width
+        buffer, held = np.empty(min(longest, self.size * width), np.uint8), 0
+        for piece in self.pieces():
+            data = np.frombuffer(piece, np.uint8)
+            while data.size:
+                part = data[: buffer.size - held]
+                buffer[held : held + part.size] = part
+                data, held = data[part.size :], held + part.size
+                if held == buffer.size:
+                    yield self._piece(buffer, done)
+                    done += held // width
+                    left = (self.size - done) * width
+                    buffer, held = np.empty(min(longest, max(left, 0)), np.uint8), 0
+                    if not buffer.size:
+                        return
+
+    def _piece(self, data: NDArray[np.uint8], start: int) -> Weights:
+        words = data.view(f"u{self.itemsize}")
+        return Weights(
+            self.name, self.dtype, words, self.role, self.shape, start, self.size
+        )
 
 
 def weights_of_file(f: FileLike, *, limits: Limits | None = None) -> Iterator[Weights]:
-    """Yield the weights of a file; of a folder, those of the shards its index names.
-
-    Args:
-        f: A path, bytes, or a binary file object.
-        limits: How much the file may ask for.
+    """Yield the weights of a file, which `opened` opens and checks.
 
     Raises:
-        SafeModelError: The file is malformed, or of no format we read.
+        SafeModelError: The file is malformed, protected, or of no format we read.
         OSError: It cannot be read.
         ValueError: A folder that has no index of shards, or several.
     """
-    from safemodel._containers.source import open_source
-    from safemodel._scan.recording import check_file
-    from safemodel.limits import DEFAULT_LIMITS
-    from safemodel.policy import SALVAGE
+    from safemodel._detector.opening import opened
 
-    limits = DEFAULT_LIMITS if limits is None else limits
-    if isinstance(f, (str, os.PathLike)) and os.path.isdir(f):  # noqa: PTH112 - any path
-        f = _index_of(os.fsdecode(f))
-    with open_source(f) as source:
-        reading, graph, error = check_file(
-            source, policy=SALVAGE, limits=limits, checksums=False, spool=True
-        )
-        try:
-            if graph is None or error is not None:
-                reading.check.refuse(error)
-                raise error or AssertionError("neither a graph nor an error")
-            yield from _of_graph(source, reading, graph, limits)
-        finally:
-            reading.close()
+    with opened(f, limits=limits) as file:
+        yield from file.weights()
 
 
 def weights_of_module(module: torch.nn.Module) -> Iterator[Weights]:
     """Yield the parameters and buffers of a module, each tensor once."""
+    for held in tensors_of_module(module):
+        yield from held.weights()
+
+
+def weights_of_mapping(mapping: Mapping[Any, Any]) -> Iterator[Weights]:
+    """Yield the tensors and arrays of a mapping, and of what it holds.
+
+    Raises:
+        TypeError: Not a mapping.
+    """
+    for held in tensors_of_mapping(mapping):
+        yield from held.weights()
+
+
+def tensors_of_module(module: torch.nn.Module) -> Iterator[Held]:
+    """Yield what `weights_of_module` reads."""
     buffers = {id(buffer) for buffer in module.buffers()}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         role = role_of(name, str(tensor.dtype).removeprefix("torch."))
         yield from _of_tensor(name, tensor, "buffer" if id(tensor) in buffers else role)
 
 
-def weights_of_mapping(mapping: Mapping[Any, Any]) -> Iterator[Weights]:
-    """Yield the tensors and arrays of a mapping, and of what it holds.
+def tensors_of_mapping(mapping: Mapping[Any, Any]) -> Iterator[Held]:
+    """Yield what `weights_of_mapping` reads.
 
     Raises:
         TypeError: Not a mapping.
@@ -146,134 +172,23 @@ def weights_of_mapping(mapping: Mapping[Any, Any]) -> Iterator[Weights]:
                 yield from _of_tensor(path, value, role_of(path, dtype, optimisers))
 
 
-def _index_of(folder: str) -> str:
-    """Return the only index of shards in a folder."""
-    found = sorted(
-        entry.path
-        for entry in os.scandir(folder)
-        if entry.name.endswith(".index.json") and entry.is_file()
-    )
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} indices of shards in the folder; give a file")
-    return found[0]
-
-
-def _of_graph(
-    source: Source, reading: RecordingReading, graph: TensorGraph, limits: Limits
-) -> Iterator[Weights]:
-    """Yield the tensors of a checked file, and then what none of them reaches."""
-    from pathlib import Path
-    from tempfile import gettempdir
-
-    from safemodel._build.assemble import Assembler
-    from safemodel._rewrite.contents import check_repeats, row_major
-    from safemodel._rewrite.flatten import flatten
-    from safemodel._rewrite.leaves import Leaves
-    from safemodel._rewrite.plain import Plain
-    from safemodel._rewrite.storage_bytes import StorageReader
-
-    leaves = Leaves(limits)
-    root = Assembler(leaves.make).assemble(graph.root, graph.mutables, graph.immutables)
-    leaves.settle()
-    flat = flatten(root, Plain(limits=limits))
-    optimisers = optimiser_paths((*flat.data, *flat.same, *flat.tensors))
-    contents = {
-        name: row_major(leaf.spec, leaf.content.itemsize, leaf.content)
-        for name, leaf in flat.tensors.items()
-        if leaf.content is not None
-    }
-    taken = ((flat.tensors[name].spec.storage, content.nbytes)
-             for name, content in contents.items())  # fmt: skip
-    check_repeats(taken, limits)
-    with StorageReader(limits, Path(gettempdir())) as storages:
-        for name, content in contents.items():
-            leaf = flat.tensors[name]
-            tensor = _tensor(
-                name, leaf.dtype, content.itemsize, leaf.shape,
-                role_of(name, leaf.dtype, optimisers),
-            )  # fmt: skip
-            if tensor is not None:
-                yield from _cut(tensor, content.pieces(storages))
-        yield from _slack(graph, leaves.tensors, storages)
-    del source, reading
-
-
-def _slack(
-    graph: TensorGraph, leaves: Iterable[TensorLeaf], storages: StorageReader
-) -> Iterator[Weights]:
-    """Yield the stretches of storages that no tensor reaches (rule 3)."""
-    from safemodel._rewrite.contents import Stretch
-
-    reached: dict[int, list[tuple[int, int]]] = {}
-    for leaf in leaves:
-        content = leaf.content
-        # What is gathered skips elements: all it spans counts as not reached.
-        if isinstance(content, Stretch):
-            span = (content.start, content.start + content.nbytes)
-            reached.setdefault(id(content.storage), []).append(span)
-    for key, storage in graph.storages.items():
-        if storage.record is None:
-            continue
-        for start, end in _gaps(reached.get(id(storage), []), storage):
-            size = (end - start) // storage.itemsize
-            name = f"storage {key} from {start}"
-            tensor = _tensor(name, storage.dtype, storage.itemsize, (size,), "slack")
-            if tensor is not None:
-                yield from _cut(tensor, storages.pieces(storage, start, end))
-
-
-def _gaps(
-    spans: list[tuple[int, int]], storage: StorageSpec
-) -> Iterator[tuple[int, int]]:
-    """Yield what lies between spans of a storage, in bytes, whole elements only."""
-    at, itemsize = 0, storage.itemsize
-    whole = storage.numel * itemsize
-    for start, end in [*sorted(spans), (whole, whole)]:
-        if start - at >= itemsize:
-            yield at, at + (start - at) // itemsize * itemsize
-        at = max(at, -(-end // itemsize) * itemsize)
-
-
-def _tensor(
-    name: str, dtype: str, itemsize: int, shape: tuple[int, ...], role: Role
-) -> _Tensor | None:
-    """Return what the pieces of a tensor have in common; None if it has none."""
+def held_of(
+    name: str,
+    dtype: str,
+    itemsize: int,
+    shape: tuple[int, ...],
+    role: Role,
+    pieces: Callable[[], Iterable[memoryview | bytes]],
+) -> Iterator[Held]:
+    """Yield a tensor that can be read; nothing if it has no words."""
     from safemodel._scan.render import printable
 
     numbers = prod(shape)
     if dtype in _PARTS:
         dtype, itemsize, numbers = _PARTS[dtype], itemsize // 2, numbers * 2
-    if not numbers or itemsize not in (1, 2, 4, 8):
-        return None
-    name = printable(name, _LONGEST_NAME)
-    return _Tensor(name, dtype, itemsize, role, tuple(shape), numbers)
-
-
-def _cut(tensor: _Tensor, pieces: Iterable[memoryview | bytes]) -> Iterator[Weights]:
-    """Yield bytes that come in pieces of any length in pieces of `PIECE` words."""
-    width, done = tensor.itemsize, 0
-    longest = PIECE * width
-    buffer, held = np.empty(min(longest, tensor.size * width), np.uint8), 0
-    for piece in pieces:
-        data = np.frombuffer(piece, np.uint8)
-        while data.size:
-            part = data[: buffer.size - held]
-            buffer[held : held + part.size] = part
-            data, held = data[part.size :], held + part.size
-            if held == buffer.size:
-                yield _piece(tensor, buffer, done)
-                done += held // width
-                left = (tensor.size - done) * width
-                buffer, held = np.empty(min(longest, max(left, 0)), np.uint8), 0
-                if not buffer.size:
-                    return
-
-
-def _piece(tensor: _Tensor, data: NDArray[np.uint8], start: int) -> Weights:
-    words = data.view(f"u{tensor.itemsize}")
-    return Weights(
-        tensor.name, tensor.dtype, words, tensor.role, tensor.shape, start, tensor.size
-    )
+    if numbers and itemsize in (1, 2, 4, 8):
+        name = printable(name, _LONGEST_NAME)
+        yield Held(name, dtype, itemsize, role, tuple(shape), numbers, pieces)
 
 
 def _leaves(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
@@ -303,23 +218,24 @@ def _leaves(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 def _of_array(
     name: str, array: NDArray[Any], optimisers: tuple[str, ...]
-) -> Iterator[Weights]:
-    """Yield the pieces of an array of numbers; of nothing else."""
+) -> Iterator[Held]:
+    """Yield an array of numbers; nothing else."""
     from safemodel._rewrite.leaves import NUMBERS
 
     dtype = NUMBERS.get(array.dtype.str[1:]) if array.dtype.fields is None else None
     if dtype is None or not array.size:
         return
+
+    def pieces() -> Iterator[memoryview]:
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        yield little.reshape(-1).view(np.uint8).data
+
     role = role_of(name, dtype, optimisers)
-    tensor = _tensor(name, dtype, array.itemsize, array.shape, role)
-    if tensor is None:
-        return
-    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    yield from _cut(tensor, [little.reshape(-1).view(np.uint8).data])
+    yield from held_of(name, dtype, array.itemsize, array.shape, role, pieces)
 
 
-def _of_tensor(name: str, value: Any, role: Role) -> Iterator[Weights]:
-    """Yield the pieces of a tensor of torch; each comes to the processor by itself."""
+def _of_tensor(name: str, value: Any, role: Role) -> Iterator[Held]:
+    """Yield a tensor of torch; each piece comes to the processor by itself."""
     import torch
 
     data = value.detach()
@@ -331,8 +247,7 @@ def _of_tensor(name: str, value: Any, role: Role) -> Iterator[Weights]:
         elif data.layout != torch.strided:
             data = data.values()
         dtype = str(data.dtype).removeprefix("torch.")
-    tensor = _tensor(name, dtype, data.element_size(), tuple(data.shape), role)
-    if tensor is None or data.is_meta:
+    if data.is_meta:
         return
     flat = data.reshape(-1)
 
@@ -341,4 +256,5 @@ def _of_tensor(name: str, value: Any, role: Role) -> Iterator[Weights]:
             part = flat[at : at + PIECE].cpu().resolve_conj().resolve_neg()
             yield part.contiguous().view(torch.uint8).numpy().data
 
-    yield from _cut(tensor, pieces())
+    shape = tuple(data.shape)
+    yield from held_of(name, dtype, data.element_size(), shape, role, pieces)

@@ -213,6 +213,27 @@ class XRay:
         self, embeddings: torch.Tensor, classifier: Literal["centroid", "nearest"]
     ) -> NDArray[np.bool_]:
         """Return the same of embeddings."""
+        to_clean, to_stego = self._distances(embeddings, classifier)
+        decided: NDArray[np.bool_] = (to_stego < to_clean).cpu().numpy()
+        return decided
+
+    def scores(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Return for each image how much nearer it is to the mean of one class.
+
+        Returns:
+            From 0, where the mean of the clean ones is, to 1, where that of those with
+            a payload is; one half between them. This is ours: the published detector
+            has no score.
+        """
+        to_clean, to_stego = self._distances(self.embed(images), "centroid")
+        both = (to_clean + to_stego).clamp(min=1e-30)
+        found: NDArray[np.float64] = (to_clean / both).double().cpu().numpy()
+        return found
+
+    def _distances(
+        self, embeddings: torch.Tensor, classifier: Literal["centroid", "nearest"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how far embeddings are from either class."""
         import torch
 
         clean, stego = self._references.split_with_sizes(
@@ -223,8 +244,7 @@ class XRay:
         exact = "donot_use_mm_for_euclid_dist"
         to_clean = torch.cdist(embeddings, clean, compute_mode=exact).amin(1)
         to_stego = torch.cdist(embeddings, stego, compute_mode=exact).amin(1)
-        decided: NDArray[np.bool_] = (to_stego < to_clean).cpu().numpy()
-        return decided
+        return to_clean, to_stego
 
 
 def _network(settings: Settings) -> torch.nn.Module:

@@ -1,6 +1,6 @@
-"""A scan in several processes.
+"""Many files in several processes: those of a scan, and whatever else has a `Work`.
 
-Each worker is a fresh interpreter that runs `serve`: paths go in as lines of JSON,
+Each worker is a fresh interpreter that runs `answer`: paths go in as lines of JSON,
 reports come out as lines of JSON. No fork (the caller may have threads and
 gigabytes), no import of the caller's main module, and a file that takes a worker down
 costs the report of that file alone.
@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from safemodel._scan.one import Settings, scan_target
 from safemodel._scan.paths import Target
@@ -23,31 +23,107 @@ from safemodel.limits import Limits
 from safemodel.reports import FileReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # -I: neither the current folder nor the environment decides what is imported.
 # A worker whose scan has been killed finds nobody to answer, and ends without a word.
 _PROGRAM = (
     "import signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
     " sys.path.insert(0, sys.argv[1]);"
-    " from safemodel._scan.workers import serve; serve(sys.stdin, sys.stdout)"
+    " from {} import serve; serve(sys.stdin, sys.stdout)"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BATCH = 16
 _DIED = "the process that looked at it ended: it may need more memory than there is"
 
 
+ReportT = TypeVar("ReportT")
+ReportT_co = TypeVar("ReportT_co", covariant=True)
+
+
+class Work(Protocol[ReportT_co]):
+    """What is done to files, here or in a worker.
+
+    Attributes:
+        module: Has ``serve``, for a worker.
+    """
+
+    module: str
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a worker is told first."""
+        ...
+
+    def report(self, target: Target) -> ReportT_co:
+        """Do it in this process."""
+        ...
+
+    def read(self, members: dict[str, Any]) -> ReportT_co:
+        """Return the report whose JSON form a worker has sent."""
+        ...
+
+    def failed(self, path: str, why: str) -> ReportT_co:
+        """Return the report of a file that took a worker down."""
+        ...
+
+
+class ScanWork:
+    """The work of a scan.
+
+    Args:
+        settings: How files are looked at.
+    """
+
+    module = "safemodel._scan.workers"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def settings(self) -> dict[str, Any]:
+        """Return what `serve` takes."""
+        return {**vars(self._settings), "limits": vars(self._settings.limits)}
+
+    def report(self, target: Target) -> FileReport:
+        """Scan a file."""
+        return scan_target(target, self._settings)
+
+    def read(self, members: dict[str, Any]) -> FileReport:
+        """Return a report."""
+        return FileReport.from_dict(members)
+
+    def failed(self, path: str, why: str) -> FileReport:
+        """Return that a file is unreadable."""
+        return FileReport(path=path, read_error=why)
+
+
 def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer requests until there are no more: the work of a worker.
+    """Answer requests until there are no more: the work of a scan's worker."""
+
+    def scan(given: dict[str, Any]) -> Callable[[Target], str]:
+        settings = Settings(**{**given, "limits": Limits(**given["limits"])})
+        return lambda target: scan_target(target, settings).to_json()
+
+    answer(requests, answers, scan)
+
+
+def answer(
+    requests: IO[str],
+    answers: IO[str],
+    starting: Callable[[dict[str, Any]], Callable[[Target], str]],
+) -> None:
+    """Answer requests until there are no more.
 
     The first line holds the settings, every other one a list of paths.
+
+    Args:
+        requests: What to do.
+        answers: Where reports go, a line each.
+        starting: From settings to what makes the report of a file, as JSON.
     """
-    given = json.loads(requests.readline())
-    given["limits"] = Limits(**given["limits"])
-    settings = Settings(**given)
+    report = starting(json.loads(requests.readline()))
     for line in requests:
         for path in json.loads(line):
-            answers.write(scan_target(Target(path), settings).to_json() + "\n")
+            answers.write(report(Target(path)) + "\n")
         answers.flush()
 
 
@@ -55,9 +131,23 @@ def scan_in_processes(
     targets: Sequence[Target], jobs: int, settings: Settings
 ) -> Iterator[FileReport]:
     """Yield the report of every target, in order."""
-    shared = _Shared(targets)
+    return in_processes(targets, jobs, ScanWork(settings))
+
+
+def in_processes(
+    targets: Sequence[Target], jobs: int, work: Work[ReportT], batch: int = _BATCH
+) -> Iterator[ReportT]:
+    """Yield the report of every target, in order.
+
+    Args:
+        targets: Files.
+        jobs: Processes.
+        work: What is done to each.
+        batch: Files that a worker takes at a time.
+    """
+    shared = _Shared(targets, work, batch)
     threads = [
-        Thread(target=_feed, args=(shared, settings), daemon=True)
+        Thread(target=_feed, args=(shared,), daemon=True)
         for _ in range(min(jobs, len(targets)))
     ]
     for thread in threads:
@@ -71,22 +161,25 @@ def scan_in_processes(
             thread.join()
 
 
-class _Shared:
+class _Shared(Generic[ReportT]):
     """What is still to do and what is done, for threads that each feed a worker.
 
     There is no lock of ours: an interrupt that comes between taking one and noting that
     it is taken would leave everybody waiting for ever.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, targets: Sequence[Target], work: Work[ReportT], batch: int
+    ) -> None:
         self.targets = targets
+        self.work = work
         self.stopped = False
-        self._workers: set[_Worker] = set()
-        starts = range(0, len(targets), _BATCH)
-        self._waiting = deque(range(len(targets))[at : at + _BATCH] for at in starts)
-        self._answers: SimpleQueue[tuple[int, FileReport] | BaseException]
+        self._workers: set[_Worker[ReportT]] = set()
+        starts = range(0, len(targets), batch)
+        self._waiting = deque(range(len(targets))[at : at + batch] for at in starts)
+        self._answers: SimpleQueue[tuple[int, ReportT] | BaseException]
         self._answers = SimpleQueue()
-        self._early: dict[int, FileReport] = {}
+        self._early: dict[int, ReportT] = {}
 
     def take(self) -> range:
         """Return the indices of some targets nobody has taken; none at the end."""
@@ -95,7 +188,7 @@ class _Shared:
         except IndexError:
             return range(0)
 
-    def put(self, index: int, report: FileReport) -> None:
+    def put(self, index: int, report: ReportT) -> None:
         """Hand in a report."""
         self._answers.put((index, report))
 
@@ -103,7 +196,7 @@ class _Shared:
         """Hand in the reason why there will be no report."""
         self._answers.put(failure)
 
-    def wait_for(self, index: int) -> FileReport:
+    def wait_for(self, index: int) -> ReportT:
         """Return a report once it is there."""
         while index not in self._early:
             answer = self._answers.get()
@@ -112,13 +205,13 @@ class _Shared:
             self._early[answer[0]] = answer[1]
         return self._early.pop(index)
 
-    def worker(self, settings: Settings) -> _Worker:
+    def worker(self) -> _Worker[ReportT]:
         """Return a new worker, which `stop` ends."""
-        worker = _Worker(settings)
+        worker = _Worker(self.work)
         self._workers.add(worker)
         return worker
 
-    def close(self, worker: _Worker) -> None:
+    def close(self, worker: _Worker[ReportT]) -> None:
         """End a worker."""
         self._workers.discard(worker)
         worker.close()
@@ -131,18 +224,19 @@ class _Shared:
             worker.kill()
 
 
-class _Worker:
-    """One process that scans."""
+class _Worker(Generic[ReportT]):
+    """One process at work."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, work: Work[ReportT]) -> None:
+        self._work = work
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this module
-            [sys.executable, "-I", "-c", _PROGRAM, _ROOT],
+            [sys.executable, "-I", "-c", _PROGRAM.format(work.module), _ROOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="ascii",
             process_group=0,  # Ctrl-C in a terminal is for the scan, which ends it
         )
-        self._ask({**vars(settings), "limits": vars(settings.limits)})
+        self._ask(work.settings())
 
     def _ask(self, request: object) -> None:
         stdin = self._process.stdin
@@ -154,7 +248,7 @@ class _Worker:
                 # It has died; reading its answer says so.
                 return
 
-    def scan(self, paths: list[str]) -> Iterator[FileReport | None]:
+    def scan(self, paths: list[str]) -> Iterator[ReportT | None]:
         """Yield a report for each path; None, and no more, where the process dies."""
         self._ask(paths)
         stdout = self._process.stdout
@@ -163,7 +257,7 @@ class _Worker:
             if not line.endswith("\n"):
                 yield None
                 return
-            yield FileReport.from_dict(json.loads(line))
+            yield self._work.read(json.loads(line))
 
     def kill(self) -> None:
         """End the process; whoever reads its answers finds that it has ended."""
@@ -175,13 +269,13 @@ class _Worker:
         self._process.communicate()
 
 
-def _feed(shared: _Shared, settings: Settings) -> None:
+def _feed(shared: _Shared[ReportT]) -> None:
     """Take targets, hand in reports: the work of a thread."""
     try:
-        worker = shared.worker(settings)
+        worker = shared.worker()
         try:
             while indices := shared.take():
-                worker = _scan_batch(shared, worker, list(indices), settings)
+                worker = _do_batch(shared, worker, list(indices))
         finally:
             shared.close(worker)
     # Whatever it is, the thread that waits has to raise it.
@@ -189,15 +283,15 @@ def _feed(shared: _Shared, settings: Settings) -> None:
         shared.fail(failure)
 
 
-def _scan_batch(
-    shared: _Shared, worker: _Worker, indices: list[int], settings: Settings
-) -> _Worker:
-    """Scan some targets; return the worker that is alive afterwards."""
+def _do_batch(
+    shared: _Shared[ReportT], worker: _Worker[ReportT], indices: list[int]
+) -> _Worker[ReportT]:
+    """Do some targets; return the worker that is alive afterwards."""
     waiting = []
     for index in indices:
         target = shared.targets[index]
         if target.problem:
-            shared.put(index, scan_target(target, settings))
+            shared.put(index, shared.work.report(target))
         else:
             waiting.append(index)
     size = len(waiting)
@@ -208,11 +302,11 @@ def _scan_batch(
                 shared.put(waiting.pop(0), report)
                 continue
             shared.close(worker)
-            worker = shared.worker(settings)
+            worker = shared.worker()
             if size == 1:
                 index = waiting.pop(0)
                 path = shared.targets[index].path
-                shared.put(index, FileReport(path=path, read_error=_DIED))
+                shared.put(index, shared.work.failed(path, _DIED))
             # Some of these it had done, but not told: one by one from here on.
             size = 1
     return worker

@@ -1,0 +1,142 @@
+"""``safemodel detect``: is data hidden in the weights of these files?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from safemodel._cli.help_text import HelpText
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from safemodel._detector.many import FileDetection
+    from safemodel._scan.paths import Target
+
+_XRAY = "x-ray"
+
+_EPILOG = """\
+exit codes:
+  0  no file is suspicious; that is no proof that nothing is hidden in them
+  1  a file is suspicious
+  2  none is, but one could not be looked at, is broken, or nothing can be written
+     (what lies beside models, such as a README or an image, does not count)
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb's arguments."""
+    parser = verbs.add_parser(
+        "detect",
+        help="is data hidden in the weights of these files?",
+        description="Say for each file whether its weights hold data that is not"
+        " theirs, and how much encrypted data could lie where no test would see it."
+        " Nothing is run.",
+        epilog=_EPILOG,
+        formatter_class=HelpText,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="a file, a folder or a glob pattern"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that share the work (default: 1)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="a file that is trusted: low bits that differ from its, under others that"
+        " do not, are conclusive",
+    )
+    parser.add_argument(
+        "--detector",
+        choices=(_XRAY,),
+        help="decide by the published detector, to be compared with",
+    )
+    parser.add_argument(
+        "--extract",
+        metavar="DIR",
+        help="write what the low bits begin like into files there; nothing is run or"
+        " replaced",
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print only what is suspicious"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print all of every file"
+    )
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    """Return a positive number; argparse reports anything else."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look into files; return the exit code."""
+    from safemodel._cli.detections import output_for
+    from safemodel._cli.interrupts import interrupts_count
+    from safemodel._cli.outcomes import CANNOT, FAILURES, complain
+    from safemodel._detector.many import whole_models
+    from safemodel._scan.paths import find_targets
+    from safemodel.limits import DEFAULT_LIMITS
+
+    if options.reference is not None:
+        try:
+            _check_reference(options.reference)
+        except FAILURES as error:
+            complain(options.reference, error)
+            return CANNOT
+    targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
+    output = output_for(options, len(targets))
+    progress, finish = _progress()
+    try:
+        with interrupts_count() as check_interrupt:
+            for done, found in enumerate(_detections(options, targets), 1):
+                check_interrupt()
+                output.add(found)
+                progress(done, len(targets))
+    finally:
+        finish()
+    return output.close()
+
+
+def _check_reference(path: str) -> None:
+    """Find out now whether a reference can be read."""
+    from safemodel._detector.opening import any_opened
+
+    with any_opened(path):
+        pass
+
+
+def _detections(
+    options: argparse.Namespace, targets: list[Target]
+) -> Iterator[FileDetection]:
+    from safemodel._detector.many import How, detect_files
+
+    how = How(
+        detector=options.detector or "",
+        reference=options.reference or "",
+        extract=options.extract or "",
+    )
+    return detect_files(targets, options.jobs, how)
+
+
+def _progress() -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    """Return what to call after each file and at the end: a bar, on a terminal only."""
+    if not sys.stderr.isatty():
+        return lambda _done, _all: None, lambda: None
+    from safemodel._cli.detect_terminal import DetectBar
+
+    bar = DetectBar()
+    return bar.update, bar.close
