@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from safemodel._detector.opening import opened
 from safemodel._detector.statistics import Statistics, examine
-from safemodel._detector.weights import PIECE, Weights, weights_of_file
+from safemodel._detector.weights import PIECE, Weights
 from safemodel.errors import SafeModelError
 from safemodel.evaluation import stego
 
@@ -86,10 +87,14 @@ def _fill(bits: int) -> stego.Lsb:
 _SPREAD = stego.SpreadSpectrum(sampled=True)
 ATTACKS: dict[str, Attack] = {
     "clean": Attack("as-is"),
-    **{f"clean-{form}": Attack(form)
-       for form in ("bfloat16", "float16", "upcast", "int8", "int8-rows", "int4")},
-    **{f"encrypted-{bits}": Attack("as-is", "random", _fill(bits))
-       for bits in (16, 15, 18)},
+    **{
+        f"clean-{form}": Attack(form)
+        for form in ("bfloat16", "float16", "upcast", "int8", "int8-rows", "int4")
+    },
+    **{
+        f"encrypted-{bits}": Attack("as-is", "random", _fill(bits))
+        for bits in (16, 15, 18)
+    },
     "encrypted-int8-1": Attack("int8", "random", _fill(1)),
     "encrypted-int8-rows-1": Attack("int8-rows", "random", _fill(1)),
     "encrypted-bfloat16-2": Attack("bfloat16", "random", _fill(2)),
@@ -185,12 +190,15 @@ def tensors_of(path: Path) -> list[Tensor]:
     found: list[Tensor] = []
     parts: list[NDArray[Any]] = []
     try:
-        for item in weights_of_file(path):
-            parts.append(item.bits)
-            if item.start + item.bits.size == item.size:
-                words = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                found.append(Tensor(item.name, item.dtype, words, item.role, item.shape))
-                parts = []
+        with opened(path) as file:
+            for item in file.weights():
+                parts.append(item.bits)
+                if item.start + item.bits.size == item.size:
+                    words = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                    found.append(
+                        Tensor(item.name, item.dtype, words, item.role, item.shape)
+                    )
+                    parts = []
     except (SafeModelError, ValueError):
         return []
     return _some(found)
@@ -245,7 +253,7 @@ def _words_of(
         whole = levels.astype(np.int8).reshape(-1)
         if form != "int4":
             return whole.view("u1"), "int8"
-        whole = whole[: whole.size // 2 * 2].view("u1") & 15
+        whole = (whole[: whole.size // 2 * 2] + 8).view("u1")
         return whole[::2] | whole[1::2] << np.uint8(4), "quint4x2"
 
 
@@ -269,7 +277,9 @@ def _program(size: int, held_out: bool, seed: bytes) -> bytes:
 
 def _found(name: str) -> list[Path]:
     folders = [Path("/bin"), Path("/usr/bin"), Path("/usr/lib"), Path("/lib")]
-    folders += [folder for at in ("/usr/lib", "/lib") for folder in Path(at).glob("*-linux-*")]
+    folders += [
+        folder for at in ("/usr/lib", "/lib") for folder in Path(at).glob("*-linux-*")
+    ]
     return [folder / name for folder in folders if (folder / name).is_file()][:1]
 
 
@@ -280,7 +290,9 @@ def payload_of(attack: Attack, size: int, seed: bytes) -> bytes:
     if attack.payload == "script":
         return stego.payload("script", min(size, 2_000_000))
     if attack.payload == "zlib":
-        return zlib.compress(_program(min(4 * size, 24_000_000), attack.held_out, seed), 9)[:size]
+        return zlib.compress(
+            _program(min(4 * size, 24_000_000), attack.held_out, seed), 9
+        )[:size]
     return _program(min(size, 20_000_000), attack.held_out, seed)
 
 
@@ -294,24 +306,19 @@ def attacked(
     tensors = formed(tensors, attack.form)
     if attack.method is None:
         return (tensors, ()) if tensors else None
-    usable = [one for one in tensors if one.dtype in _DTYPES and one.role == "weight"]
-    if not usable:
+    dtype, weights = _most(tensors)
+    if weights < 1000 or (dtype != "float32" and attack.form == "as-is"):
         return None
-    counts: dict[str, int] = {}
-    for one in usable:
-        counts[one.dtype] = counts.get(one.dtype, 0) + one.words.size
-    dtype = max(counts, key=counts.__getitem__)
     chosen = {str(at): one for at, one in enumerate(tensors)
               if one.dtype == dtype and one.role == "weight"}  # fmt: skip
     if dtype == "quint4x2":
         return _nibbles(tensors, seed), tuple(one.name for one in tensors)
-    method, weights = attack.method, counts[dtype]
-    if weights < 1000:
-        return None
+    method = attack.method
     arrays = {key: one.words.copy() for key, one in chosen.items()}
     if isinstance(method, stego.SpreadSpectrum):
         return _spread(tensors, arrays, dtype, float(attack.payload), seed)
-    assert isinstance(method, stego.Lsb)
+    if not isinstance(method, stego.Lsb):
+        raise TypeError(f"no way to hide with {method}")
     if dtype != "float32" and attack.form == "as-is":
         return None
     if method.share < 1 and method.key is None:
@@ -324,8 +331,32 @@ def attacked(
         return None
     data = payload_of(attack, size, seed)
     _, told = stego.embed(arrays, data, method, dtype=dtype, in_place=True)
-    changed = tuple(chosen[span.tensor].name for span in told.where if span.weights > 64)
+    changed = tuple(
+        chosen[span.tensor].name for span in told.where if span.weights > 64
+    )
     return _put_back(tensors, arrays), changed
+
+
+def _most(tensors: list[Tensor]) -> tuple[str, int]:
+    """Return of which dtype most weights are, and how many."""
+    counts = {"": 0}
+    for one in tensors:
+        if one.dtype in _DTYPES and one.role == "weight":
+            counts[one.dtype] = counts.get(one.dtype, 0) + one.words.size
+    dtype = max(counts, key=counts.__getitem__)
+    return dtype, counts[dtype]
+
+
+def _placed(method: stego.Method, weights: int, seed: bytes) -> stego.Lsb:
+    """Return a method that uses a part of the weights from some place on."""
+    if not isinstance(method, stego.Lsb):
+        raise TypeError(f"no way to hide with {method}")
+    if method.share == 1 or method.key is not None:
+        return method
+    room = int(weights * (1 - method.share))
+    start = int.from_bytes(seed[:8], "big") % max(room, 1)
+    share = method.share * weights / (weights - start)
+    return stego.Lsb(bits=method.bits, start=start, share=min(1.0, share))
 
 
 _DTYPES = {"float32", "float16", "bfloat16", "int8", "quint4x2"}
@@ -339,9 +370,11 @@ def _put_back(tensors: list[Tensor], arrays: dict[str, Any]) -> list[Tensor]:
 def _nibbles(tensors: list[Tensor], seed: bytes) -> list[Tensor]:
     """Return words of two numbers, the lowest bit of each random."""
     random = np.random.default_rng(int.from_bytes(seed[:8], "big"))
-    return [one._replace(words=one.words & np.uint8(0xEE)
-                         | random.integers(0, 256, one.words.size, np.uint8) & np.uint8(0x11))
-            for one in tensors]  # fmt: skip
+    made = []
+    for one in tensors:
+        lowest = random.integers(0, 256, one.words.size, np.uint8) & np.uint8(0x11)
+        made.append(one._replace(words=one.words & np.uint8(0xEE) | lowest))
+    return made
 
 
 def _spread(
@@ -403,7 +436,7 @@ def sample(source: Source, attack: str, cache: Path) -> Sample | None:
     """Return what the tests say, from the cache if it is there."""
     path = cache / f"{sha256(source.name.encode()).hexdigest()[:16]}.{attack}.pickle"
     if path.exists():
-        return pickle.loads(path.read_bytes())  # our own, made by the lines below
+        return pickle.loads(path.read_bytes())  # noqa: S301 - made by the lines below
     made = _made(source, attack)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_bytes(pickle.dumps(made))
@@ -428,4 +461,6 @@ def collect(todo: list[tuple[Source, str]], cache: Path) -> None:
     for at, (source, attack) in enumerate(todo):
         sample(source, attack, cache)
         if at % 200 == 0:
-            print(f"{os.getpid()}: {at}/{len(todo)} {attack}", file=sys.stderr, flush=True)
+            print(
+                f"{os.getpid()}: {at}/{len(todo)} {attack}", file=sys.stderr, flush=True
+            )

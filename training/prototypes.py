@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from material import ATTACKS
 
-from safemodel._detector.traits import KINDS, kind_of, traits_of
+from safemodel._detector.prototypes import CLASSES as OTHERS
+from safemodel._detector.prototypes import DIMENSIONS
+from safemodel._detector.traits import (
+    CONCLUSIVE,
+    KINDS,
+    kind_of,
+    kinds_in,
+    traits_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +34,15 @@ if TYPE_CHECKING:
     from material import Sample
     from numpy.typing import NDArray
 
-CLASSES = ("clean", "uneven", "uniform wide", "uniform short", "uniform integer", "fact", "noise")
+    from safemodel._detector.statistics import Statistics
+
+    Members = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+CLASSES = ("clean", *OTHERS)
 """Of files; all but the first hold something."""
-HIDDEN, DIMENSIONS = 24, 8
+FOLDS = 6
+_SORTS = {"wide": "wide floats", "bfloat16": "short floats", "float16": "short floats",
+          "integer": "integers", "packed": "integers"}  # fmt: skip
 _APART = 3.0
 _STEPS, _BATCH, _RATE, _DECAY = 300, 192, 2e-2, 1e-3
 _EPISODES = 16
@@ -46,6 +60,10 @@ class Rows(NamedTuple):
         families: (n,) index of a family.
         attacks: Names.
         forms: Names.
+        words: Weights.
+        kinds: (n, kinds); which there are.
+        log_p: Lowest of conclusive p-values, corrected.
+        zoo: Which are of the zoo.
     """
 
     traits: NDArray[np.float64]
@@ -55,6 +73,14 @@ class Rows(NamedTuple):
     attacks: NDArray[np.str_]
     forms: NDArray[np.str_]
     words: NDArray[np.int64]
+    kinds: NDArray[np.bool_]
+    log_p: NDArray[np.float64]
+    zoo: NDArray[np.bool_]
+
+    @property
+    def clean(self) -> NDArray[np.bool_]:
+        """Return which rows hold nothing."""
+        return self.classes == 0
 
     def some(self, which: NDArray[np.bool_]) -> Rows:
         """Return the rows of a mask."""
@@ -63,48 +89,65 @@ class Rows(NamedTuple):
 
 def rows_of(samples: Sequence[Sample]) -> Rows:
     """Return samples as arrays."""
-    groups = {name: at for at, name in enumerate(sorted({s.source.group for s in samples}))}
-    families = {name: at for at, name in enumerate(sorted({s.source.family for s in samples}))}
+    groups = {
+        name: at for at, name in enumerate(sorted({s.source.group for s in samples}))
+    }
+    families = {
+        name: at for at, name in enumerate(sorted({s.source.family for s in samples}))
+    }
     return Rows(
         np.stack([traits_of(one.statistics) for one in samples]),
         np.array([class_of(one) for one in samples]),
         np.array([groups[one.source.group] for one in samples]),
         np.array([families[one.source.family] for one in samples]),
-        np.array([one.attack if not one.source.attack else f"{one.attack}+spread" for one in samples]),
+        np.array(
+            [
+                one.attack if not one.source.attack else f"{one.attack}+spread"
+                for one in samples
+            ]
+        ),
         np.array([ATTACKS[one.attack].form for one in samples]),
         np.array([one.words for one in samples]),
+        np.array(
+            [[kind in kinds_in(one.statistics) for kind in KINDS] for one in samples]
+        ),
+        np.array([lowest(one.statistics) for one in samples]),
+        np.array([one.source.kind == "zoo" for one in samples]),
+    )
+
+
+def lowest(statistics: Statistics) -> float:
+    """Return the lowest conclusive p-value of a file, as a logarithm."""
+    ledger = statistics.ledger
+    return min(
+        (ledger.log_p(one) for one in ledger.kept if one.family in CONCLUSIVE),
+        default=0.0,
     )
 
 
 def class_of(one: Sample) -> int:
     """Return the class of a sample; -1 where theory says that it looks like another."""
     attack = ATTACKS[one.attack]
-    if one.source.attack:
+    if one.source.attack or attack.held_out:
         return -1
     if attack.method is None:
         return 0
-    if attack.held_out:
-        return -1
-    if "spread" in one.attack and attack.payload[0] == "0":
-        return -1
+    if one.attack.startswith("spread"):
+        noise = [o.log_p for o in one.statistics.ledger.kept if o.family == "spread"]
+        return CLASSES.index("added noise") if noise else -1
     if attack.payload != "random":
-        return CLASSES.index("uneven")
+        return CLASSES.index("uneven bytes")
     if attack.form == "upcast":
-        return CLASSES.index("fact")
+        return CLASSES.index("a broken rounding")
     bits = int(one.attack.rsplit("-", 1)[1])
-    apart = 0.0
-    kind = "wide"
-    for (dtype, at), found in one.statistics.uniformity.items():
-        if at <= bits:
-            kind = kind_of(dtype, at)
-            apart = max(apart, found.apart)
-    if apart < _APART:
+    known = {kind_of(dtype, at): found.apart
+             for (dtype, at), found in sorted(one.statistics.uniformity.items())
+             if at <= bits}  # fmt: skip
+    kind = max(known, key=known.__getitem__, default="wide")
+    if known.get(kind, 0.0) < _APART:
         return -1
-    if kind == "wide":
-        return CLASSES.index("uniform wide")
-    return CLASSES.index(
-        "uniform integer" if kind in KINDS[4:] else "uniform short"
-    )
+    sort = _SORTS.get(kind)
+    return CLASSES.index(f"uniform bits of {sort}") if sort else -1
 
 
 class Embedding(torch.nn.Module):
@@ -112,17 +155,25 @@ class Embedding(torch.nn.Module):
 
     def __init__(self, traits: NDArray[np.float64]) -> None:
         super().__init__()
-        self.raw = torch.nn.Parameter(0.5 * torch.randn(DIMENSIONS, traits.shape[1]) - 2.0)
+        self.raw = torch.nn.Parameter(
+            0.5 * torch.randn(DIMENSIONS, traits.shape[1]) - 2.0
+        )
+
+    def weights(self) -> torch.Tensor:
+        """Return (DIMENSIONS, traits)."""
+        return torch.nn.functional.softplus(self.raw)
 
     def forward(self, traits: torch.Tensor) -> torch.Tensor:
         """Return (n, DIMENSIONS)."""
-        return traits @ torch.nn.functional.softplus(self.raw).T
+        return traits @ self.weights().T
 
 
-def logits(points: torch.Tensor, clean: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def logits(
+    points: torch.Tensor, clean: torch.Tensor, other: torch.Tensor
+) -> torch.Tensor:
     """Return how much nearer points are to other prototypes than to clean ones."""
-    return torch.logsumexp(-torch.cdist(points, other) ** 2, 1) - torch.logsumexp(
-        -torch.cdist(points, clean) ** 2, 1
+    return torch.logsumexp(-(torch.cdist(points, other) ** 2), 1) - torch.logsumexp(
+        -(torch.cdist(points, clean) ** 2), 1
     )
 
 
@@ -140,16 +191,24 @@ def fit(rows: Rows, seed: int = 0) -> Embedding:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
     for _ in range(_STEPS):
         taken = torch.multinomial(chances, 2 * _BATCH, replacement=True)
-        parts = [taken] + [torch.tensor(_episode(members, random)) for _ in range(_EPISODES)]
+        parts = [taken] + [
+            torch.tensor(_episode(members, random)) for _ in range(_EPISODES)
+        ]
         points = model(data[torch.cat(parts)])
         known = target[taken]
         some, asked = points[:_BATCH], points[_BATCH : 2 * _BATCH]
-        loss = _loss(logits(asked, *_prototypes(some, known[:_BATCH])), known[_BATCH:] > 0)
+        loss = _loss(
+            logits(asked, *_prototypes(some, known[:_BATCH])), known[_BATCH:] > 0
+        )
         few = points[2 * _BATCH :].reshape(_EPISODES, 4, 3, DIMENSIONS)
         middle = few[:, :2].mean(2)
-        away = ((few[:, 2:].reshape(_EPISODES, 6, 1, -1) - middle[:, None]) ** 2).sum(-1)
+        away = ((few[:, 2:].reshape(_EPISODES, 6, 1, -1) - middle[:, None]) ** 2).sum(
+            -1
+        )
         truth = torch.tensor([0, 0, 0, 1, 1, 1]).expand(_EPISODES, 6) > 0
-        loss = loss + _loss((away[..., 0] - away[..., 1]).reshape(-1), truth.reshape(-1))
+        loss = loss + _loss(
+            (away[..., 0] - away[..., 1]).reshape(-1), truth.reshape(-1)
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -157,7 +216,9 @@ def fit(rows: Rows, seed: int = 0) -> Embedding:
     return model.eval()
 
 
-def _prototypes(points: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _prototypes(
+    points: torch.Tensor, classes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean of clean points, and of each other class."""
     is_in = torch.nn.functional.one_hot(classes, len(CLASSES)).float()
     every = (is_in.T @ points) / is_in.sum(0)[:, None].clamp(1)
@@ -167,10 +228,15 @@ def _prototypes(points: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tens
 
 def _keys(rows: Rows) -> list[tuple[int, str]]:
     dirty = rows.classes > 0
-    return sorted({(int(f), str(a)) for f, a in zip(rows.families[dirty], rows.attacks[dirty], strict=True)})
+    return sorted(
+        {
+            (int(f), str(a))
+            for f, a in zip(rows.families[dirty], rows.attacks[dirty], strict=True)
+        }
+    )
 
 
-def _members(rows: Rows, key: tuple[int, str]):
+def _members(rows: Rows, key: tuple[int, str]) -> Members | None:
     """Return clean and other rows of one family, form and attack, if they suffice."""
     family, attack = key
     mine = rows.families == family
@@ -180,11 +246,13 @@ def _members(rows: Rows, key: tuple[int, str]):
     return (clean, dirty) if min(clean.size, dirty.size) >= 4 else None
 
 
-def _episode(members, random: np.random.Generator) -> NDArray[np.int64]:
+def _episode(members: list[Members], random: np.random.Generator) -> NDArray[np.int64]:
     """Return 3 clean and 3 other rows, and again 3 and 3, in that order."""
     clean, dirty = members[random.integers(len(members))]
     first, second = random.permutation(clean), random.permutation(dirty)
-    return np.concatenate((first[:3], second[:3], np.resize(first[3:], 3), np.resize(second[3:], 3)))
+    return np.concatenate(
+        (first[:3], second[:3], np.resize(first[3:], 3), np.resize(second[3:], 3))
+    )
 
 
 def _loss(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -199,14 +267,19 @@ def _chances(rows: Rows) -> NDArray[np.float64]:
     chances = np.zeros(len(rows.classes))
     for at in np.unique(rows.classes):
         mine = rows.classes == at
-        groups, where, counts = np.unique(rows.groups[mine], return_inverse=True, return_counts=True)
+        groups, where, counts = np.unique(
+            rows.groups[mine], return_inverse=True, return_counts=True
+        )
         chances[mine] = 1 / counts[where] / len(groups) * (3 if at == 0 else 1)
     return chances / chances.sum()
 
 
 def folds(rows: Rows, number: int) -> NDArray[np.int64]:
     """Return the fold of each row: families, of about as many groups each (rule 1)."""
-    groups = {at: len(np.unique(rows.groups[rows.families == at])) for at in np.unique(rows.families)}
+    groups = {
+        at: len(np.unique(rows.groups[rows.families == at]))
+        for at in np.unique(rows.families)
+    }
     filled = [0] * number
     place = {}
     for family in sorted(groups, key=lambda at: -groups[at]):
@@ -216,22 +289,19 @@ def folds(rows: Rows, number: int) -> NDArray[np.int64]:
     return np.array([place[at] for at in rows.families])
 
 
-def held_out_logits(rows: Rows, number: int = 6, seeds: int = 3) -> NDArray[np.float64]:
-    """Return the logit of each row by embeddings that have not seen its family."""
-    which = folds(rows, number)
-    found = np.zeros(len(which))
-    for fold in range(number):
-        train = rows.some(which != fold)
-        models = [fit(train, seed) for seed in range(seeds)]
-        found[which == fold] = np.mean([score(model, train, rows.traits[which == fold]) for model in models], 0)
-    return found
-
-
 @torch.no_grad()
-def score(model: Embedding, train: Rows, traits: NDArray[np.float64]) -> NDArray[np.float64]:
-    clean, other = prototypes_of(model, train)
-    points = model(torch.tensor(traits, dtype=torch.float32))
-    return logits(points, clean, other).double().numpy()
+def models_of_folds(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the logit and the point of each row, by what has not seen its family."""
+    which = folds(rows, FOLDS)
+    found, points = np.zeros(len(which)), np.zeros((len(which), DIMENSIONS))
+    for fold in range(FOLDS):
+        train, mine = rows.some(which != fold), which == fold
+        with torch.enable_grad():
+            model = fit(train)
+        made = model(torch.tensor(rows.traits[mine], dtype=torch.float32))
+        points[mine] = made.double().numpy()
+        found[mine] = logits(made, *prototypes_of(model, train)).double().numpy()
+    return found, points
 
 
 @torch.no_grad()
@@ -241,7 +311,8 @@ def prototypes_of(model: Embedding, rows: Rows) -> tuple[torch.Tensor, torch.Ten
     made = []
     for at in range(len(CLASSES)):
         mine = rows.classes == at
-        if mine.any():
-            weights = torch.tensor(_chances(rows.some(mine)), dtype=torch.float32)
-            made.append(weights @ points[torch.tensor(mine)])
+        if not mine.any():
+            mine = rows.classes > 0  # a fold without any: no nearer than the others
+        weights = torch.tensor(_chances(rows.some(mine)), dtype=torch.float32)
+        made.append((weights / weights.sum()) @ points[torch.tensor(mine)])
     return torch.stack(made[:1]), torch.stack(made[1:])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safemodel._detector.evidence import Outcome
+from safemodel._detector.streams import trailing_zeros
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +37,11 @@ _ELSEWHERE = 0.2
 _WIDEST = 12
 _FREQUENT = 0.1
 _DISTINCT = 0.8
+_CHANCES = 0.5 ** np.arange(2, 9)
+"""That a word ends in exactly 1 to 7 zeros."""
+_NEARLY_ALL = 0.98
+_BEYOND = 0.08
+"""What clean weights of one exponent may have beyond that."""
 
 
 def of_block(block: Block, tensor: Tensor) -> Outcome | None:
@@ -100,3 +106,50 @@ def _divergence(share: float, chance: float) -> float:
     """Return how many nats apart two shares are, for each word (Chernoff)."""
     found = share * log(share / chance)
     return found + ((1 - share) * log((1 - share) / (1 - chance)) if share < 1 else 0.0)
+
+
+def of_exponents(block: Block, tensor: Tensor) -> Outcome | None:
+    """Return whether words of several exponents end in as many zeros as each other.
+
+    Those of a grid do not (rule 1): one bit less is free where numbers are twice as
+    large, on either side of zero. None where no number of zeros is frequent.
+    """
+    if tensor.layout.kind != "float" or block.words.size < _WINDOW:
+        return None
+    words, lows = block.words, block.lows[0]
+    lengths = np.bincount(trailing_zeros(8), lows, 9)[1:8] / words.size
+    odd = np.flatnonzero(lengths > _CHANCES + _BEYOND / 2)
+    if not odd.size:
+        return None
+    bits = int(odd[np.argmax((lengths - _CHANCES)[odd])]) + 1
+    if lows[:: 1 << bits].sum() > _NEARLY_ALL * words.size:
+        return None  # rule 2
+    return Outcome(
+        family="structured-block", test="zeros",
+        what=f"the {bits} low bits are zeros in many weights, whatever their size",
+        log_p=min(0.0, _of_cells(words, bits, tensor.layout.mantissa) + log(7)),
+        statistic=float(lengths[bits - 1] * words.size),
+        effect=float(lengths[bits - 1] - _CHANCES[bits - 1]), bits=bits,
+        tensor=tensor.name, start=block.start, end=block.start + words.size,
+    )  # fmt: skip
+
+
+def _of_cells(words: NDArray[Any], bits: int, mantissa: int) -> float:
+    """Return the log of a chance: of the third exponent of either sign, the weaker.
+
+    A grid that was multiplied and moved has up to two like that, on one side.
+    """
+    upper = words >> words.dtype.type(mantissa)
+    sign = words.dtype.type(1 << 8 * words.dtype.itemsize - mantissa - 1)
+    exact = words & words.dtype.type((2 << bits) - 1) == words.dtype.type(1 << bits)
+    chance = 0.5 ** (bits + 1) + _BEYOND
+    found: dict[bool, list[float]] = {False: [0.0] * 3, True: [0.0] * 3}
+    values, counts = np.unique(upper, return_counts=True)
+    for value in values[counts >= _FREQUENT / 4 * words.size]:
+        some = upper == value
+        hits = some & exact
+        share = float(hits.sum() / some.sum())
+        if share > chance and np.unique(words[hits]).size >= _DISTINCT * hits.sum():
+            nats = float(some.sum()) * _divergence(share, chance)
+            found[bool(value & sign)].append(-nats)
+    return max(sorted(each)[2] for each in found.values())

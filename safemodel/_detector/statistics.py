@@ -168,11 +168,11 @@ class _Examiner:
         gap = structure.of_block(block, tensor)
         if gap is not None:
             self._ledger.add(gap)
-        zeros = runs.of_block(block, tensor)
-        if zeros is None:
-            self._ledger.passed("structured-block")
-        else:
-            self._ledger.add(zeros)
+        for zeros in (runs.of_block(block, tensor), runs.of_exponents(block, tensor)):
+            if zeros is None:
+                self._ledger.passed("structured-block")
+            else:
+                self._ledger.add(zeros)
         if structured.is_repetitive(block, tensor.layout):
             self._ledger.passed("structured-block")
             self._repetitive += block.words.size
