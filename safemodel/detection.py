@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._detector.detector import Detector
-from safemodel._detector.evidence import Candidate, Evidence
 from safemodel._detector.results import (
     BlindSpot,
     Change,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from safemodel._detector.evidence import Candidate, Evidence
     from safemodel._types import FileLike
     from safemodel.limits import Limits
 
@@ -43,6 +43,15 @@ __all__ = [
     "detect",
     "extract",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what only a detection needs when it is asked for: starting costs time."""
+    if name in ("Candidate", "Evidence"):
+        from safemodel._detector import evidence
+
+        return evidence.Evidence if name == "Evidence" else evidence.Candidate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def detect(

@@ -389,7 +389,13 @@ def test_importing_the_package_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["scan", "--help"], ["protect", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["scan", "--help"],
+        ["detect", "--help"],
+        ["protect", "--help"],
+        ["--version"],
+    ],
 )
 def test_asking_for_help_imports_nothing_heavy(arguments):
     """Nor does anything else that looks at no file."""

@@ -40,7 +40,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, a folder or a glob pattern"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-j",
         "--jobs",
@@ -66,13 +65,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="write what the low bits begin like into files there; nothing is run or"
         " replaced",
     )
+    _add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare how much is printed, and in which form."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="print only what is suspicious"
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="print all of every file"
     )
-    parser.set_defaults(run=run)
 
 
 def _positive(text: str) -> int:
@@ -85,7 +90,7 @@ def _positive(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Look into files; return the exit code."""
     from safemodel._cli.detections import output_for
-    from safemodel._cli.interrupts import interrupts_count
+    from safemodel._cli.interrupts import ends_clean, interrupts_count
     from safemodel._cli.outcomes import CANNOT, FAILURES, complain
     from safemodel._detector.many import whole_models
     from safemodel._scan.paths import find_targets
@@ -99,13 +104,13 @@ def run(options: argparse.Namespace) -> int:
             return CANNOT
     targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
     output = output_for(options, len(targets))
-    progress, finish = _progress()
+    progress, finish = _progress(len(targets))
     try:
-        with interrupts_count() as check_interrupt:
+        with ends_clean(), interrupts_count() as check_interrupt:
             for done, found in enumerate(_detections(options, targets), 1):
                 check_interrupt()
-                output.add(found)
                 progress(done, len(targets))
+                output.add(found)
     finally:
         finish()
     return output.close()
@@ -132,10 +137,18 @@ def _detections(
     return detect_files(targets, options.jobs, how)
 
 
-def _progress() -> tuple[Callable[[int, int], None], Callable[[], None]]:
-    """Return what to call after each file and at the end: a bar, on a terminal only."""
+def _progress(files: int) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    """Return what to call after each file and at the end: a bar, on a terminal only.
+
+    Of one file, nobody knows how far it is: a sign of life.
+    """
     if not sys.stderr.isatty():
         return lambda _done, _all: None, lambda: None
+    if files == 1:
+        from safemodel._cli.tables import Waiting
+
+        waiting = Waiting("looking")
+        return lambda _done, _all: waiting.close(), waiting.close
     from safemodel._cli.detect_terminal import DetectBar
 
     bar = DetectBar()

@@ -37,7 +37,7 @@ _NOTE = """\
 
 
 class TerminalDetections:
-    """Prints one file as a whole, or many as a table at the end.
+    """Prints one file as a whole, or many as a table, at the end.
 
     Args:
         whole: Print all of every file.
@@ -54,17 +54,17 @@ class TerminalDetections:
         word = self._tally.add(found)
         if self._quiet and word != SUSPICIOUS:
             return
-        if self._whole:
-            print_lines(whole_lines(found))
-        else:
-            self._found.append(found)
+        self._found.append(found)
 
     def close(self) -> int:
         """Print the table, the counts and what they do not say; return the code."""
         console = Console(highlight=False)
-        shown_, left_out = self._worth_showing()
-        if shown_:
-            console.print(_table(shown_))
+        kept, left_out = self._worth_showing()
+        if self._whole:
+            for one in kept:
+                print_lines(whole_lines(one))
+        elif kept:
+            console.print(_table(kept))
         if left_out:
             note = f"  {left_out:,} files without evidence: -v or --json lists them"
             console.print(Text(note, style="dim"))
@@ -76,7 +76,7 @@ class TerminalDetections:
 
     def _worth_showing(self) -> tuple[list[FileDetection], int]:
         """Return the files of the table, and how many others there are."""
-        if len(self._found) <= _MANY:
+        if self._whole or len(self._found) <= _MANY:
             return self._found, 0
         plain = (NO_EVIDENCE, NO_MODEL)
         kept = [one for one in self._found if word_of(one) not in plain]

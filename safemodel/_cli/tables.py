@@ -189,25 +189,40 @@ class ProgressBar:
             self._bar.stop()
 
 
+class Waiting:
+    """Shows on standard error that something takes long, and how long it has taken.
+
+    Args:
+        doing: What takes so long, as a word.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            "{task.description}",
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.add_task(doing, total=None)
+        self._timer = Timer(_PATIENCE_S, self._bar.start)
+        self._timer.start()
+
+    def close(self) -> None:
+        """Take it away; as often as one likes."""
+        self._timer.cancel()
+        self._timer.join()
+        self._bar.stop()
+
+
 @contextmanager
 def waiting_shown(doing: str) -> Iterator[None]:
-    """Show on standard error that something takes long, and how long it has taken."""
-    bar = Progress(
-        SpinnerColumn(),
-        "{task.description}",
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    bar.add_task(doing, total=None)
-    timer = Timer(_PATIENCE_S, bar.start)
-    timer.start()
+    """Show it while something is done."""
+    waiting = Waiting(doing)
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()
-        bar.stop()
+        waiting.close()
 
 
 def print_disarmed(report: DisarmReport) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector.layouts import FLOATS, PACKED
 from safemodel._detector.results import BlindSpot, Remedy, Room
-from safemodel._detector.room import Stretch, Tested, Way, needed_of, ways, width_of
+from safemodel._detector.room import Judged, Stretch, Way, needed_of, ways, width_of
 from safemodel.scrub import Scrub
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_BITS = 52
 _RATE = 1e-3
-"""What evidence is if the detector does not say at which rate it is wrong."""
+"""Largest corrected p-value that is evidence of bits that are too even."""
 
 
 class _Space(NamedTuple):
@@ -57,23 +57,29 @@ def blind_spot(
     *,
     rate: float | None,
     names: tuple[str, str] = ("", ""),
+    replaced: int = 0,
 ) -> BlindSpot:
     """Return where encrypted data could lie unseen.
 
     Args:
         tensors: All of the file.
         statistics: What the tests found.
-        rate: Largest corrected p-value that is evidence.
+        rate: How often the detector is wrong; None if nobody knows.
         names: The file, and what to call the new one, in calls and commands.
+        replaced: Low bits that seem to be replaced: a remedy for those as well.
     """
-    spaces = [one for one in _spaces(tensors, statistics, rate or _RATE) if one.numbers]
+    # A detector that is wrong more often need not be so by these tests.
+    rate = min(rate or _RATE, _RATE)
+    spaces = [one for one in _spaces(tensors, statistics, rate) if one.numbers]
     rooms = tuple(_room(space) for space in spaces)
     bits: dict[str, int] = {}
     for room in sorted(rooms, key=lambda one: one.kind != "weights"):
         if room.kind != "slack":
             bits.setdefault(room.dtype, room.bits)
     kept = [one for one in spaces if one.kind != "slack"]
-    remedies = tuple(_remedy(number, kept, names) for number in _steps(spaces))
+    remedies = tuple(
+        _remedy(number, kept, names) for number in _steps(spaces, replaced)
+    )
     return BlindSpot(
         bits=bits,
         bytes=sum(room.bytes for room in rooms),
@@ -90,7 +96,7 @@ def _spaces(
 ) -> Iterable[_Space]:
     """Yield what there is of each dtype: tested weights, others, slack."""
     results = {one.name: one for one in statistics.tensors if one.uniformity}
-    tested: dict[str, list[Tested]] = defaultdict(list)
+    tested: dict[str, list[Judged]] = defaultdict(list)
     others: dict[tuple[str, str], list[Known]] = defaultdict(list)
     for known in tensors:
         result = results.get(known.name)
@@ -100,7 +106,7 @@ def _spaces(
             others["untested", known.dtype].append(known)
         else:
             each = 2 if known.dtype in PACKED else 1
-            one = Tested(known.size * each, result.constant, result.uniformity)
+            one = Judged(known.size * each, result.constant, result.uniformity)
             tested[known.dtype].append(one)
     for dtype, some in tested.items():
         whole: dict[int, Uniformity] = {
@@ -142,7 +148,7 @@ def _room(space: _Space) -> Room:
     )
 
 
-def _steps(spaces: Sequence[_Space]) -> list[int]:
+def _steps(spaces: Sequence[_Space], replaced: int) -> list[int]:
     """Return numbers of low bits worth overwriting, the fewest first."""
     is_slack = any(one.kind == "slack" for one in spaces)
     found = {0}
@@ -150,6 +156,7 @@ def _steps(spaces: Sequence[_Space]) -> list[int]:
         if space.scrubbed:
             every, most = space.tops
             found |= {every} if space.kind == "weights" else set()
+            found.add(min(replaced, space.scrubbed))
             found.add(min(most, space.scrubbed))
     return sorted(found if is_slack else found - {0})
 

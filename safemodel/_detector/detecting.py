@@ -56,7 +56,7 @@ def detect_in(
     changes = () if comparison is None else comparison.changes
     equal = {one.name for one in changes if one.state == "equal"}
     path = path_of(f)
-    names = (path, _out(path, source.format)) if path.isprintable() else ("", "")
+    bits = replaced_bits(judgement.evidence) if judgement.suspicious else 0
     return Detection(
         path=path,
         format=source.format,
@@ -67,13 +67,14 @@ def detect_in(
         false_positive_rate=judgement.false_positive_rate,
         evidence=judgement.evidence,
         by_tensor=_by_tensor(census, judgement),
-        bits=replaced_bits(judgement.evidence) if judgement.suspicious else 0,
+        bits=bits,
         candidates=tuple(dict.fromkeys(statistics.candidates)),
         blind_spot=blind_spot(
             [one for one in census.tensors if one.name not in equal],
             statistics,
             rate=judgement.false_positive_rate,
-            names=names,
+            names=_names(path, source.format),
+            replaced=bits,
         ),
         reference=path_of(reference),
         changes=changes,
@@ -143,11 +144,14 @@ def _by_tensor(census: Census, judgement: Judgement) -> tuple[TensorDetection, .
     )
 
 
-def _out(path: str, form: str) -> str:
-    """Return what to call a disarmed copy."""
-    if not path:
-        return ""
+def _names(path: str, form: str) -> tuple[str, str]:
+    """Return what a command can call a file, and a disarmed copy of it."""
+    if not path or not path.isprintable():
+        return "", ""
+    if path.startswith("-"):
+        path = os.path.join(os.curdir, path)  # noqa: PTH118 - any path
     head, tail = os.path.split(path.rstrip("/"))
-    stem = tail if os.path.isdir(path) else tail.partition(".")[0] or tail  # noqa: PTH112 - any path
-    suffix = "" if os.path.isdir(path) else _SUFFIXES.get(form, ".pt")  # noqa: PTH112 - any path
-    return os.path.join(head, f"{stem}-scrubbed{suffix}")  # noqa: PTH118 - any path
+    stem, suffix = tail, ""
+    if not os.path.isdir(path):  # noqa: PTH112 - any path
+        stem, suffix = tail.partition(".")[0] or tail, _SUFFIXES.get(form, ".pt")
+    return path, os.path.join(head, f"{stem}-scrubbed{suffix}")  # noqa: PTH118

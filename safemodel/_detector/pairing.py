@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from safemodel._detector.weights import Held
 
@@ -51,21 +51,31 @@ def paired(
 
 def _ends(here: dict[str, Held], there: dict[str, Held]) -> list[tuple[str, str]]:
     """Rule 2: of names that are the end of each other, those that are alone."""
-    by_last: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for name, one in there.items():
-        by_last[name.rpartition(".")[2], one.size].append(name)
-    found: dict[str, list[str]] = defaultdict(list)
-    back: dict[str, int] = defaultdict(int)
-    for name, one in here.items():
-        for other in by_last.get((name.rpartition(".")[2], one.size), ()):
-            if f".{name}".endswith(f".{other}") or f".{other}".endswith(f".{name}"):
-                found[name].append(other)
-                back[other] += 1
+    found: dict[str, set[str]] = defaultdict(set)
+    for name in here:
+        found[name] |= {end for end in _suffixes(name) if end in there}
+    for other in there:
+        for end in _suffixes(other):
+            if end in here:
+                found[end].add(other)
+    alike = {
+        name: [one for one in others if there[one].size == here[name].size]
+        for name, others in found.items()
+    }
+    taken = Counter(one for others in alike.values() for one in others)
     return [
         (name, others[0])
-        for name, others in found.items()
-        if len(others) == 1 and back[others[0]] == 1
+        for name, others in alike.items()
+        if len(others) == 1 and taken[others[0]] == 1
     ]
+
+
+def _suffixes(name: str) -> Iterator[str]:
+    """Yield what is behind each dot of a name."""
+    at = name.find(".")
+    while at >= 0:
+        yield name[at + 1 :]
+        at = name.find(".", at + 1)
 
 
 def _unique(

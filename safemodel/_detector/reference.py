@@ -176,7 +176,7 @@ class _Tally:
         """Return what became of the tensor."""
         bits = self.cut
         state = "values"
-        if not self.changed:
+        if int(self._tops[0]) == self.size:
             state = "equal"
         elif self.log_p(bits) + log(_WIDEST) <= log(CONCLUSIVE):
             state = "replaced"

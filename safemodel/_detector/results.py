@@ -6,10 +6,12 @@ Nothing here reads a file, and importing this imports neither numpy nor torch.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from safemodel._detector.evidence import Candidate, Evidence
 from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from safemodel._detector.evidence import Candidate, Evidence
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
@@ -239,6 +241,8 @@ class Detection(Value):
         Raises:
             ValueError: It is of another version of the schema.
         """
+        from safemodel._detector.evidence import Candidate, Evidence
+
         if members.get("schema") != SCHEMA_VERSION:
             raise ValueError(f"not a detection of schema {SCHEMA_VERSION}")
         plain = {name: members[name] for name in cls.__annotations__}

@@ -62,7 +62,7 @@ class Stretch(NamedTuple):
         return self.numbers * max(0, self.top - max(self.low, scrubbed)) / 8
 
 
-class Tested(NamedTuple):
+class Judged(NamedTuple):
     """A tensor that was tested for bits that are too even.
 
     Attributes:
@@ -118,7 +118,7 @@ def width_of(dtype: str, itemsize: int) -> int:
 def ways(
     dtype: str,
     width: int,
-    tensors: Sequence[Tested],
+    tensors: Sequence[Judged],
     whole: dict[int, Uniformity],
     needed: tuple[float, float],
 ) -> tuple[Way, ...]:
@@ -191,7 +191,7 @@ def _bearable(whole: Uniformity, tolerance: float, needed: float) -> float:
 
 
 def _taken(
-    tensors: Sequence[Tested],
+    tensors: Sequence[Judged],
     whole: Uniformity,
     bits: int,
     width: int,

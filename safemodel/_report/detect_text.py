@@ -34,7 +34,7 @@ def detection_lines(found: Any, most: int = _MOST) -> Iterator[tuple[str, str]]:
         yield from _more(len(found.candidates) - most)
     if found.changes:
         yield _labelled("reference", changes_text(found))
-    yield from blind_spot_lines(found.blind_spot)
+    yield from blind_spot_lines(found.blind_spot, found.bits)
     yield "verdict", verdict_text(found)
 
 
@@ -90,40 +90,38 @@ def changes_text(found: Any) -> str:
     return f"{shown(found.reference or 'no path')}: {said}"
 
 
-def blind_spot_lines(spot: Any) -> Iterator[tuple[str, str]]:
+def blind_spot_lines(spot: Any, replaced: int = 0) -> Iterator[tuple[str, str]]:
     """Yield where encrypted data could lie unseen, and what takes it away."""
     size = size_text(spot.bytes)
     yield _labelled("blind spot", f"up to {size} of encrypted data could lie unseen")
-    for room in spot.rooms:
+    for room in sorted(spot.rooms, key=lambda one: -one.bytes):
         if room.bytes:
             yield "room", f"  {room_text(room)}"
     for remedy in spot.remedies:
         yield _labelled("remedy", shown(remedy.command))
-        yield "quiet", f"{'':<{_LABEL}}{remedy_text(remedy, spot.bytes)}"
+        text = remedy_text(remedy, spot.bytes, is_cure=0 < replaced <= remedy.bits)
+        yield "quiet", f"{'':<{_LABEL}}{text}"
     if spot.left:
         left = size_text(spot.left)
-        yield "quiet", f"{'':<{_LABEL}}no scrub reaches the other {left}"
+        yield "quiet", f"{'':<{_LABEL}}no scrub reaches {left} of it"
 
 
 def room_text(room: Any) -> str:
     """Return one part of a blind spot in a line."""
-    what = {
-        "weights": f"{room.dtype} weights",
-        "untested": f"{room.dtype} numbers that no such test looks at",
-        "slack": f"{room.dtype} words that no tensor reaches",
+    noun, after = {
+        "weights": ("weight", ""),
+        "untested": ("number", " that no such test looks at"),
+        "slack": ("word", " that no tensor reaches"),
     }[room.kind]
-    low = count_text(room.bits, "low bit")
-    said = f"{low} of each of {room.numbers:,} {what}"
-    if room.partly > room.bits:
-        part = f"{room.partly} of {share_text(room.share)} of them"
-        said = (
-            f"{said}, or {part}"
-            if room.bits
-            else (
-                f"{count_text(room.partly, 'low bit')} of {share_text(room.share)} of"
-                f" {room.numbers:,} {what}"
-            )
-        )
+    what = count_text(room.numbers, f"{room.dtype} {noun}") + after
+    some = f"{room.partly} of {share_text(room.share)} of them"
+    if room.kind != "weights" and not room.scrubbed:
+        said = f"all bits of {what}"
+    elif room.bits:
+        said = f"{count_text(room.bits, 'low bit')} of {what}"
+        said += f", or {some}" if room.partly > room.bits else ""
+    else:
+        said = f"no bit of all {what}, or {some}"
     return f"{size_text(room.bytes)}: {said}"
 
 
@@ -136,14 +134,21 @@ def share_text(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
-def remedy_text(remedy: Any, whole: int) -> str:
-    """Return what a call takes away, and what it costs."""
+def remedy_text(remedy: Any, whole: int, *, is_cure: bool = False) -> str:
+    """Return what a call takes away, and what it costs.
+
+    Args:
+        remedy: The call.
+        whole: Bytes of the blind spot.
+        is_cure: Whether it overwrites what was found, too.
+    """
     worst = max(remedy.change.items(), key=lambda one: one[1], default=("", 0.0))
     taken = size_text(max(whole - remedy.left, 0))
+    said = f"removes what was found, and {taken}" if is_cure else f"removes {taken}"
     if not worst[1]:
-        return f"removes {taken}; changes no tensor"
+        return f"{said}; changes no tensor"
     of_itself = f"{share_text(worst[1])} of itself"
-    return f"removes {taken}; a {worst[0]} number changes by up to {of_itself}"
+    return f"{said}; a {worst[0]} number changes by up to {of_itself}"
 
 
 def _labelled(label: str, text: str) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from safemodel import (
     SALVAGE,
     STRICT,
     ChecksumError,
+    Detection,
+    Detector,
     ForbiddenCallError,
     ForbiddenGlobalError,
     ForbiddenOpcodeError,
@@ -27,7 +29,9 @@ from safemodel import (
     TruncatedFileError,
     UnsafeFileError,
     UnsupportedFormatError,
+    Verdict,
     __version__,
+    detect,
     disarm,
     inspect_file,
     protect,
@@ -38,6 +42,7 @@ from safemodel import (
     state_dict,
     verify,
 )
+from safemodel.detection import extract
 from safemodel.evaluation import PayloadRecovery, payload_recovery, stego
 from safemodel.protection import (
     KeyRing,
@@ -66,6 +71,19 @@ def loading(model: torch.nn.Module) -> None:
     safe_load("model.pt", mmap=True, verify_checksums="all")
     checkpoint = safe_load("model.pt", policy=SALVAGE, limits=Limits(max_depth=10))
     model.load_state_dict(state_dict(checkpoint))
+
+
+def detecting(model: torch.nn.Module) -> bool:
+    """What goes into detect, and what comes out."""
+    found = detect("model.pt", detector=Detector.bundled(), reference=b"bytes")
+    assert_type(found, Detection)
+    detect(model, detector="x-ray", limits=Limits())
+    detect({"w": torch.ones(2)}, reference=model)
+    assert_type(found.false_positive_rate, float | None)
+    assert_type(found.blind_spot.command, str)
+    assert_type(extract("model.pt", found.candidates[0], length=3), bytes)
+    assert_type(Detection.from_dict(found.to_dict()).to_json(indent=1), str)
+    return found.verdict is Verdict.SUSPICIOUS
 
 
 class Config:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,22 @@ def test_the_schema_asks_for_every_member_there_is(plain, hidden):
         assert (
             set(described["required"]) == set(described["properties"]) == set(members)
         )
+
+
+def test_the_documentation_has_every_member_and_no_other():
+    """The tables of its section on JSON, and the schema."""
+    page = (Path(__file__).parents[3] / "docs/detect.md").read_text(encoding="utf-8")
+    section = page.split("## JSON\n")[1].split("\n## ")[0]
+    named: set[str] = set()
+    for row in section.splitlines():
+        cells = row.split("|")
+        if len(cells) == 5:
+            named.update(re.findall(r"`(\w+)`", cells[1]))
+        elif len(cells) == 6:
+            named.update(re.findall(r"`(\w+)`", cells[2]))
+    described = [one["properties"] for one in SCHEMA["$defs"].values()
+                 if "properties" in one]  # fmt: skip
+    assert named == set().union(*described)
 
 
 def test_no_number_of_a_detection_is_one_that_json_lacks():
