@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safemodel._detector import (
     carving,
     integers,
+    runs,
     smooth,
     spread,
     spread_score,
@@ -194,11 +195,16 @@ class _Examiner:
             if gap is not None:
                 self._ledger.add(gap)
         plain = ~structured.suspects(piece, tensor.layout)
+        zeros = runs.odd(piece, tensor.layout)
         last = piece.words[BLOCK * (number - 1) :]
         repetitive = structured.is_repetitive(last, tensor.layout)
         if repetitive:
             plain[-1] = False
         for at in range(number):
+            if zeros[at]:
+                self._zeros(piece.block(at), tensor)
+            else:
+                self._ledger.passed("structured-block", 2)
             if plain[at]:
                 self._ledger.passed("structured-block", structured.TESTS)
             elif repetitive and at == number - 1:
@@ -208,6 +214,14 @@ class _Examiner:
                 self._suspect(piece.block(at), tensor)
         if plain.any():
             structured.add_unsuspected(self._of_tensor(tensor), piece, plain)
+
+    def _zeros(self, block: Block, tensor: Tensor) -> None:
+        """Make the tests for zeros in a row."""
+        for found in (runs.of_block(block, tensor), runs.of_exponents(block, tensor)):
+            if found is None:
+                self._ledger.passed("structured-block")
+            else:
+                self._ledger.add(found)
 
     def _of_tensor(self, tensor: Tensor) -> Sums:
         """Return the counts to which those of the tensor are added.

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from safemodel._detector import carving, smooth
+from safemodel._detector import carving, runs, smooth
 from safemodel._detector.counts import Counter
 from safemodel._detector.layouts import layout_of
 from safemodel._detector.signatures import _CHECKS, recognise
@@ -139,3 +139,25 @@ def test_many_small_tensors_are_all_looked_at(rand):
     whole = found.uniformity["float32", 16]
     parts = sum(one.uniformity[16].expected for one in found.tensors)
     assert whole.expected == pytest.approx(parts)
+
+
+def test_no_block_with_zeros_in_a_row_is_passed_over(rand):
+    """Where the first look sees nothing, neither test gives an outcome."""
+    random = generator(rand)
+    layout = layout_of("float32", 4)
+    seen = set()
+    for share in (0, 0.02, 0.05, 0.1, 0.3, 1):
+        for bits, size in ((1, 70_000), (3, 500), (4, 1_100), (6, 140_000)):
+            words = trained(random, size).view(np.uint32).copy()
+            some = random.random(size) < share
+            words[some] &= np.uint32(0xFFFFFFFF << bits & 0xFFFFFFFF)
+            (item,) = items({"a": (words, "float32", "weight")})
+            counter = Counter()
+            tensor = counter.start(item)
+            piece = counter.piece(tensor, item.bits)
+            for at, odd in enumerate(runs.odd(piece, layout)):
+                block = piece.block(at)
+                tests = runs.of_block(block, tensor), runs.of_exponents(block, tensor)
+                assert odd or tests == (None, None)
+                seen.add(bool(odd))
+    assert seen == {False, True}
