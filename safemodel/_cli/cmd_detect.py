@@ -52,8 +52,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--detector",
-        choices=(_XRAY,),
-        help="decide by the published detector, to be compared with",
+        metavar="FILE",
+        help=f"decide by a detector that was saved; {_XRAY}: by the published one, to"
+        " be compared with",
     )
     parser.add_argument(
         "--extract",

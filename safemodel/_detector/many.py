@@ -26,7 +26,7 @@ class How(Value):
     """How files are looked at.
 
     Attributes:
-        detector: "" for the bundled one, or "x-ray".
+        detector: "" for the bundled one, "x-ray", or the file of one.
         reference: A file that each is compared with; "" for none.
         extract: A folder for candidates; "" for none.
         limits: How much a file may ask for.
@@ -147,7 +147,11 @@ def detect_target(target: Target, how: How) -> FileDetection:
 
 
 def _detector(name: str) -> Detector | Literal["x-ray"] | None:
-    return _XRAY if name == _XRAY else None
+    from safemodel._detector.detector import Detector
+
+    if name == _XRAY:
+        return _XRAY
+    return Detector.load(name) if name else None
 
 
 def whole_models(targets: Sequence[Target], limits: Limits) -> list[Target]:
