@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from safemodel._detector.layouts import FLOATS
+from safemodel._detector.spread_fit import HOPELESS
 from safemodel._detector.spread_samples import Sampler
 from safemodel._detector.spread_score import features, noise_of
 from safemodel._detector.weights import weights_of_file, weights_of_mapping
@@ -190,7 +191,9 @@ def unseen_scores(rows: list[Row]) -> NDArray[Any]:
         seen = fold != at
         factors, offset = fit(x[seen], y[seen], weight[seen])
         scores[~seen] = x[~seen] @ factors + offset
-    return scores
+    gains = np.array([row.noise.gain for row in rows if row.noise])
+    hopeless: NDArray[Any] = np.where(gains < HOPELESS, -10.0, scores)
+    return hopeless
 
 
 def tail(rows: list[Row], scores: NDArray[Any]) -> tuple[float, float, float]:

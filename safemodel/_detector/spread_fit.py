@@ -53,7 +53,7 @@ PUBLISHED = (SCALES > 0.05) & (SCALES < 0.067)
 _LEAST_SHARE = 0.1
 _ENOUGH = 0.03
 _LEFT_OUT = 0.6
-_HOPELESS = 3e-4
+HOPELESS = 3e-4
 """Gain of all weights below which no other noise is tried: regret is too low there."""
 _LEAST_WEIGHTS = 8000
 
@@ -103,7 +103,7 @@ def common(parts: Sequence[Part], where: NDArray[np.bool_] = PUBLISHED) -> Noise
     tensors = np.unique([part.tensor for part in parts], return_inverse=True)[1]
     found = gains(parts, where)
     most = found.max((1, 2))
-    if _best(sizes[:, None, None] * found, sizes, tensors)[0] > _HOPELESS * total:
+    if _best(sizes[:, None, None] * found, sizes, tensors)[0] > HOPELESS * total:
         most = np.maximum(most, gains(parts, ~where).max((1, 2)))
     regret = np.minimum(most[:, None, None] - found, _ENOUGH)
     score = sizes[:, None, None] * (np.minimum(found, _ENOUGH) - regret)

@@ -108,10 +108,13 @@ class _Row:
         used = np.flatnonzero(_indices(power) < self.size)[:_CHUNK]
         weights = self._found[power][used]
         weights[~np.isfinite(weights)] = 0.0
-        most = _CLIPPED * float(np.median(np.abs(weights)))
-        weights = np.clip(weights, -most, most)
-        scale = float((weights**2).sum() * _KNOWN) ** 0.5
-        return float(weights @ _codes()[: used.size]) / scale if scale else 0.0
+        middle = float(np.median(np.abs(weights)))
+        if not middle:
+            return 0.0
+        with np.errstate(over="ignore"):
+            weights = np.clip(weights / middle, -_CLIPPED, _CLIPPED)
+        scale: float = (float((weights**2).sum()) * _KNOWN) ** 0.5
+        return float(weights @ _codes()[: used.size]) / scale
 
 
 @cache

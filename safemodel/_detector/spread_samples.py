@@ -36,6 +36,8 @@ _LEAST = 1 << 12
 _SHARE = 8
 """Part of what is left that the next tensor may take."""
 _SMALLEST = 1000
+_LARGEST = 1e30
+"""Weights that are not smaller are no weights, and their sums no numbers."""
 _SIDE = 256
 _BLOCK = 1500
 """Weights of a block at least, where a tensor is cut."""
@@ -120,8 +122,8 @@ class Sampler:
 
     def _end(self, item: Weights) -> None:
         """Cut a sample into blocks."""
-        if not np.isfinite(self._held).all():
-            return
+        if not np.abs(self._held).max() < _LARGEST:
+            return  # NaN, too
         number = len(self.sources)
         found = [
             _part(number, block) for block in blocks(self._held - np.median(self._held))

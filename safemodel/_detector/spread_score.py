@@ -3,7 +3,8 @@
 1. The tensors are those whose names contain "weight", where there are two of them and
    more; all matrices elsewhere. They must hold a chunk of the published program.
 2. The score is linear in `features`, and was fitted to clean networks and networks with
-   noise (`training/fit_spread.py`). It is above 0 for most that have some.
+   noise (`training/fit_spread.py`). It is above 0 for most that have some. Where noise
+   gains nothing the score is low, whatever else there is.
 3. There is no theory of what clean networks do, so the p-value is what they did: the
    largest scores of training runs and repositories fall off like an exponential
    distribution, which is continued beyond them. It is an estimate, and no bound.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safemodel._detector.evidence import Outcome
-from safemodel._detector.spread_fit import common
+from safemodel._detector.spread_fit import HOPELESS, common
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 24_576
 """Weights without which the published program hides nothing."""
+_WIDEST = 0.7
+"""Core beyond which the score was not fitted."""
 _WEIGHTS = np.array(
     [0.424, -0.373, 0.309, 0.61, -2.889, 2.802, -0.213, 0.673, 0.917, -0.284]
 )
@@ -53,7 +56,8 @@ def features(noise: Noise) -> NDArray[np.float64]:
         [
             log(max(noise.gain, 2e-4)), log(noise.regret + 5e-4),
             max(noise.agreement, -1.0), log(noise.share), noise.against,
-            noise.support, log(max(noise.worst, 0.0) + 1e-3), log(noise.core),
+            noise.support, log(max(noise.worst, 0.0) + 1e-3),
+            log(min(noise.core, _WIDEST)),
             noise.kept, log(noise.weights),
         ]
     )  # fmt: skip
@@ -61,7 +65,9 @@ def features(noise: Noise) -> NDArray[np.float64]:
 
 def score(noise: Noise | None) -> float:
     """Return the score of a file; a low one where there is nothing to look at."""
-    return -10.0 if noise is None else float(features(noise) @ _WEIGHTS) + _OFFSET
+    if noise is None or noise.gain < HOPELESS:
+        return -10.0
+    return float(features(noise) @ _WEIGHTS) + _OFFSET
 
 
 def outcome(noise: Noise | None) -> Outcome:

@@ -147,6 +147,17 @@ def test_zeros_and_infinities_are_passed_over():
         assert taken(Sampler(), [item]).parts == []
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-310, 1e-30, 1e25, 1e308])
+def test_weights_of_any_size_are_read(scale, rand):
+    """Without a warning, and with a score that is a number."""
+    values = generator(rand).uniform(-1, 1, (300, 300)) * scale
+    weights = {f"{i}.weight": values for i in range(3)}
+    found = noise_of(taken(Sampler(), weights_of_mapping(weights)))
+    assert score(found) < 0
+    assert abs(heard(weights).statistic) < 6
+
+
 def test_the_table_is_of_probabilities():
     """Each row adds up to one, and agrees with noise that is drawn."""
     table = np.exp(spread_fit._table().astype(float))
