@@ -96,7 +96,9 @@ INSIDE_FUNCTIONS = {
 
 MORE_THAN_LAYER = {
     "_unpickle/windows.py": {"numpy"},
-    "_kernels/_lines.py": {"llvmlite"},  # comes with numba
+    "_kernels/_chacha.py": {"llvmlite"},  # comes with numba
+    "_kernels/_draws.py": {"llvmlite"},
+    "_kernels/_lines.py": {"llvmlite"},
     "_kernels/_native.py": {"llvmlite"},
     "_kernels/_rounds.py": {"llvmlite"},
     "_report/html.py": {"jinja2"},  # imported for a page only
