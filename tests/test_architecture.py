@@ -102,6 +102,7 @@ MORE_THAN_LAYER = {
     "_kernels/_native.py": {"llvmlite"},
     "_kernels/_rounds.py": {"llvmlite"},
     "_report/html.py": {"jinja2"},  # imported for a page only
+    "_detector/prototype_file.py": {"safetensors"},  # what `save` writes with
     "_detector/xray_networks.py": {"torch"},  # imported for that detector only
 }
 """Modules that may import more than their layer: what, at module level."""

@@ -13,7 +13,15 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._detector import carving, integers, smooth, spread, structure, structured
+from safemodel._detector import (
+    carving,
+    integers,
+    runs,
+    smooth,
+    spread,
+    structure,
+    structured,
+)
 from safemodel._detector.counts import Counter
 from safemodel._detector.distributions import normal_log_tail
 from safemodel._detector.evidence import Ledger, Outcome
@@ -160,6 +168,11 @@ class _Examiner:
         gap = structure.of_block(block, tensor)
         if gap is not None:
             self._ledger.add(gap)
+        for zeros in (runs.of_block(block, tensor), runs.of_exponents(block, tensor)):
+            if zeros is None:
+                self._ledger.passed("structured-block")
+            else:
+                self._ledger.add(zeros)
         if structured.is_repetitive(block, tensor.layout):
             self._ledger.passed("structured-block")
             self._repetitive += block.words.size

@@ -179,6 +179,13 @@ def test_a_broken_upcast_is_a_fact(rand):
     assert "gap" in names_of({"a": words})
 
 
+def test_values_around_one_number_are_no_gap(rand):
+    """Scales that decayed together: they agree in bits that are zero in all of them."""
+    random = generator(rand)
+    near = 0x3F7CF2C0 + np.rint(random.normal(0, 80, 384)).astype(np.int64)
+    assert evidence({"scale": near.astype(np.uint32)}) == ()
+
+
 def test_infinities_turned_nan_are_a_fact(rand):
     """No arithmetic gives such NaN."""
     random = generator(rand)
