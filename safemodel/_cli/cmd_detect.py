@@ -57,8 +57,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--detector",
         metavar="FILE",
-        help=f"decide by a detector that was saved; {_XRAY}: by the published one, to"
-        " be compared with",
+        help=f"decide by one that was saved, or by {_XRAY}, the published one",
     )
     parser.add_argument(
         "--extract",
