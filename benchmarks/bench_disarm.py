@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from blake3 import blake3
 from generate import FULL, TINY, cache, shape_a
 from safetensors.torch import load_file, save_file
 
@@ -53,6 +56,38 @@ def load_save_and_sync(source: Path, out: Path) -> None:
     sync(out)
 
 
+def digest(path: Path) -> tuple[str, str]:
+    """Return SHA-256 and BLAKE3 of a file, both of each piece while it is in the cache.
+
+    The pieces are as large as those that disarm takes.
+    """
+    sha, blake = sha256(), blake3()
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            sha.update(buffer[:size])
+            blake.update(buffer[:size])
+    return sha.hexdigest(), blake.hexdigest()
+
+
+def digest_both(source: Path, out: Path) -> list[tuple[str, str]]:
+    """Take the four digests that a report has, of each file in a thread of its own."""
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(digest, (source, out)))
+
+
+def copy_and_digest(source: Path, out: Path) -> None:
+    """Copy a file, put the copy on the disk, and say by digests what both are."""
+    copy(source, out)
+    digest_both(source, out)
+
+
+def load_save_and_digest(source: Path, out: Path) -> None:
+    """Load, save and put on the disk, and say by digests what both files are."""
+    load_save_and_sync(source, out)
+    digest_both(source, out)
+
+
 CONTENDERS: dict[str, Callable[[Path, Path], object]] = {
     "cp and fsync": copy,
     "disarm to .pt": disarm,
@@ -63,6 +98,8 @@ CONTENDERS: dict[str, Callable[[Path, Path], object]] = {
     ),
     "load and save_file": load_and_save,
     "load, save_file and fsync": load_save_and_sync,
+    "cp, fsync and digests": copy_and_digest,
+    "load, save_file, fsync and digests": load_save_and_digest,
 }
 """What writes a new file from another."""
 
@@ -106,3 +143,12 @@ def test_disarm(benchmark: BenchmarkFixture, tmp_path: Path, name: str) -> None:
 
     benchmark.pedantic(CONTENDERS[name], setup=prepare)
     assert same(source, out)
+
+
+def test_digests_for_comparison(tmp_path: Path) -> None:
+    """The digests that the peers take are those of the report of disarm."""
+    source, out = shape_a(tmp_path, TINY)[0], tmp_path / "out.pt"
+    report = disarm(source, out)
+    assert digest_both(source, out) == [
+        (file.sha256, file.blake3) for file in (report.source, report.result)
+    ]

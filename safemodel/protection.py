@@ -80,7 +80,8 @@ def protect(
             `.safetensors` file if that is the suffix, else a `.pt` file. A folder must
             not be there yet, or be empty.
         key: The key. Without it nobody can restore the file, the author included.
-        confidential: Whether to encrypt the bytes of tensors, too.
+        confidential: Whether to encrypt the bytes of tensors, in place of permuting
+            their elements.
         epoch: Which version of its content this is, for ``min_epoch``.
         expires: When to refuse the file from: seconds since 1970, or a time with a time
             zone. The clock is the reader's.
@@ -167,14 +168,7 @@ def verify(
     """
     from safemodel._protect.verifying import trust_in, verify_file
 
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import verify_folder
 
@@ -227,14 +221,7 @@ def restore(
     from safemodel._protect.verifying import check_keys, restore_to, trust_in
 
     check_keys(key)
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import restore_folder
 
@@ -317,14 +304,7 @@ def rotate(
         unsigned=unsigned,
         overwrite=overwrite,
     )
-    trust = trust_in(
-        key,
-        public_key=public_key,
-        min_epoch=min_epoch,
-        state=state,
-        limits=limits,
-        progress=progress,
-    )
+    trust = trust_in(key, public_key, min_epoch, state, limits, progress)
     if folder := _folder_of(f):
         from safemodel._protect.folders import rotate_folder
 

@@ -11,16 +11,18 @@ import argparse
 import os
 import sys
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemodel._cli import (
     cmd_detect,
     cmd_disarm,
     cmd_inspect,
+    cmd_install_hook,
     cmd_keygen,
     cmd_protect,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
     cmd_scan,
     cmd_verify,
 )
@@ -39,6 +41,8 @@ _VERBS = (
     cmd_verify,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
+    cmd_install_hook,
 )
 _CANNOT_WRITE = 2
 _INTERRUPTED = 130
@@ -55,6 +59,33 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Verb(argparse.ArgumentParser):
+    """Takes a verb's arguments in any order.
+
+    By itself argparse wants DST beside SRC where one of the two may be left out.
+    """
+
+    _mixed = False
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=HelpText, allow_abbrev=False, **given)
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, left = super().parse_known_args(args, namespace)
+        # The method below asks this one, and cannot be asked about what follows "--".
+        if self._mixed or not left or "--" in left or namespace is not None:
+            return found, left
+        self._mixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = False
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -67,7 +98,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, help="print the version and exit"
     )
     # With `prog` given, argparse need not format a usage line (and import shutil).
-    verbs = parser.add_subparsers(metavar="VERB", required=True, prog="safemodel")
+    verbs = parser.add_subparsers(
+        metavar="VERB", required=True, prog="safemodel", parser_class=_Verb
+    )
     for verb in _VERBS:
         verb.add_parser(verbs)
     return parser

@@ -6,8 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -33,8 +31,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " is run, and nothing else is handed on. Objects of unknown classes become"
         " plain data; the output is read back before it gets its name.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the file or folder to read")
     names = "the file to write: .pt, .safetensors, .npz or .zip; or the folder"

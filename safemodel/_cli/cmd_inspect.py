@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     import argparse
 
@@ -21,8 +19,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Show what a file holds: container, tensors with dtype, shape and"
         " bytes, globals, storages nothing uses. Nothing is run or loaded. Globals"
         " outside the allowlist become opaque values, as with weights_only=False.",
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="the file")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -6,8 +6,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     import argparse
 
@@ -32,8 +30,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " Whoever has the key can undo the protection and forge it; without it, nobody"
         " can restore what was protected with it: keep a copy in a safe place.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "out", metavar="FILE", help="the key file to write; never replaced"

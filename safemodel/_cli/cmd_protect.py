@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
-from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     import argparse
@@ -29,10 +28,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Write a file of the same format whose tensors are in an order that"
         " depends on a key, whose names, shapes and other data are sealed, and of which"
         " every change is noticed. Order is hidden, values are not: --confidential"
-        " encrypts them, too.",
+        " encrypts them.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the file or folder to protect")
     parser.add_argument("out", metavar="DST", help="the file or folder to write")
@@ -40,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--confidential",
         action="store_true",
-        help="encrypt all bytes of tensors, as well",
+        help="encrypt all bytes of tensors, in place of permuting them",
     )
     parser.add_argument(
         "--epoch",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
-from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     import argparse
@@ -29,8 +28,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Verify a protected file, and write the original, byte for byte."
         " Nothing is written unless every byte is as it was.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the protected file or folder")
     parser.add_argument("out", metavar="DST", help="the file or folder to write")

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
-from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     from safemodel._cli.outcomes import Progress
@@ -31,8 +30,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " order, another seal and, with --new-key, another key. The plain order never"
         " reaches the disk.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the protected file or folder")
     parser.add_argument(

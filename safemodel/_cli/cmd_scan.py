@@ -6,8 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -42,8 +40,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Say for each file whether safe_load refuses it, and what it would"
         " have run. Nothing is run, and no tensor is built.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, a folder or a glob pattern"

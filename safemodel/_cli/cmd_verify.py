@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from safemodel._cli import key_options
-from safemodel._cli.help_text import HelpText
 
 if TYPE_CHECKING:
     import argparse
@@ -32,8 +31,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " with the key protected it; or, with --public-key, when somebody signed it."
         " Nothing is written but the state.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "paths", metavar="SRC", nargs="+", help="a protected file or folder"

@@ -13,6 +13,8 @@ from safemodel.limits import DEFAULT_LIMITS
 from safemodel.policy import SALVAGE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from safemodel._rewrite.writers import Form
     from safemodel._types import FileLike, StrPath
     from safemodel.limits import Limits
@@ -59,8 +61,8 @@ def disarm(
         FileExistsError: ``out`` is there, and ``overwrite`` is false or it is a folder.
         OSError: Reading or writing failed; ``out`` is as it was.
         ValueError: ``format``, or else the suffix of ``out``, names no format, or that
-            of an archive of models for what is none; or one of two folders lies within
-            the other.
+            of an archive of models for what is none; or ``out`` is what is to be read,
+            or one of two folders lies within the other.
     """
     from pathlib import Path
     from typing import get_args
@@ -87,4 +89,15 @@ def disarm(
         raise IsADirectoryError(
             errno.EISDIR, "a folder; name the file to write in it", str(target)
         )
+    if isinstance(f, (str, os.PathLike)) and _is_same(Path(f), target):
+        # Even with leave to overwrite: what somebody sent would be gone.
+        raise ValueError(f"the new file is the one to read: {target}")
     return disarm_file(f, target, format, settings)
+
+
+def _is_same(path: Path, target: Path) -> bool:
+    """Tell whether two paths lead to one file."""
+    try:
+        return path.samefile(target)
+    except OSError:
+        return False  # one of them is not there

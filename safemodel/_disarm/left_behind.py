@@ -1,6 +1,7 @@
 """What of a file is not in the one that is written: counted, never handed on.
 
-Sizes are bytes of the input. What a pickle is made of besides the values it gives
+Sizes are bytes of the input, where it has them in one place: of attributes there is a
+count alone. What a pickle is made of besides the values it gives
 (memo, dead code, opcodes) is not counted: no byte of it is in the output either.
 """
 
@@ -41,6 +42,11 @@ def left_behind(
     """Return what is left behind; the largest of each kind, and a sum of the rest."""
     reached = _reached(leaves)
     found = [*_of_archives(reading, graph), *_of_storages(graph, reached)]
+    found += [
+        LeftBehind(kind="attribute", name=kind, size=0,
+                   why=f"{count:,} of them, which would hide its methods")
+        for kind, count in graph.dropped.items()
+    ]  # fmt: skip
     if reading.members is not None:
         found += reading.members.left
     if 0 < reading.consumed < source.size:

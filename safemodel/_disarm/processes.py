@@ -1,17 +1,14 @@
 """The files of a folder, in several processes.
 
-Each worker is a fresh interpreter: no fork (the caller may have threads and
-gigabytes), no import of the caller's main module, and a file that takes a worker down
-costs that file alone. Tasks go in as lines of JSON, answers come out as lines of JSON.
-When the caller is killed, its workers end with the file they are at.
+Each worker is a fresh interpreter that runs `serve` (`worker_process`): tasks go in,
+answers come out. A file that takes a worker down costs that file alone. When the caller
+is killed, its workers end with the file they are at.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,6 +25,7 @@ from safemodel._disarm.tasks import (
     may_be_model,
     to_json,
 )
+from safemodel._scan.worker_process import WorkerProcess
 from safemodel.errors import DisarmError
 from safemodel.limits import Limits
 from safemodel.policy import Policy
@@ -35,15 +33,6 @@ from safemodel.scrub import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-# -I: neither the current folder nor the environment decides what is imported.
-_PROGRAM = (
-    "import signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
-    " sys.path.insert(0, sys.argv[1]);"
-    " from safemodel._disarm.processes import serve; serve(sys.stdin, sys.stdout)"
-)
-_ROOT = str(Path(__file__).resolve().parents[2])
-
 
 _WORTH_A_WORKER = 64 << 20
 """Bytes of files for which another worker pays: it takes a second to start."""
@@ -134,7 +123,7 @@ class _Work:
         self._tasks = tasks
         self._request = _request(folder, settings)
         self._stopped = False
-        self._processes: set[subprocess.Popen[str]] = set()
+        self._processes: set[WorkerProcess] = set()
         # The largest first: the last one to finish decides how long it takes.
         order = sorted(range(len(tasks)), key=lambda at: -tasks[at].size)
         self._waiting = deque(order)
@@ -178,26 +167,19 @@ class _Work:
                 return
             yield at
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> WorkerProcess:
         """Return a new worker that has its settings."""
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, this module
-            [sys.executable, "-I", "-c", _PROGRAM, _ROOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="ascii",
-            process_group=0,  # Ctrl-C in a terminal is for the call, which ends it
-        )
+        process = WorkerProcess(__name__)
         self._processes.add(process)
         if self._stopped:
             process.kill()
-        _write_line(process, self._request)
+        process.ask(self._request)
         return process
 
-    def _end(self, process: subprocess.Popen[str]) -> None:
+    def _end(self, process: WorkerProcess) -> None:
         """End a worker, and wait for that."""
         self._processes.discard(process)
-        process.kill()
-        process.communicate()
+        process.close()
 
     def stop(self) -> None:
         """Leave nothing to take, and nobody at work: one file may take long."""
@@ -207,27 +189,16 @@ class _Work:
             process.kill()
 
 
-def _write_line(process: subprocess.Popen[str], value: object) -> None:
-    if process.stdin is not None:
-        try:
-            process.stdin.write(json.dumps(value) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            # It has died; reading its answer says so.
-            return
-
-
-def _ask(process: subprocess.Popen[str], task: Task) -> Answer | None:
+def _ask(process: WorkerProcess, task: Task) -> Answer | None:
     """Return the answer to a task; None where the process dies.
 
     Raises:
         DisarmError, OSError: As `do_task` does.
     """
-    _write_line(process, task)
-    line = process.stdout.readline() if process.stdout is not None else ""
-    if not line.endswith("\n"):
+    process.ask(task)
+    given = process.answer()
+    if given is None:
         return None
-    given = json.loads(line)
     if "disarm_error" in given:
         raise DisarmError(given["disarm_error"])
     if "os_error" in given:

@@ -3,7 +3,8 @@
 Rules:
 
 1. An index only says which files are shards. What the new one says comes from the new
-   shards: their names, their tensors, the sum of their bytes.
+   shards: their names, their tensors, the sum of their bytes. Each is opened again for
+   that: a report gives paths to tensors, and two names of one tensor once.
 2. A tensor that is in two shards, or a shard that is not there, leaves no index: which
    one a loader takes would be for the attacker to choose.
 """

@@ -168,14 +168,23 @@ def _would_run(seen: FileReport) -> list[Finding]:
 
 
 def _json_text(value: Any) -> tuple[str, int | None]:
-    """Return the text of a value, and how its lines are indented (rule 1)."""
+    """Return the text of a value, and how its lines are indented (rule 1).
+
+    Each line of what nests deeply begins with many blanks: a text of 1 MB could become
+    one of 250 MB. So it is made with line breaks only as far as it stays short.
+    """
+    pieces: list[str] = []
+    room = _MAX_INDENTED
     try:
-        text = json.dumps(value, allow_nan=False)
+        for piece in json.JSONEncoder(allow_nan=False, indent=2).iterencode(value):
+            room -= len(piece)
+            if room < 0:
+                del piece, pieces  # one text may be nearly all of it
+                return json.dumps(value, allow_nan=False), None
+            pieces.append(piece)
     except ValueError as error:
         raise MalformedFileError("a number is too large for any reader") from error
-    if len(text) > _MAX_INDENTED:
-        return text, None
-    return json.dumps(value, indent=2), 2
+    return "".join(pieces), 2
 
 
 def write_text(

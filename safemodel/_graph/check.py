@@ -87,6 +87,7 @@ class FileCheck:
             limits,
             byte_count=byte_count,
             specs=self._graph.specs,
+            dropped=self._graph.dropped,
             refused=self._outside_schema,
         )
 

@@ -117,6 +117,7 @@ class TensorGraph:
         specs: Every leaf spec (storages excepted), in the order of the file.
         storages: Every storage that is used, by a key unique within the file.
         unused: Records that hold storages nothing refers to, by name.
+        dropped: What a value is → how many attributes of such values are dropped.
         opaque: Dotted names that became opaque, each once, in order.
         byte_count: Bytes of the file, for limits relative to it.
         mutables: Every dict, list and mutable composite spec that can be reached.
@@ -125,6 +126,7 @@ class TensorGraph:
 
     __slots__ = (
         "byte_count",
+        "dropped",
         "immutables",
         "mutables",
         "opaque",
@@ -139,6 +141,7 @@ class TensorGraph:
         self.specs: list[Spec] = []
         self.storages: dict[str, StorageSpec] = {}
         self.unused: list[str] = []
+        self.dropped: dict[str, int] = {}
         self.opaque: list[str] = []
         self.byte_count = byte_count
         self.mutables: list[Any] = []

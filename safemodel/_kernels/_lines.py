@@ -20,8 +20,6 @@ Rules, for every network:
 1. Line n is the 64 bytes from 64 * n, or the 32 from 32 * n.
 2. ``bits`` has a word for each switch of two lines, from ``at`` on, and one bit of the
    word for each lane, lowest first. Layer after layer, switch after switch.
-3. A network that streams writes whole lines of 64 bytes past the caches. It may be used
-   only where ``target`` begins at a multiple of 64 bytes.
 
 Twice as many instructions in a row take LLVM more than twice the time. So layers are
 taken in stages: those of a few h, which join a few lines. A stage is a loop over groups
@@ -36,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
 
-from safemodel._kernels._native import BYTES, I64, Code, Number, aligned_to
+from safemodel._kernels._native import I64, Code, Number, aligned_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,13 +161,11 @@ class Network:
         steps: See `layers`.
         size: Bytes of an element.
         few: 16 lines; otherwise as many as a line has lanes, which "turn" needs.
-        stream: See rule 3.
     """
 
     steps: tuple[str, ...]
     size: int
     few: bool = False
-    stream: bool = False
 
     @property
     def lines(self) -> int:
@@ -207,23 +203,13 @@ class Network:
                 last = n == len(todo) - 1
                 for r in mine:
                     place = self._place(code, target if last else between, group + r)
-                    self._store(code, regs[r], place, stream=self.stream and last)
+                    code.build.store(regs[r], place, align=aligned_to(self.size))
 
     def _place(self, code: Code, lines: Lines, x: Number) -> Any:
         """Return the address of line x of some, as that of 64-bit words."""
         size = lanes_of(self.size) * self.size
         kind = ir.VectorType(I64, size // 8)
         return lines.place(code, x, kind, size)
-
-    def _store(self, code: Code, value: Any, place: Any, *, stream: bool) -> None:
-        """Write a line, past the caches if that is what is wanted and it can be."""
-        stream = stream and lanes_of(self.size) * self.size == LINE
-        store = code.build.store(
-            value, place, align=LINE if stream else aligned_to(self.size)
-        )
-        if stream:
-            mark = code.module.add_metadata([ir.Constant(_I32, 1)])
-            store.set_metadata("nontemporal", mark)
 
     def _layer(
         self,
@@ -324,15 +310,7 @@ def _moved(build: Any, one: Any, two: Any, apart: int) -> tuple[Any, Any]:
 def prefetch(
     code: Code, lines: Lines, count: int, size: int, *, write: bool = False
 ) -> None:
-    """Ask for the first of some lines before they are needed, for every cache.
-
-    It may be wrong about them: nothing is read.
-    """
-    name = "llvm.prefetch.p0"
-    kind = ir.FunctionType(ir.VoidType(), [BYTES, _I32, _I32, _I32])
-    known = code.module.globals.get(name)
-    function = known or ir.Function(code.module, kind, name)
-    how = [ir.Constant(_I32, n) for n in (int(write), 3, 1)]
+    """Ask for the first of some lines before they are needed; see `Code.prefetch`."""
     for x in range(count):
         place = lines.place(code, x, ir.IntType(8), lanes_of(size) * size)
-        code.build.call(function, [place, *how])
+        code.prefetch(place, write=write)

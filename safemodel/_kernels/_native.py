@@ -127,6 +127,25 @@ class Code:
         build.cbranch(following < end, body, after)
         build.position_at_end(after)
 
+    def call(self, entry: Number, *args: Any) -> None:
+        """Call a function of addresses and numbers; see `entry_of`."""
+        values = [arg.value if isinstance(arg, Number) else arg for arg in args]
+        kind = ir.FunctionType(I64, [value.type for value in values])
+        function = self.build.inttoptr(entry.value, kind.as_pointer())
+        self.build.call(function, values)
+
+    def prefetch(self, place: Any, *, write: bool = False) -> None:
+        """Ask for the line at an address before it is needed, for every cache.
+
+        The address may be wrong: nothing is read.
+        """
+        name = "llvm.prefetch.p0"
+        kind = ir.FunctionType(ir.VoidType(), [BYTES, *[ir.IntType(32)] * 3])
+        known = self.module.globals.get(name)
+        function = known or ir.Function(self.module, kind, name)
+        how = [ir.Constant(ir.IntType(32), n) for n in (int(write), 3, 1)]
+        self.build.call(function, [place, *how])
+
     def room(self, count: int, kind: Any) -> Any:
         """Return where so many values may be until the function ends.
 
@@ -148,6 +167,12 @@ class Code:
         """Write an element of 8 bytes."""
         place = self.place(base, index, I64, 8)
         self.build.store(self.number(value).value, place)
+
+
+def vector_bits() -> int:
+    """Return the bits of the widest vectors this processor takes at once."""
+    has = llvm.get_host_cpu_features()
+    return 512 if has.get("avx512f") else 256 if has.get("avx2") else 128
 
 
 def aligned_to(size: int) -> int:
@@ -186,6 +211,11 @@ def compiled(
         engine.get_function_address("kernel")
     )
     return made
+
+
+def entry_of(function: Callable[..., int]) -> int:
+    """Return where a compiled function begins, for others to call it."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
 
 
 def _engine(text: str, cpu: str, features: str) -> Any:

@@ -3,7 +3,7 @@
 The key is HKDF-SHA-256 of the protection key, label "tensor bytes", salt the file id,
 info the epoch (8 bytes) and the number of the pool (4), little-endian. So no two pools,
 epochs or files share a keystream, and the counter begins at 0: block k of the cipher
-(16 bytes, big-endian k) is for bytes 16 k to 16 k + 15 of the pool in stored order. The
+(16 bytes, big-endian k) is for bytes 16 k to 16 k + 15 of the pool as it is stored. The
 tags are taken of what is encrypted; by itself this notices no change.
 """
 
@@ -40,15 +40,15 @@ class PoolCipher:
         """Encrypt bytes that are not, or decrypt those that are.
 
         Args:
-            at: First byte in the pool; a multiple of 16.
+            at: First byte in the pool.
             view: The bytes, which are replaced.
         """
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-        if at % _BLOCK:
-            raise ValueError(f"not the beginning of a block: {at}")
-        counter = (at // _BLOCK).to_bytes(_BLOCK, "big")
-        cipher = Cipher(algorithms.AES(self._key), modes.CTR(counter)).encryptor()
+        block, inside = divmod(at, _BLOCK)
+        counter = modes.CTR(block.to_bytes(_BLOCK, "big"))
+        cipher = Cipher(algorithms.AES(self._key), counter).encryptor()
+        cipher.update(bytes(inside))
         cipher.update_into(view, view)
 
     def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""What does not fill a tile: it changes place with any elements of the pool.
+"""What does not fill two tiles: it changes place with any elements of the pool.
 
 That is between the rounds, so that a pool can be read and written in order: the rest is
 known before the first round, and what comes to its place is met in the second one.

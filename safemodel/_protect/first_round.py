@@ -60,7 +60,7 @@ class FirstRound:
     ) -> None:
         """Write one block of a segment."""
         bits = self._rounds.bits("tile", block, desk.words)
-        run(room, desk.stage, desk.deal, desk.span, desk.lists, bits)
+        run(room, desk.stage, desk.deal, desk.span, bits)
         file.write_at(block * self._block, bytes_of(desk.stage))
 
     def gather(
@@ -96,7 +96,7 @@ class FirstRound:
         file.read_parts(self._rows.of_block(block), bytes_of(desk.stage))
         patch.apply(block, desk.stage)
         bits = self._rounds.bits("tile", block, desk.words)
-        run(desk.stage, room, desk.deal, desk.span, desk.lists, bits)
+        run(desk.stage, room, desk.deal, desk.span, bits)
 
     def _segments(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield each segment, and room for it: the same for all."""
@@ -156,7 +156,6 @@ class _Desk:
         "_room",
         "_shape",
         "deal",
-        "lists",
         "span",
         "stage",
         "words",
@@ -164,7 +163,7 @@ class _Desk:
 
     def __init__(self, shape: Shape, places: NDArray[Any], room: NDArray[Any]) -> None:
         self._shape, self._places, self._room = shape, places, room
-        self.words, self.lists = shape.word_room(), shape.lists()
+        self.words = shape.word_room()
 
     def prepare(self, block: int, first: int) -> None:
         """Set all for a block: as if it were all of its pool, after itself in rows."""
@@ -175,6 +174,6 @@ class _Desk:
         count = end - start
         places = self._places[(start - first * BLOCK) * shape.lanes :]
         columns = np.zeros((shape.rows, 1), np.uint32)
-        self.deal = places, columns, aligned(shape.unit, self._room.dtype)
+        self.deal = places, columns, aligned(2 * shape.unit, self._room.dtype)
         self.span = 0, count, count, shape.lanes, shape.step
         self.stage = self._room[: count * shape.unit]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 import struct
 import zlib
@@ -85,7 +84,7 @@ class FoundSeal(NamedTuple):
         kind: `SAFETENSORS` or `TORCH`.
         start: First byte of its hole.
         end: One past the last byte of its hole.
-        data: The seal.
+        data: The seal, in bytes that are nobody else's.
     """
 
     kind: int
@@ -147,7 +146,7 @@ def _in_header(source: Source, length: int, limits: Limits) -> FoundSeal:
     most = int(limits.max_header_bytes * _ENCODED) + len(_JSON_START) + _MOST_FRAME
     length = min(length, source.size - 8)
     _bound(length, most)
-    data, at, ended = io.BytesIO(), _JSON_AT, False
+    data, at, ended = bytearray(), _JSON_AT, False
     # Piece by piece: the text and what it says are not both in memory.
     while not ended and at < 8 + length:
         piece = source.read(at, min(_TEXT_PIECE, 8 + length - at))
@@ -158,10 +157,10 @@ def _in_header(source: Source, length: int, limits: Limits) -> FoundSeal:
         whole = len(encoded) // 4 * 3
         if decoded is None or not (ended or len(decoded) == whole):
             break
-        data.write(decoded)
+        data += decoded
     else:
-        if ended and data.tell():
-            return FoundSeal(SAFETENSORS, _JSON_AT, at, memoryview(data.getvalue()))
+        if ended and data:
+            return FoundSeal(SAFETENSORS, _JSON_AT, at, memoryview(data))
     raise VerificationError("the seal was changed: its text is cut or not base64")
 
 
@@ -182,7 +181,8 @@ def _in_record(source: Source, size: int, limits: Limits) -> FoundSeal:
     _bound(size, limits.max_header_bytes + _MOST_FRAME)
     if not _FIX_BYTES < size <= source.size - _ZIP_AT:
         raise VerificationError("the seal was changed: its record is cut")
-    field = source.read(_ZIP_AT, size)
+    field = bytearray(size)
+    source.read_into(_ZIP_AT, memoryview(field))
     if zlib.crc32(field) != _CRC:
         raise VerificationError("the seal was changed: its record has another CRC-32")
     data = memoryview(field)[:-_FIX_BYTES]
@@ -201,7 +201,7 @@ def _bound(requested: int, allowed: int) -> None:
         )
 
 
-def seal_field(kind: int, seal: bytes) -> Iterator[bytes | memoryview]:
+def seal_field(kind: int, seal: bytes | memoryview) -> Iterator[bytes | memoryview]:
     """Yield what stands in the hole of a seal (rule 4), in pieces of at most 1 MiB."""
     view = memoryview(seal)
     for at in range(0, len(view), _SEAL_PIECE):

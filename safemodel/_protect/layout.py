@@ -13,6 +13,8 @@ Leaves (`tags`) cut a pool into chunks:
 3. A pool of n bytes has at most 128 + n / 32,000 of those, a tenth of a percent. If
    there would be more, tensors that follow each other share a chunk of at most 1 KiB,
    or of twice as much, and so on up to 1 MiB, whatever is the first that suffices.
+4. A pool that is encrypted has the chunks of its plain order only, whose bytes lie
+   elsewhere, and encrypted (`encrypted`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 STORED, PLAIN = 0, 1
 """The two orders of a pool's bytes."""
+
+ENCRYPTED = 2
+"""What leaves are of that have the chunks of the plain order, and encrypted bytes."""
 
 CHUNK = 1 << 20
 """The most bytes a leaf is about."""
@@ -85,7 +90,7 @@ class Pool(Value):
         return f"<Pool of {self.length:,} bytes, {self.dtype}>"
 
     def extents(self, order: int) -> tuple[Extent, ...]:
-        """Return the tensors in one of the two orders."""
+        """Return the tensors in one of the orders; an encrypted one is a plain one."""
         return self.stored if order == STORED else self.plain
 
 

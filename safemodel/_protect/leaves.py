@@ -61,7 +61,7 @@ class PoolTagger:
         tagger: The file's.
         number: Number of the pool in the file.
         pool: The pool.
-        order: `STORED` or `PLAIN`.
+        order: `STORED`, `PLAIN` or `ENCRYPTED`.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class PoolTagger:
         read_into: Callable[[int, memoryview], None],
         *,
         check: Callable[[int, memoryview], None] | None = None,
+        indices: Sequence[int] | None = None,
         threads: int = THREADS,
     ) -> list[bytes]:
         """Return the leaves of a pool that can be read anywhere, by several threads.
@@ -150,6 +151,7 @@ class PoolTagger:
             read_into: Fills a view with the pool's bytes from an offset on; as
                 `Source.read_into`, it may be called by several threads at once.
             check: Is given the index of each chunk, and the bytes that were tagged.
+            indices: All chunks, in the order in which they are read; None: as they are.
             threads: How many read and tag. Each has a buffer of 1 MiB, which stays in
                 its processor's cache between the two.
         """
@@ -163,7 +165,7 @@ class PoolTagger:
 
             return read
 
-        return self._by_threads(worker, threads, check)
+        return self._by_threads(worker, threads, check, indices)
 
     def leaves_in(self, data: memoryview, *, threads: int = THREADS) -> list[bytes]:
         """Return the leaves of a pool that is in memory, by several threads.
@@ -186,16 +188,17 @@ class PoolTagger:
         worker: Callable[[], Callable[[int, int], memoryview]],
         threads: int,
         check: Callable[[int, memoryview], None] | None = None,
+        indices: Sequence[int] | None = None,
     ) -> list[bytes]:
         """Return all leaves; each thread takes the next chunk by means of its own."""
         tags: list[bytes] = [b""] * self.chunks
-        indices = iter(range(self.chunks))
+        left = iter(range(self.chunks) if indices is None else indices)
 
         def start() -> Callable[[], bool]:
             get = worker()
 
             def work() -> bool:
-                index = next(indices, None)
+                index = next(left, None)
                 if index is None:
                     return False
                 chunk = get(*self.span(index))

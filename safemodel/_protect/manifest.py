@@ -12,7 +12,8 @@ Numbers are little-endian. In order:
    c. its tensors in plain order, likewise,
 
 3. for each pool a leaf (32) for each chunk in stored order (`layout` says where chunks
-   end), and 1 (1) and a leaf for each chunk in plain order, or 0 (1),
+   end), and 1 (1) and a leaf for each chunk in plain order, or 0 (1); if tensors are
+   encrypted only a leaf for each chunk in plain order, of its encrypted bytes,
 4. all that is not tensors, after its length (8), for the file's format to read,
 5. zero bytes up to a multiple of 1,024, so that the length says less about the names.
 
@@ -65,10 +66,12 @@ class Manifest(Value):
         file_id: 32 random bytes; every key of the file depends on them.
         epoch: Which of the file's versions.
         expires: Seconds since 1970; None for never.
-        confidential: Whether the tensors are encrypted, too.
+        confidential: Whether the tensors are encrypted.
         pools: The tensors.
         leaves: Of each pool, in stored order, and in plain order if they were taken:
-            these find which of the plain tensors a change is in.
+            these find which of the plain tensors a change is in. Where tensors are
+            encrypted, those in plain order are of encrypted bytes, and there are no
+            others.
         frame: Tag of the bytes that are neither tensors nor the seal.
         data: All that is not tensors, in pieces that follow each other: it may be
             large, and putting it together would double it. Read back it is one piece.
@@ -112,7 +115,10 @@ def _problem(manifest: Manifest) -> str:
         return "the time it expires is out of range"
     if len(manifest.pools) > MAX_POOLS or len(manifest.leaves) != len(manifest.pools):
         return f"at most {MAX_POOLS} pools, with leaves for each"
+    needed = PLAIN if manifest.confidential else STORED
     for pool, both in zip(manifest.pools, manifest.leaves, strict=True):
+        if both[needed] is None or manifest.confidential != (both[STORED] is None):
+            return "a pool has the leaves of another mode"
         for order, leaves in enumerate(both):
             if leaves is not None and len(leaves) != len(leaf_ends(pool, order)):
                 return "a pool has one leaf for each chunk"
@@ -146,11 +152,27 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
         manifest: What to encode.
         root: The root of its tags.
     """
-    out = _before_data(manifest, root)
+    room = bytearray(encoded_size(manifest))
+    encode_into(manifest, root, memoryview(room))
+    return bytes(room)
+
+
+def encode_into(manifest: Manifest, root: bytes, room: memoryview) -> memoryview:
+    """Write the encoding of a manifest; return where its data are.
+
+    Args:
+        manifest: What to encode. Its data may be what was returned before.
+        root: The root of its tags.
+        room: As many bytes.
+    """
+    before = _before_data(manifest, root).joined()
+    start = at = len(before)
+    room[:start] = before
     for piece in manifest.data:
-        out.raw(piece)
-    out.raw(bytes(-out.size % _PAD))
-    return out.joined()
+        room[at : at + len(piece)] = piece
+        at += len(piece)
+    room[at:] = bytes(len(room) - at)
+    return room[start:at]
 
 
 def encoded_size(manifest: Manifest) -> int:
@@ -168,8 +190,9 @@ def _before_data(manifest: Manifest, root: bytes) -> Writer:
     out.number(len(described))
     out.counted(deflated(described), 8)
     for stored, plain in manifest.leaves:
-        out.raw(b"".join(stored))
-        out.number(plain is not None, 1)
+        out.raw(b"".join(stored or ()))
+        if not manifest.confidential:
+            out.number(plain is not None, 1)
         out.raw(b"".join(plain or ()))
     out.number(sum(map(len, manifest.data)))
     return out
@@ -192,7 +215,9 @@ def _described(pools: tuple[Pool, ...]) -> bytes:
     return out.joined()
 
 
-def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes]:
+def decode(
+    text: bytes | memoryview, header: Header, limits: Limits
+) -> tuple[Manifest, bytes]:
     """Return a manifest and its root.
 
     Only the holder of a key can make a text that gets here. It is bounded all the same:
@@ -214,7 +239,8 @@ def decode(text: bytes, header: Header, limits: Limits) -> tuple[Manifest, bytes
     size = reader.number()
     _check("max_header_bytes", size, limits.max_header_bytes)
     pools = _read_pools(inflated(reader.view(reader.number()), size), limits)
-    leaves = [(_leaves(reader, pool), _perhaps_leaves(reader, pool)) for pool in pools]
+    read = _encrypted_leaves if header.confidential else _both_leaves
+    leaves = [read(reader, pool) for pool in pools]
     data = reader.view(reader.number())
     if len(text) % _PAD or reader.left >= _PAD or any(reader.raw(reader.left)):
         raise MalformedFileError("a manifest ends in fewer than 1,024 zero bytes")
@@ -305,7 +331,21 @@ def _extents(
     return tuple(extents), at
 
 
-def _leaves(reader: Reader, pool: Pool, order: int = STORED) -> tuple[bytes, ...]:
+def _encrypted_leaves(reader: Reader, pool: Pool) -> Leaves:
+    """Return the leaves of a pool that is encrypted."""
+    return None, _leaves(reader, pool, PLAIN)
+
+
+def _both_leaves(reader: Reader, pool: Pool) -> Leaves:
+    """Return the leaves of a pool in both orders; those in plain order if taken."""
+    stored = _leaves(reader, pool, STORED)
+    taken = reader.number(1)
+    if taken > 1:
+        raise MalformedFileError("neither yes nor no", position=reader.at)
+    return stored, _leaves(reader, pool, PLAIN) if taken else None
+
+
+def _leaves(reader: Reader, pool: Pool, order: int) -> tuple[bytes, ...]:
     """Return the next leaves."""
     if -(-pool.length // CHUNK) * TAG_BYTES > reader.left:
         # Before there is a list of them: shapes take eight bytes, whatever they say.
@@ -315,14 +355,6 @@ def _leaves(reader: Reader, pool: Pool, order: int = STORED) -> tuple[bytes, ...
     return tuple(
         data[at : at + TAG_BYTES] for at in range(0, size * TAG_BYTES, TAG_BYTES)
     )
-
-
-def _perhaps_leaves(reader: Reader, pool: Pool) -> tuple[bytes, ...] | None:
-    """Return the next leaves, if they were taken."""
-    taken = reader.number(1)
-    if taken > 1:
-        raise MalformedFileError("neither yes nor no", position=reader.at)
-    return _leaves(reader, pool, PLAIN) if taken else None
 
 
 def _check(limit: str, requested: int, allowed: int) -> None:

@@ -15,28 +15,28 @@ import hmac
 from typing import TYPE_CHECKING
 
 from safemodel._protect import contents as layouts
-from safemodel._protect.cipher import PoolCipher
+from safemodel._protect.contents import Contents
+from safemodel._protect.encrypted import EncryptedPool
 from safemodel._protect.frames import find_seal, in_file_order, stored_lengths
 from safemodel._protect.header import read_header
 from safemodel._protect.keys import key_for
-from safemodel._protect.layout import PLAIN, STORED, leaf_ends
+from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED, leaf_ends
 from safemodel._protect.leaves import PoolTagger, change_error
+from safemodel._protect.manifest import Manifest
 from safemodel._protect.seal import check_fresh, open_sealed
 from safemodel._protect.spans import Scattered
+from safemodel._protect.subkeys import PoolKey
 from safemodel._protect.tags import Tagger
-from safemodel._protect.writing import frame_tag, permutation_key
+from safemodel._protect.writing import frame_tag
 from safemodel.errors import MalformedFileError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from safemodel._containers.source import Source
-    from safemodel._protect.contents import Contents
     from safemodel._protect.frames import FoundSeal
     from safemodel._protect.keys import KeyProvider, ProtectionKey
     from safemodel._protect.leaves import Difference
-    from safemodel._protect.manifest import Manifest
-    from safemodel._protect.permutation import PoolKey
     from safemodel._protect.state import EpochState
     from safemodel._protect.writing import ReadInto, Step
     from safemodel.limits import Limits
@@ -95,6 +95,13 @@ class Opened:
         )
         return hmac.compare_digest(found, self.manifest.frame)
 
+    def take_skeleton(self) -> bytes | memoryview:
+        """Return the skeleton, and hold it no longer: it may be large."""
+        skeleton = self.contents.skeleton
+        self.contents = Contents(**{**vars(self.contents), "skeleton": b""})
+        self.manifest = Manifest(**{**vars(self.manifest), "data": ()})
+        return skeleton
+
     def read_stored(self, number: int) -> ReadInto:
         """Return what reads a pool in stored order, from any offset."""
         spans, read = self._spans[number], self.source.read_into
@@ -106,9 +113,13 @@ class Opened:
 
     def permutation(self, number: int) -> PoolKey:
         """Return the key of the permutation of a pool."""
-        of = self.manifest
-        pool = of.pools[number]
-        return permutation_key(self.key, of.file_id, of.epoch, number, pool)
+        pool = self.manifest.pools[number]
+        return PoolKey.of(self._tagger, self.key, number, pool)
+
+    def encrypted(self, number: int) -> EncryptedPool:
+        """Return what decrypts a pool, and takes its tags (rule 3)."""
+        pool = self.manifest.pools[number]
+        return EncryptedPool(self.key, self._tagger, number, pool)
 
     def ends(self, number: int) -> list[int]:
         """Return where each chunk of a pool ends, in stored order."""
@@ -117,31 +128,24 @@ class Opened:
     def loader(
         self, number: int, step: Step
     ) -> tuple[Callable[[int, memoryview], None], list[bytes]]:
-        """Return what loads a chunk of a pool, and the tags it has taken (rule 3).
+        """Return what loads a chunk of a permuted pool, and the tags it takes (rule 3).
 
         Args:
             number: Which pool.
             step: Is told how many bytes more were read.
 
         Returns:
-            A function of the index of a chunk and a view, which it fills with the bytes
-            as they were before encryption; threads may call it at once. And the leaves,
-            one for each chunk that was loaded.
+            A function of the index of a chunk and a view, which it fills; threads may
+            call it at once. And the leaves, one for each chunk that was loaded.
         """
-        of = self.manifest
-        tagger = PoolTagger(self._tagger, number, of.pools[number])
+        tagger = PoolTagger(self._tagger, number, self.manifest.pools[number])
         read = self.read_stored(number)
         tags = [b""] * tagger.chunks
-        cipher = None
-        if of.confidential:
-            cipher = PoolCipher(self.key, of.file_id, of.epoch, number)
 
         def load(index: int, view: memoryview) -> None:
             start, _ = tagger.span(index)
             read(start, view)
             tags[index] = tagger.leaf(index, view)
-            if cipher is not None:
-                cipher.apply(start, view)
             step(len(view))
 
         return load, tags
@@ -154,14 +158,24 @@ class Opened:
             read(at, view)
             step(len(view))
 
+        if self.manifest.confidential:
+            return self.encrypted(number).leaves_of(read_into)
         tagger = PoolTagger(self._tagger, number, self.manifest.pools[number])
         return tagger.leaves_of(read_into)
 
     def differences(
         self, number: int, found: list[bytes], order: int = STORED
     ) -> tuple[Difference, ...]:
-        """Return what differs between leaves of a pool and those that are sealed."""
-        expected = self.manifest.leaves[number][order]
+        """Return what differs between leaves of a pool and those that are sealed.
+
+        Args:
+            number: Which pool.
+            found: The leaves: of its encrypted bytes, if it is encrypted.
+            order: In which order they are, if it is not.
+        """
+        if self.manifest.confidential:
+            order = ENCRYPTED
+        expected = self.manifest.leaves[number][min(order, PLAIN)]
         tagger = PoolTagger(self._tagger, number, self.manifest.pools[number], order)
         return tagger.differences(number, expected or (), found)
 
@@ -170,18 +184,25 @@ class Opened:
 
         Nothing, if the leaves of its plain order are not sealed.
         """
-        if self.manifest.leaves[number][PLAIN] is None:
+        if self.manifest.confidential or self.manifest.leaves[number][PLAIN] is None:
             return ()
-        pool = self.manifest.pools[number]
-        leaves = PoolTagger(self._tagger, number, pool, PLAIN).leaves_of(read)
+        leaves = self.plain_tagger(number).leaves_of(read)
         return self.differences(number, leaves, PLAIN)
 
-    def plain_check(self, number: int) -> Callable[[int, memoryview], None]:
-        """Return what raises unless a chunk of a pool, now in order, is as sealed."""
-        expected = self.manifest.leaves[number][PLAIN]
-        tagger = PoolTagger(
-            self._tagger, number, self.manifest.pools[number], order=PLAIN
-        )
+    def plain_tagger(self, number: int) -> PoolTagger:
+        """Return what takes leaves of a pool that was put back in order."""
+        return PoolTagger(self._tagger, number, self.manifest.pools[number], PLAIN)
+
+    def plain_check(
+        self, number: int, expected: Sequence[bytes] | None
+    ) -> Callable[[int, memoryview], None]:
+        """Return what raises unless a chunk of a pool, now in order, is as it was.
+
+        Args:
+            number: Which pool.
+            expected: The leaves in that order; None where there are none.
+        """
+        tagger = self.plain_tagger(number)
 
         def check(index: int, view: memoryview) -> None:
             found = tagger.leaf(index, view)
@@ -197,11 +218,15 @@ class Opened:
     ) -> VerificationError:
         """Return the error that names the plain tensors that have changed.
 
+        Of those that are encrypted it is known at once.
+
         Args:
             stored: What differs in stored order.
             plain: Reads a pool that was put back in order, by its number; None where
                 that cannot be done, so that there are no names.
         """
+        if self.manifest.confidential:
+            return change_error(stored)
         found: list[Difference] = []
         for number in sorted({one.pool for one in stored}):
             if plain is not None:
@@ -247,7 +272,7 @@ def open_protected(
             accept(found.data)
         header = read_header(found.data, limits)
         key = key_for(header.key_id, keys)
-        manifest = open_sealed(found.data, key, limits=limits)
+        manifest = open_sealed(found.data, key, limits=limits, in_place=True)
         lengths = stored_lengths(manifest.pools)
         (data,) = manifest.data
         contents = layouts.decode(data, len(lengths))

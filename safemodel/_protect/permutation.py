@@ -10,8 +10,9 @@ rounds:
 2. In each chunk, which is as large as a tile, random switches send each element to any
    place.
 
-What does not fill a tile comes in between the rounds, each element by an exchange with
-any element of the pool. Every switch and every exchange has random bits of its own.
+What does not fill two tiles comes in between the rounds, each element by an exchange
+with any element of the pool. Every switch and every exchange has random bits of its
+own.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import os
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from safemodel._protect.rounds import BLOCK, LINE, Rounds, Shape
+from safemodel._protect.rounds import BLOCK, FEW, LINE, Rounds, Shape
 from safemodel._protect.subkeys import PoolKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
 __all__ = ["PoolKey", "aligned", "permute_pool", "restore_pool"]
+
+_PART = 8
+"""Blocks that one call of a kernel works on: 8 MiB, thousandths of a second."""
 
 _MIN_THREAD_BYTES = 4 << 20
 """What a thread must have to do: starting one takes as long as a tenth of this."""
@@ -111,7 +115,9 @@ def restore_pool(
 
 
 def aligned(size: int, dtype: Any) -> NDArray[Any]:
-    """Return a new array that begins at a multiple of 64 bytes; what is in it: chance.
+    """Return a new array that begins at a multiple of 128 bytes; what is in it: chance.
+
+    Processors fetch and write lines of 64 bytes, and memory two of them at a time.
 
     Args:
         size: Its elements.
@@ -120,8 +126,8 @@ def aligned(size: int, dtype: Any) -> NDArray[Any]:
     import numpy as np
 
     kind = np.dtype(dtype)
-    room = np.empty(size * kind.itemsize + LINE, np.uint8)
-    start = -room.ctypes.data % LINE
+    room = np.empty(size * kind.itemsize + 2 * LINE, np.uint8)
+    start = -room.ctypes.data % (2 * LINE)
     return room[start : start + size * kind.itemsize].view(kind)
 
 
@@ -167,26 +173,51 @@ def _first_round(
 
     from safemodel._kernels import permute
 
-    shape, columns = rounds.shape, rounds.columns()
+    shape, count = rounds.shape, _threads(rounds.shape, threads)
     run = permute.gather if back else permute.spread
+    columns, places = _choices(rounds, count)
 
-    def work(first: int, last: int) -> None:
-        lists, room = shape.lists(), shape.word_room()
-        tile = aligned(shape.unit, source.dtype)
-        for segment, (start, end) in enumerate(pairwise(shape.segments)):
-            mine = range(max(first, start), min(last, end))
-            if not mine:
-                continue
+    def work(parts: Iterator[tuple[int, int, int]]) -> None:
+        room, tile = shape.word_room(), aligned(2 * shape.unit, source.dtype)
+        for segment, first, last in parts:
             # The kernel counts tiles from the segment's first.
+            start, end = shape.segments[segment : segment + 2]
             where = np.ascontiguousarray(columns[:, start:end])
-            deal = _places(rounds, segment), where, tile
-            for block in mine:
-                low, high = (tile - start * BLOCK for tile in shape.span(block))
-                span = low, high, shape.tiles, shape.lanes, shape.step
-                bits = rounds.bits("tile", block, room)
-                run(source, target, deal, span, lists, bits)
+            low, high = shape.span(first)[0], shape.span(last - 1)[1]
+            before = start * BLOCK
+            span = low - before, high - before, shape.tiles, shape.lanes, shape.step
+            bits = rounds.bits("tile", start, room)
+            run(source, target, (places[segment], where, tile), span, bits)
 
-    _in_threads(work, shape, threads)
+    parts = [
+        (segment, *part)
+        for segment, edges in enumerate(pairwise(shape.segments))
+        for part in _parts(*edges)
+    ]
+    _in_threads(work, parts, count)
+
+
+def _choices(
+    rounds: Rounds, threads: int
+) -> tuple[NDArray[Any], dict[int, NDArray[Any]]]:
+    """Return the columns of all rows, and the places of each segment."""
+    import numpy as np
+
+    shape = rounds.shape
+    columns = np.empty((shape.rows, shape.blocks), np.uint32)
+    places: dict[int, NDArray[Any]] = {}
+
+    def work(parts: Iterator[tuple[str, int]]) -> None:
+        for kind, number in parts:
+            if kind == "rows":
+                columns[number : number + FEW] = rounds.some_columns(number)
+            else:
+                places[number] = _places(rounds, number)
+
+    rows = [("rows", first) for first in range(0, shape.rows, FEW)]
+    segments = [("segment", number) for number in range(len(shape.segments) - 1)]
+    _in_threads(work, rows + segments, threads)
+    return columns, places
 
 
 def _places(rounds: Rounds, segment: int) -> NDArray[Any]:
@@ -199,8 +230,8 @@ def _places(rounds: Rounds, segment: int) -> NDArray[Any]:
     dealt = np.repeat((firsts - before).astype(np.uint32), counts)
     dealt += np.arange(len(dealt), dtype=np.uint32)
     places = dealt.take(rounds.pieces(segment))
-    # The kernel asks early for the tile after the last one.
-    return np.append(places, places[-rounds.shape.lanes :])
+    # The kernel asks early for the tiles after the last ones.
+    return np.append(places, places[-2 * rounds.shape.lanes :])
 
 
 def _second_round(
@@ -212,28 +243,41 @@ def _second_round(
     shape = rounds.shape
     run = permute.unstir if back else permute.stir
 
-    def work(first: int, last: int) -> None:
-        lists, room = shape.lists(), shape.word_room()
-        for block in range(first, last):
-            span = *shape.span(block), shape.tiles, shape.lanes, shape.step
-            run(pool, span, lists, rounds.bits("chunk", block, room))
+    def work(parts: Iterator[tuple[int, int]]) -> None:
+        room = shape.word_room()
+        for first, last in parts:
+            low, high = shape.span(first)[0], shape.span(last - 1)[1]
+            span = low, high, shape.tiles, shape.lanes, shape.step
+            run(pool, span, rounds.bits("chunk", 0, room))
 
-    _in_threads(work, shape, threads)
+    _in_threads(work, _parts(0, shape.blocks), _threads(shape, threads))
 
 
-def _in_threads(
-    work: Callable[[int, int], None], shape: Shape, threads: int | None
-) -> None:
-    """Give each thread one span of blocks."""
+def _parts(first: int, last: int) -> list[tuple[int, int]]:
+    """Return blocks in parts, for one call of a kernel each."""
+    return [(start, min(start + _PART, last)) for start in range(first, last, _PART)]
+
+
+def _threads(shape: Shape, threads: int | None) -> int:
+    """Return how many threads work on a pool."""
     if threads is None:
         threads = len(os.sched_getaffinity(0))
     size = shape.whole * shape.itemsize
-    threads = min(threads, shape.blocks, size // _MIN_THREAD_BYTES)
-    if threads <= 1:
-        work(0, shape.blocks)
+    return max(min(threads, shape.blocks, size // _MIN_THREAD_BYTES), 1)
+
+
+def _in_threads(
+    work: Callable[[Iterator[Any]], None], parts: Iterable[Any], threads: int
+) -> None:
+    """Let threads take parts, each the next one when it has done one.
+
+    One may have to wait for its processor, and then the others do more.
+    """
+    queue = iter(list(parts))
+    if threads == 1:
+        work(queue)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    edges = [shape.blocks * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, edges[:-1], edges[1:]))
+        list(pool.map(work, [queue] * threads))

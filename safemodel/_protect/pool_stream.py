@@ -251,14 +251,10 @@ class _Pool:
         from safemodel._kernels import permute
 
         shape = self.shape
-        lists, words = shape.lists(), shape.word_room()
         run = permute.unstir if back else permute.stir
-        block = start // self._block
-        for at in range(0, body.size, BLOCK * shape.unit):
-            part = body[at : at + BLOCK * shape.unit]
-            span = 0, part.size // shape.unit, 0, shape.lanes, shape.step
-            run(part, span, lists, self._rounds.bits("chunk", block, words))
-            block += 1
+        span = 0, body.size // shape.unit, 0, shape.lanes, shape.step
+        bits = self._rounds.bits("chunk", start // self._block, shape.word_room())
+        run(body, span, bits)
 
     def _rooms(self, held: int = 1) -> list[NDArray[Any]]:
         """Return rooms for works: one more than workers, and those that are held."""

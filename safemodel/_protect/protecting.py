@@ -115,7 +115,7 @@ def protect_file(source: Source, path: str, target: Path, how: How) -> ProtectRe
         if source.stamp() != stamp:
             raise MalformedFileError("it changes while it is read")
 
-    size = _write(source, anatomy, recipe, target, how, check, private=not path)
+    size = _write(source, anatomy, recipe, target, how, check, path)
     return ProtectReport(
         path=path,
         out=str(target),
@@ -139,17 +139,17 @@ def _recipe(source: Source, anatomy: Anatomy, how: How) -> Recipe:
     from safemodel._protect.skeleton import take
     from safemodel._protect.writing import Recipe
 
-    skeleton = take(source, anatomy, limits=how.limits)
+    held = [take(source, anatomy, limits=how.limits)]
     return Recipe(
         kind=KINDS[anatomy.format],
         key=how.key,
-        file_id=new_file_id(skeleton),
+        file_id=new_file_id(held[0]),
         epoch=how.epoch,
         expires=how.expires,
         confidential=how.confidential,
         signer=how.signer,
         pools=cut(anatomy.pools()),
-        skeleton=skeleton,
+        skeleton=held.pop,
         limits=how.limits,
     )
 
@@ -161,8 +161,7 @@ def _write(
     target: Path,
     how: How,
     check: Callable[[], None],
-    *,
-    private: bool,
+    path: str,
 ) -> int:
     """Write the protected file; return its size (rules 4 and 5)."""
     from safemodel._protect.scratch import Scratch
@@ -176,10 +175,13 @@ def _write(
         yield Plain(lambda at, view: spans[number].each(source.read_into, at, view))
 
     total = sum(part.length for part in anatomy.parts)
-    step = Progress(how.progress, 2 * total).step
-    # What was only in memory or is to be encrypted must not reach the disk on its way.
-    scratch = Scratch(target.parent, private=private or how.confidential)
-    whole = whole_file(target, overwrite=how.overwrite, read_back=False)
+    step = Progress(how.progress, total if how.confidential else 2 * total).step
+    # What was only in memory must not reach the disk on its way. What is encrypted
+    # needs no temporary file.
+    scratch = Scratch(target.parent, private=not path)
+    whole = whole_file(
+        target, overwrite=how.overwrite, read_back=False, unnamed=True, like=path
+    )
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()

@@ -204,4 +204,4 @@ def report_lines(report: Any) -> Iterator[tuple[str, str]]:
         said = f"{tensors} restored: byte for byte what was protected."
         return protect_lines(members, said)
     again = " anew" if isinstance(report, RotateReport) else ""
-    return protect_lines(members, how_text(members, f"permuted{again}"))
+    return protect_lines(members, how_text(members, again))

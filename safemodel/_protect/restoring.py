@@ -11,10 +11,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from safemodel._protect.flow import ahead
-from safemodel._protect.layout import CHUNK
 from safemodel._protect.opening import ON_THE_WAY
 from safemodel._protect.pool_stream import restored
-from safemodel._protect.skeleton import PlainSource, Skeleton
+from safemodel._protect.skeleton import Packed, PlainSource, Skeleton, check_lengths
 from safemodel._protect.spans import Piece, Scattered
 from safemodel.errors import VerificationError
 
@@ -46,6 +45,8 @@ def restore_pool_to(
         scratch: Room for a pool that does not fit into memory.
         step: Is told how many bytes more were read.
     """
+    if opened.manifest.confidential:
+        return _decrypt_pool(opened, number, write, step)
     pool = opened.manifest.pools[number]
     load, tags = opened.loader(number, step)
     # Closed here: a traceback would keep its threads.
@@ -59,6 +60,24 @@ def restore_pool_to(
             scratch=scratch,
         )
     return opened.differences(number, tags)
+
+
+def _decrypt_pool(
+    opened: Opened, number: int, write: WriteAt, step: Step
+) -> tuple[Difference, ...]:
+    """Decrypt a pool, chunk by chunk; return which were not as sealed."""
+    pool = opened.encrypted(number)
+    read = opened.read_stored(number)
+
+    def load(index: int, view: memoryview) -> None:
+        pool.decrypt(index, view, read)
+        step(len(view))
+
+    with closing(ahead(load, pool.ends)) as batches:
+        for index, view in enumerate(batches):
+            for chunk, part in pool.plain_chunks(index, view):
+                write(chunk.start, part)
+    return opened.differences(number, pool.tags)
 
 
 def restore_file(
@@ -77,8 +96,9 @@ def restore_file(
         VerificationError: Tensors were changed; what was written is to be thrown away.
         OSError: Reading or writing failed.
     """
-    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    skeleton = Packed(opened.take_skeleton(), limits)
     pools = opened.manifest.pools
+    check_lengths(skeleton.places, [pool.length for pool in pools])
     spans = [
         Scattered(
             Piece(place.at, place.start, place.length)
@@ -87,8 +107,6 @@ def restore_file(
         )
         for number in range(len(pools))
     ]
-    # Raises if they are not those of these pools.
-    PlainSource(skeleton, [pool.length for pool in pools], _no_pool)
     changed: list[Difference] = []
     for number in range(len(pools)):
 
@@ -97,8 +115,7 @@ def restore_file(
 
         changed += restore_pool_to(opened, number, write, scratch=scratch, step=step)
     for start, gap in skeleton.gaps():
-        for at in range(0, len(gap), CHUNK):
-            out.patch(start + at, gap[at : at + CHUNK])
+        out.patch(start, gap)
 
     def plain(number: int) -> WriteAt:
         return lambda at, view: spans[number].each(out.read_into, at, view)
@@ -113,10 +130,6 @@ def restore_file(
     return skeleton.size
 
 
-def _no_pool(number: int, at: int, view: memoryview) -> None:
-    raise AssertionError(f"pool {number} is not read: {at}, {len(view)}")
-
-
 def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
     """Return the plain file without writing it.
 
@@ -127,7 +140,7 @@ def restore_in_memory(opened: Opened, limits: Limits) -> PlainSource:
     Raises:
         VerificationError: Tensors were changed.
     """
-    skeleton = Skeleton.decode(opened.contents.skeleton, limits)
+    skeleton = Skeleton.decode(opened.take_skeleton(), limits)
     views: list[memoryview] = []
     changed: list[Difference] = []
     for number in range(len(opened.manifest.pools)):
@@ -153,6 +166,8 @@ def _in_memory(
     from safemodel._protect.permutation import aligned, restore_pool
 
     pool = opened.manifest.pools[number]
+    if opened.manifest.confidential:
+        return _decrypted_in_memory(opened, number)
     size = pool.length // pool.itemsize
     # Numpy has no integers of 16 bytes; numbers of as many are moved, not looked at.
     kind = f"u{pool.itemsize}" if pool.itemsize < 16 else "c16"
@@ -166,6 +181,20 @@ def _in_memory(
     plain = aligned(size, kind)
     restore_pool(stored, plain, opened.permutation(number))
     return _bytes_of(plain), opened.differences(number, tags)
+
+
+def _decrypted_in_memory(
+    opened: Opened, number: int
+) -> tuple[memoryview, tuple[Difference, ...]]:
+    """Return an encrypted pool in plain order, and which of its chunks have changed."""
+    from safemodel._protect.permutation import aligned
+
+    data = _bytes_of(aligned(opened.manifest.pools[number].length, "u1"))
+
+    def write(at: int, view: memoryview) -> None:
+        data[at : at + len(view)] = view
+
+    return data, _decrypt_pool(opened, number, write, lambda _: None)
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

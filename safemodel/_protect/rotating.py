@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from safemodel._protect.header import MAX_TIME
-from safemodel._protect.layout import Pool
+from safemodel._protect.layout import PLAIN, Pool
 from safemodel._protect.protecting import Progress, check_suffix, cut_pool, signer_of
 from safemodel._protect.verifying import (
     check_pools,
@@ -24,7 +24,7 @@ from safemodel._value import Value
 from safemodel.errors import KeyRequiredError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from safemodel._containers.source import Source
     from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.leaves import PoolTagger
     from safemodel._protect.opening import Opened
     from safemodel._protect.reports import RotateReport
+    from safemodel._protect.restoring import WriteAt
     from safemodel._protect.scratch import Scratch
     from safemodel._protect.verifying import Trust
     from safemodel._protect.writing import Plain, Recipe, Step
@@ -129,7 +131,7 @@ def _next(opened: Opened, trust: Trust, turn: Turn) -> Recipe:
         ),
         signer=turn.signer,
         pools=_cut_again(old.pools),
-        skeleton=opened.contents.skeleton,
+        skeleton=opened.take_skeleton,
         limits=trust.limits,
     )
 
@@ -142,13 +144,23 @@ def _write(
     from safemodel._protect.writing import write
     from safemodel._rewrite.output import whole_file
 
-    step = Progress(trust.progress, 3 * opened.manifest.tensor_bytes).step
+    before, after = opened.manifest.confidential, recipe.confidential
+    passes = (not (before and after)) + (1 if after else 2)
+    step = Progress(trust.progress, passes * opened.manifest.tensor_bytes).step
     scratch = Scratch(target.parent, private=True)
 
     def plain_of(number: int) -> AbstractContextManager[Plain]:
+        if before and after:
+            return _decrypted(opened, number)
         return _plain(opened, number, scratch, step)
 
-    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    whole = whole_file(
+        target,
+        overwrite=overwrite,
+        read_back=False,
+        unnamed=True,
+        like=opened.source.name,
+    )
     with whole as (out, commit):
         size = write(out, recipe, plain_of, scratch, step)
         out.finish()
@@ -176,14 +188,48 @@ def _plain(
     from safemodel._protect.writing import Plain
 
     with scratch.file(opened.manifest.pools[number].length) as plain:
-        changed = restore_pool_to(
-            opened, number, plain.write_at, scratch=scratch, step=step
-        )
+        write: WriteAt = plain.write_at
+        expected: Sequence[bytes] | None = opened.manifest.leaves[number][PLAIN]
+        if opened.manifest.confidential:
+            write, expected = _noting(opened.plain_tagger(number), write)
+        changed = restore_pool_to(opened, number, write, scratch=scratch, step=step)
         if changed:
             check_pools(opened, Progress(None, 0))  # names those of all pools
             raise opened.damage(changed, lambda _: plain.read_into)
-        on_disk = scratch.on_disk(plain.length)
-        yield Plain(plain.read_into, opened.plain_check(number) if on_disk else None)
+        check = None
+        if scratch.on_disk(plain.length):
+            check = opened.plain_check(number, expected)
+        yield Plain(plain.read_into, check)
+
+
+@contextmanager
+def _decrypted(opened: Opened, number: int) -> Iterator[Plain]:
+    """Give a pool whose chunks are decrypted as they are asked for: the next is theirs.
+
+    Raises:
+        VerificationError: It is not what was sealed.
+    """
+    from safemodel._protect.writing import Plain
+
+    pool = opened.encrypted(number)
+    yield Plain(pool.decrypted(opened.read_stored(number)))
+    changed = opened.differences(number, pool.tags)
+    if changed:
+        check_pools(opened, Progress(None, 0))  # names those of all pools
+        raise opened.damage(changed, None)
+
+
+def _noting(tagger: PoolTagger, write: WriteAt) -> tuple[WriteAt, Sequence[bytes]]:
+    """Return what writes the chunks of a pool, and the leaves it takes of them."""
+    tags = [b""] * tagger.chunks
+    indices = {tagger.span(index)[0]: index for index in range(tagger.chunks)}
+
+    def noting(at: int, view: memoryview) -> None:
+        index = indices[at]
+        tags[index] = tagger.leaf(index, view)
+        write(at, view)
+
+    return noting, tags
 
 
 def _cut_again(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:

@@ -10,7 +10,7 @@ docs/adr/0016 and 0019 say what the choices are for. A pool is divided so:
 - 32 KiB of pieces are a *slab*; the last may be shorter.
 - A *segment* is some blocks up to 32 MiB, and the pieces that are dealt to them: those
   of 1,024 slabs from anywhere.
-- What does not fill a tile is the *rest*.
+- Tiles are worked on in pairs. What does not fill a pair is the *rest*.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from safemodel._protect.subkeys import Keystream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from safemodel._kernels.keystream import Cipher, Words
     from safemodel._protect.subkeys import PoolKey
 
 LINE = 64
@@ -51,7 +52,7 @@ class Shape:
     Attributes:
         lanes: Elements of a line.
         rows: Rows of a tile, and lines of a chunk.
-        tiles: How many tiles, which is how many chunks; 0: the pool is small.
+        tiles: How many tiles, which is how many chunks: even; 0: the pool is small.
         layers: Layers of switches that reach every lane.
         segments: The first block of each segment, and where the last ends.
     """
@@ -63,7 +64,8 @@ class Shape:
         self.lanes = min(LINE // itemsize, _MAX_LANES)
         self.layers = self.lanes.bit_length() - 1
         self.rows = FEW * self.lanes
-        self.tiles = size // self.unit if size >= max(_SMALL, 16 * self.unit) else 0
+        pairs = size // (2 * self.unit)
+        self.tiles = 2 * pairs if size >= max(_SMALL, 16 * self.unit) else 0
         most = max(_SEGMENT // (BLOCK * self.unit * itemsize), 1)
         count = max(-(-self.blocks // most), 1)
         # All as large as one another: a small one would hold parts of few slabs.
@@ -107,27 +109,11 @@ class Shape:
         """Return the first tile or chunk of a block, and where the last ends."""
         return block * BLOCK, min((block + 1) * BLOCK, self.tiles)
 
-    def words(self, kind: str) -> int:
-        """Return how many words the switches of a tile or of a chunk take."""
-        near = FEW * self.step
-        far = self.lanes * 4 * (FEW // 2)
-        return far + near * (1 if kind == "tile" else 2)
-
     def word_room(self) -> NDArray[Any]:
-        """Return room for the words of a block."""
-        import numpy as np
+        """Return room for words, for one thread."""
+        from safemodel._kernels import permute
 
-        kind = f"u{max(self.lanes // 8, 1)}"
-        return np.empty(self.words("chunk") * BLOCK, kind)
-
-    def lists(self) -> NDArray[Any]:
-        """Return what kernels take for lists of lines."""
-        import numpy as np
-
-        made = np.zeros((4, max(self.lanes, FEW)), np.int64)
-        made[0] = range(made.shape[1])
-        made[1] = made[0] * self.lanes
-        return made
+        return permute.room_for_words(self.itemsize)
 
 
 class Rounds:
@@ -148,9 +134,13 @@ class Rounds:
         return self._key.use(f"{shape.size} x {shape.itemsize} bytes: {use}")
 
     @cached_property
-    def _switches(self) -> dict[str, bytes]:
-        """The sub-keys of the switches of both rounds."""
-        return {kind: self._secret(kind) for kind in ("tile", "chunk")}
+    def _switches(self) -> dict[str, Cipher]:
+        """What makes the words of the switches of both rounds."""
+        from safemodel._kernels import keystream
+
+        return {
+            kind: keystream.Cipher(self._secret(kind)) for kind in ("tile", "chunk")
+        }
 
     @cached_property
     def _slabs(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -164,12 +154,15 @@ class Rounds:
         counts = np.minimum(slab, count - firsts)
         return firsts, counts, np.cumsum(counts)
 
-    def bits(self, kind: str, block: int, room: NDArray[Any]) -> NDArray[Any]:
-        """Return the words of the switches of a block's tiles or chunks."""
-        first, last = self.shape.span(block)
-        words = room[: (last - first) * self.shape.words(kind)]
-        Keystream(self._switches[kind], block).fill(words)
-        return words
+    def bits(self, kind: str, block: int, room: NDArray[Any]) -> Words:
+        """Return where the words of tiles or chunks come from, from a block on.
+
+        Args:
+            kind: "tile" or "chunk".
+            block: Where the first of them is.
+            room: See `Shape.word_room`.
+        """
+        return self._switches[kind].words(block, room)
 
     def dealt(self, segment: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return what of slabs a segment has: first pieces, and how many from each."""
@@ -218,27 +211,34 @@ class Rounds:
         return np.concatenate([whole.reshape(-1), rest.reshape(-1)])
 
     def columns(self) -> NDArray[Any]:
-        """Return where in each row the lines of each block begin, (rows, blocks).
+        """Return where in each row the lines of each block begin, (rows, blocks)."""
+        import numpy as np
+
+        firsts = range(0, self.shape.rows, FEW)
+        return np.concatenate([self.some_columns(first) for first in firsts])
+
+    def some_columns(self, first: int) -> NDArray[Any]:
+        """Return `columns` of 16 rows: what is drawn takes more room than all of them.
 
         In each row the whole blocks are in an order of their own; a rest of fewer tiles
-        follows; and all is turned round by a number of columns of its own.
+        follows; and all is turned round by an even number of columns of its own.
+
+        Args:
+            first: The first of the rows.
         """
         import numpy as np
 
         from safemodel._kernels import permute
 
-        shape, secret = self.shape, self._secret("columns")
+        shape, stream = self.shape, Keystream(self._secret("columns"), first // FEW)
         starts = np.arange(0, shape.tiles, BLOCK, dtype=np.uint32)
-        columns = np.tile(starts, (shape.rows, 1))
-        whole = shape.tiles // BLOCK
-        # By 16 rows: what is drawn takes four times as much as what comes of it.
-        for first in range(0, shape.rows, FEW):
-            stream = Keystream(secret, first // FEW)
-            rows = columns[first : first + FEW]
-            permute.shuffle(rows, stream.draws(0, (FEW, whole)), 0, False)
-            turns = [stream.below(shape.tiles) for _ in range(FEW)]
-            rows[:] = (rows + np.array(turns, np.int64)[:, None]) % shape.tiles
-        return columns
+        rows = np.tile(starts, (FEW, 1))
+        draws = stream.draws(0, (FEW, shape.tiles // BLOCK))
+        permute.shuffle(rows, draws, 0, False)
+        # Even: lines of two tiles stay side by side in 128 bytes.
+        turns = [2 * stream.below(shape.tiles // 2) for _ in range(FEW)]
+        turned = (rows + np.array(turns, np.int64)[:, None]) % shape.tiles
+        return turned.astype(np.uint32)
 
     def exchanges(self) -> list[tuple[int, NDArray[Any]]]:
         """Return which elements change place with the rest, as the kernel takes it.

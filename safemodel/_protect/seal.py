@@ -38,6 +38,7 @@ from safemodel._protect.header import (
     read_header,
 )
 from safemodel._protect.keys import KEY_BYTES, key_for
+from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED
 from safemodel._protect.tags import TAG_BYTES, Tagger
 from safemodel._report.words import time_text
 from safemodel.errors import VerificationError
@@ -78,7 +79,110 @@ def seal(
         LimitExceededError: Readers would not accept it.
         ValueError: There is a signer and no public root, or the other way round.
     """
-    return _seal(manifest, key, signer, public_root, limits, secrets.token_bytes(32))
+    draft = Draft(manifest, signed=signer is not None)
+    return bytes(draft.seal(manifest, key, signer, public_root, limits))
+
+
+class Draft:
+    """Room for a seal. What is large in it is there from the start, and only there.
+
+    Args:
+        manifest: What is to be sealed; of its tags only the number counts.
+        signed: Whether it will be signed.
+
+    Attributes:
+        data: The manifest's data, in their place.
+    """
+
+    def __init__(self, manifest: Manifest, *, signed: bool) -> None:
+        size = sealed_size(manifest, signed=signed)
+        self._room = memoryview(bytearray(len(_SIGNED) + size))
+        # So that a signature needs no copy of what it is about.
+        self._room[: len(_SIGNED)] = _SIGNED
+        self._signed = signed
+        start = len(_SIGNED) + HEADER_BYTES
+        self._text = self._room[start : start + encoding.encoded_size(manifest)]
+        self.data = encoding.encode_into(manifest, bytes(TAG_BYTES), self._text)
+
+    def __repr__(self) -> str:
+        return f"<Draft of {len(self._room)} bytes>"
+
+    def seal(
+        self,
+        manifest: Manifest,
+        key: ProtectionKey,
+        signer: Ed25519PrivateKey | None,
+        public_root: bytes | None,
+        limits: Limits,
+    ) -> memoryview:
+        """Return the sealed manifest; see `seal`. It can be done once.
+
+        Args:
+            manifest: As it was drafted, but for its tags; its data are `data`.
+            key: The key to open it with.
+            signer: Signs, for readers who hold no key.
+            public_root: The root of the public tags.
+            limits: What readers will allow.
+        """
+        if (signer is None) != (public_root is None):
+            raise ValueError("a signer and a public root, or neither")
+        if public_root is not None and len(public_root) != TAG_BYTES:
+            raise ValueError(f"a root is {TAG_BYTES} bytes")
+        if encoding.encoded_size(manifest) != len(self._text):
+            raise AssertionError("a manifest is of another length than drafted")
+        header = self._written(manifest, key, signer, public_root, limits)
+        noise = secrets.token_bytes(SALT_BYTES)
+        said = blake3(header.encoded()).update(self._text).digest()
+        salt = key._derive("salt", SALT_BYTES, salt=noise, info=said)
+        return self._encrypted(Header(**{**vars(header), "salt": salt}), key, signer)
+
+    def _written(
+        self,
+        manifest: Manifest,
+        key: ProtectionKey,
+        signer: Ed25519PrivateKey | None,
+        public_root: bytes | None,
+        limits: Limits,
+    ) -> Header:
+        """Write the manifest; return its header, without salt and commitment."""
+        root = _root(manifest, key)
+        encoding.encode_into(manifest, root, self._text)
+        header = Header(
+            key_id=key.id,
+            file_id=manifest.file_id,
+            epoch=manifest.epoch,
+            expires=manifest.expires,
+            confidential=manifest.confidential,
+            tensor_bytes=manifest.tensor_bytes,
+            sealed_bytes=len(self._text) + _CIPHER_TAG_BYTES,
+            salt=bytes(SALT_BYTES),
+            public_root=public_root,
+            signer=None if signer is None else signer.public_key().public_bytes_raw(),
+            commitment=bytes(COMMITMENT_BYTES),
+        )
+        # Nothing is sealed that would not open.
+        check_size(header, limits)
+        read, same_root = encoding.decode(self._text, header, limits)
+        if not read.same_as(manifest) or same_root != root:
+            raise ValueError("not a manifest that reads back as it was")
+        return header
+
+    def _encrypted(
+        self, header: Header, key: ProtectionKey, signer: Ed25519PrivateKey | None
+    ) -> memoryview:
+        """Encrypt the manifest in its place (rule 2), and sign it (rule 6)."""
+        seal = self._room[len(_SIGNED) :]
+        public = header.bound() + _keys_of(header, key)[1]
+        seal[:HEADER_BYTES] = public
+        end = HEADER_BYTES + header.sealed_bytes
+        cipher, sealed = _cipher_of(header, key), seal[HEADER_BYTES:end]
+        if hasattr(cipher, "encrypt_into"):
+            cipher.encrypt_into(_NONCE, self._text, public, sealed)
+        else:  # an older version of the library, and one copy more
+            sealed[:] = cipher.encrypt(_NONCE, self._text, public)
+        if signer is not None:
+            seal[end:] = signer.sign(self._room[: len(_SIGNED) + end])
+        return seal
 
 
 def sealed_size(manifest: Manifest, *, signed: bool) -> int:
@@ -98,6 +202,7 @@ def open_sealed(
     keys: ProtectionKey | KeyProvider,
     *,
     limits: Limits = DEFAULT_LIMITS,
+    in_place: bool = False,
 ) -> Manifest:
     """Return the manifest of a seal that nobody without the key has changed.
 
@@ -105,6 +210,8 @@ def open_sealed(
         data: The seal.
         keys: Its key, or where keys come from.
         limits: How much it may ask for.
+        in_place: Whether the manifest may be decrypted where it lies, in bytes that
+            can be written. They are no seal afterwards.
 
     Raises:
         KeyRequiredError: The key is another one, or not there.
@@ -116,7 +223,9 @@ def open_sealed(
     header = read_header(data, limits)
     key = key_for(header.key_id, keys)
     # In this order: no frame of an error holds what was sealed.
-    text = _decrypted(data, header, key) if _signature_holds(data, header) else None
+    text = None
+    if _signature_holds(data, header):
+        text = _decrypted(data, header, key, in_place=in_place)
     if text is None:
         raise VerificationError(_CHANGED)
     manifest, root = encoding.decode(text, header, limits)
@@ -175,67 +284,9 @@ def check_fresh(
         raise VerificationError(f"it expired at {time_text(of.expires)}")
 
 
-def _seal(
-    manifest: Manifest,
-    key: ProtectionKey,
-    signer: Ed25519PrivateKey | None,
-    public_root: bytes | None,
-    limits: Limits,
-    noise: bytes,
-) -> bytes:
-    """Return a sealed manifest; ``noise`` is random but in tests."""
-    if (signer is None) != (public_root is None):
-        raise ValueError("a signer and a public root, or neither")
-    if public_root is not None and len(public_root) != TAG_BYTES:
-        raise ValueError(f"a root is {TAG_BYTES} bytes")
-    root = _root(manifest, key)
-    text = encoding.encode(manifest, root)
-    header = Header(
-        key_id=key.id,
-        file_id=manifest.file_id,
-        epoch=manifest.epoch,
-        expires=manifest.expires,
-        confidential=manifest.confidential,
-        tensor_bytes=manifest.tensor_bytes,
-        sealed_bytes=len(text) + _CIPHER_TAG_BYTES,
-        salt=bytes(SALT_BYTES),
-        public_root=public_root,
-        signer=None if signer is None else signer.public_key().public_bytes_raw(),
-        commitment=bytes(COMMITMENT_BYTES),
-    )
-    # Nothing is sealed that would not open.
-    check_size(header, limits)
-    read, same_root = encoding.decode(text, header, limits)
-    if not read.same_as(manifest) or same_root != root:
-        raise ValueError("not a manifest that reads back as it was")
-    del read  # which holds the text
-    said = blake3(header.encoded()).update(text).digest()
-    salt = key._derive("salt", SALT_BYTES, salt=noise, info=said)
-    out = _encrypted(text, Header(**{**vars(header), "salt": salt}), key)
-    # A text may have 100 MB: it is given up before there is another copy.
-    del text
-    if signer is not None:
-        out += signer.sign(b"".join((_SIGNED, out)))
-    return bytes(out)
-
-
-def _encrypted(text: bytes, header: Header, key: ProtectionKey) -> bytearray:
-    """Return the header with its commitment, and the ciphertext (rule 2)."""
-    public = header.bound() + _keys_of(header, key)[1]
-    cipher = _cipher_of(header, key)
-    out = bytearray(len(public) + len(text) + _CIPHER_TAG_BYTES)
-    out[: len(public)] = public
-    room = memoryview(out)[len(public) :]
-    if hasattr(cipher, "encrypt_into"):
-        cipher.encrypt_into(_NONCE, text, public, room)
-    else:  # an older version of the library, and one copy more
-        room[:] = cipher.encrypt(_NONCE, text, public)
-    return out
-
-
 def _decrypted(
-    data: bytes | memoryview, header: Header, key: ProtectionKey
-) -> bytes | None:
+    data: bytes | memoryview, header: Header, key: ProtectionKey, *, in_place: bool
+) -> bytes | memoryview | None:
     """Return what is sealed, or None."""
     from cryptography.exceptions import InvalidTag
 
@@ -243,10 +294,13 @@ def _decrypted(
         return None
     # A view: neither seal nor text is there twice.
     sealed = memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.sealed_bytes]
+    cipher, public = _cipher_of(header, key), bytes(data[:HEADER_BYTES])
     try:
-        return _cipher_of(header, key).decrypt(
-            _NONCE, sealed, bytes(data[:HEADER_BYTES])
-        )
+        if in_place and hasattr(cipher, "decrypt_into"):
+            text = sealed[:-_CIPHER_TAG_BYTES]
+            cipher.decrypt_into(_NONCE, sealed, public, text)
+            return text
+        return cipher.decrypt(_NONCE, sealed, public)
     except InvalidTag:
         return None
 
@@ -289,4 +343,7 @@ def _signature_holds(data: bytes | memoryview, header: Header) -> bool:
 def _root(manifest: Manifest, key: ProtectionKey) -> bytes:
     """Return the root of a manifest's tags."""
     tagger = Tagger.keyed(key, manifest.file_id, manifest.epoch)
-    return tagger.root(manifest.pools, manifest.leaves, manifest.frame)
+    plain = ENCRYPTED if manifest.confidential else PLAIN
+    return tagger.root(
+        manifest.pools, manifest.leaves, manifest.frame, orders=(STORED, plain)
+    )

@@ -20,15 +20,16 @@ Rules:
 
 from __future__ import annotations
 
+import io
 import zlib
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, chain
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._collector import collector_paused
 from safemodel._containers.source import Source
-from safemodel._protect.encoding import Reader, Writer, inflated
+from safemodel._protect.encoding import Reader, Writer, inflated_pieces
 from safemodel._value import Value
 from safemodel.errors import LimitExceededError, MalformedFileError
 from safemodel.limits import DEFAULT_LIMITS, Limits
@@ -127,33 +128,95 @@ class Skeleton(Value):
             LimitExceededError: It announces too much.
             MalformedFileError: It is not the encoding of a skeleton.
         """
+        packed = Packed(data, limits)
+        # It grows in place and is handed out as it is: joining would double it.
+        rest = io.BytesIO()
+        for _, piece in packed.gaps():
+            rest.write(piece)
+        return cls(
+            size=packed.size, places=packed.places, rest=memoryview(rest.getvalue())
+        )
+
+
+class Packed:
+    """An encoded skeleton, of which the places alone are in memory.
+
+    Args:
+        data: The encoding, which may be anybody's words.
+        limits: `max_header_bytes` and `max_tensors` apply.
+
+    Attributes:
+        size: Bytes of the file.
+        places: Where the bytes of pools belong, in the order of the file.
+
+    Raises:
+        LimitExceededError: It announces too much.
+        MalformedFileError: It is not the encoding of a skeleton.
+    """
+
+    def __init__(
+        self, data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         reader = Reader(data)
         if reader.raw(len(_MAGIC)) != _MAGIC:
             raise MalformedFileError("not the skeleton of a file", position=0)
-        size, inside = reader.numbers(2)
+        self.size, inside = reader.numbers(2)
         number = reader.at_most("max_tensors", limits.max_tensors)
-        if not inside <= size <= _MAX_SIZE:
+        if not inside <= self.size <= _MAX_SIZE:
             raise MalformedFileError("a skeleton larger than its file", position=8)
-        _check_rest(size - inside, number, limits)
-        rows = number * _PLACE.size
-        body = memoryview(inflated(reader.view(reader.left), rows + size - inside))
+        _check_rest(self.size - inside, number, limits)
+        length = number * _PLACE.size
+        body = reader.view(reader.left)
+        self._pieces = inflated_pieces(body, length + self.size - inside)
+        read = io.BytesIO()
+        # They end with an error if there are fewer.
+        while read.tell() < length:
+            read.write(next(self._pieces))
+        rows = memoryview(read.getvalue())
+        self._first = rows[length:]
         with collector_paused():
-            places = _read_places(body[:rows], size, inside)
-        return cls(size=size, places=places, rest=body[rows:])
-
-    def lengths(self) -> tuple[int, ...]:
-        """Return how many bytes the file takes of each pool, up to the last it uses."""
-        found = [0] * (1 + max((place.pool for place in self.places), default=-1))
-        for place in self.places:
-            found[place.pool] += place.length
-        return tuple(found)
+            self.places = _read_places(rows[:length], self.size, inside)
 
     def gaps(self) -> Iterator[tuple[int, memoryview]]:
-        """Yield the bytes that are no tensor's, each run after where it begins."""
-        rest, at = self.rest, 0
-        for start, stop in _gaps(self.places, self.size):
-            yield start, rest[at : at + stop - start]
-            at += stop - start
+        """Yield the bytes that are no tensor's in pieces, each after where it begins.
+
+        It can be done once. What is yielded is part of a file that may prove to be
+        malformed after the last piece.
+
+        Raises:
+            MalformedFileError: There are more or fewer than announced.
+        """
+        spans = _gaps(self.places, self.size)
+        at, stop = next(spans, (self.size, self.size))
+        first: list[bytes | memoryview] = [self._first]
+        for piece in chain(first, self._pieces):
+            view = memoryview(piece)
+            while view:
+                if at == stop:
+                    at, stop = next(spans)
+                part = view[: stop - at]
+                yield at, part
+                at += len(part)
+                view = view[len(part) :]
+
+
+def lengths_of(places: Sequence[Place]) -> tuple[int, ...]:
+    """Return how many bytes a file takes of each pool, up to the last it uses."""
+    found = [0] * (1 + max((place.pool for place in places), default=-1))
+    for place in places:
+        found[place.pool] += place.length
+    return tuple(found)
+
+
+def check_lengths(places: Sequence[Place], lengths: Sequence[int]) -> None:
+    """Raise unless a file takes all bytes of all pools.
+
+    Raises:
+        MalformedFileError: The places are those of other pools.
+    """
+    used = lengths_of(places)
+    if used + (0,) * (len(lengths) - len(used)) != tuple(lengths):
+        raise MalformedFileError("the skeleton and the pools are of two files")
 
 
 class PlainSource(Source):
@@ -178,9 +241,7 @@ class PlainSource(Source):
         *,
         name: str = "",
     ) -> None:
-        used = skeleton.lengths()
-        if used + (0,) * (len(lengths) - len(used)) != tuple(lengths):
-            raise MalformedFileError("the skeleton and the pools are of two files")
+        check_lengths(skeleton.places, lengths)
         self.size = skeleton.size
         self.name = name
         self._places = skeleton.places

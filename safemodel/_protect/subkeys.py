@@ -4,24 +4,23 @@ A key that is used for two things ties them together. Everything random about th
 of a pool comes from a sub-key of its own: HKDF-SHA-256 (RFC 5869) of the protection
 key, label "permute", salt the file id, info the epoch (8 bytes), the pool and the
 purpose (each after its length, 8 bytes). Numbers are little-endian. The words are the
-keystream of ChaCha20 (RFC 8439) under the sub-key.
+keystream of ChaCha20 (RFC 8439) under the sub-key. A kernel makes it: docs/adr/0024.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.layout import Pool
+    from safemodel._protect.tags import Tagger
 
 FILE_ID_BYTES = 32
 _SUB_KEY_BYTES = 32
-_ZEROS = memoryview(bytes(1 << 17))
-"""Encrypted at a time. The library holds the interpreter lock meanwhile, and smaller
-pieces hand it to and fro between threads: with 16 KiB, 1 GB takes a tenth longer."""
 
 
 class PoolKey:
@@ -49,6 +48,19 @@ class PoolKey:
         self._key, self._file_id = key, file_id
         self._info = struct.pack("<Q", epoch) + _counted(pool)
 
+    @classmethod
+    def of(cls, tagger: Tagger, key: ProtectionKey, number: int, pool: Pool) -> Self:
+        """Return the sub-keys of a pool: of its file, epoch, number and dtype.
+
+        Args:
+            tagger: The file's.
+            key: The key all of them come from.
+            number: Number of the pool in its file.
+            pool: The pool.
+        """
+        name = f"{number} {pool.dtype}"
+        return cls(key, tagger.file_id, epoch=tagger.epoch, pool=name)
+
     def use(self, use: str) -> bytes:
         """Return the sub-key for one use, such as one round; no two have one name."""
         info = self._info + _counted(use)
@@ -72,25 +84,39 @@ class Keystream:
             256 GiB.
     """
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_batch", "_cipher", "_left", "_next", "_number")
 
     def __init__(self, key: bytes, number: int = 0) -> None:
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+        import numpy as np
 
-        # Four bytes of block counter, then the nonce.
-        nonce = bytes(4) + number.to_bytes(12, "little")
-        self._cipher = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor()
+        from safemodel._kernels import keystream
+
+        self._cipher, self._number = keystream.Cipher(key), number
+        self._batch = np.empty(keystream.BATCH_BYTES, np.uint8)
+        self._next, self._left = 0, 0
 
     def fill(self, words: NDArray[Any]) -> None:
         """Write the next words into an array, C-contiguous."""
         import numpy as np
 
-        data = words.reshape(-1).view(np.uint8).data
-        for start in range(0, len(data), len(_ZEROS)):
-            piece = data[start : start + len(_ZEROS)]
-            self._cipher.update_into(_ZEROS[: len(piece)], piece)
-        if not np.little_endian:
-            words.byteswap(inplace=True)
+        data = words.reshape(-1).view(np.uint8)
+        data = data[self._take(data) :]
+        whole = data.size // self._batch.size * self._batch.size
+        if whole:
+            self._cipher.fill(self._number, self._next, data[:whole])
+            self._next += whole // self._batch.size
+        if whole < data.size:
+            self._cipher.fill(self._number, self._next, self._batch)
+            self._next, self._left = self._next + 1, self._batch.size
+            self._take(data[whole:])
+
+    def _take(self, data: NDArray[Any]) -> int:
+        """Write what was made before, as much as is needed; return how many bytes."""
+        taken = min(self._left, data.size)
+        start = self._batch.size - self._left
+        data[:taken] = self._batch[start : start + taken]
+        self._left -= taken
+        return taken
 
     def words(self, shape: int | tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Return the next words as a new array of a type such as "u4"."""

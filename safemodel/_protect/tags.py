@@ -10,7 +10,7 @@ of the five here, or a shard (`folder_seal`).
 A leaf is the tag of, in this order:
 
 1. ``safemodel leaf 1`` (16 bytes; the digit is the version of this layout),
-2. the order of the bytes: 0 stored, 1 plain (1 byte),
+2. the order of the bytes: 0 stored, 1 plain, 2 plain and encrypted (1 byte),
 3. the file id (32 bytes) and the epoch (8),
 4. the number of the pool in its file (4) and the pool's length (8),
 5. the dtype: its length (4), its name in ASCII, and the bytes an element (4),
@@ -18,7 +18,7 @@ A leaf is the tag of, in this order:
 7. how many tensors have bytes in it (4), and for each: the length of its name (4), its
    name in UTF-8, its number of axes (4), each axis (8), its first byte in the pool (8)
    and its length (8),
-8. the bytes of the chunk.
+8. the bytes of the chunk; with order 2, those that it has in the file.
 
 A node is the tag of:
 
@@ -35,7 +35,8 @@ A layout, which names empty tensors too, is the tag of:
 3. its tensors as in a leaf, number first.
 
 The frame, the bytes of a file that are neither tensors nor its seal, is the tag of
-``safemodel frame1`` and those bytes. The root is the tag of:
+``safemodel frame1`` and those bytes. The root is the tag of the following; of a file
+whose tensors are encrypted, order 2 stands in the place of 1:
 
 1. ``safemodel root 1``, the file id (32), the epoch (8), the number of pools (4) and of
    orders (1): both, or the stored one alone,
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
     from safemodel._protect.keys import ProtectionKey
     from safemodel._protect.layout import Extent, Pool
 
-Leaves: TypeAlias = "tuple[tuple[bytes, ...], tuple[bytes, ...] | None]"
-"""The leaves of a pool in stored order, and in plain order if they were taken."""
+Leaves: TypeAlias = "tuple[tuple[bytes, ...] | None, tuple[bytes, ...] | None]"
+"""The leaves of a pool in stored and in plain order; None for those not taken."""
 
 __all__ = ["CHUNK", "TAG_BYTES", "Leaves", "Tagger"]
 
@@ -154,7 +155,7 @@ class Tagger:
 
         Args:
             pools: The pools of the file.
-            leaves: Of each pool, in stored order and, if they were taken, in plain.
+            leaves: Of each pool, in stored order and in plain.
             frame: The tag of the rest of the file.
             orders: Which of the two it is about; only the stored one for readers who
                 do not know the other.
@@ -165,8 +166,7 @@ class Tagger:
         out.number(len(pools), 4)
         out.number(len(orders), 1)
         for number, (pool, both) in enumerate(zip(pools, leaves, strict=True)):
-            for order in orders:
-                tags = both[order]
+            for order, tags in zip(orders, both, strict=False):
                 out.number(len(tags or ()))
                 out.raw(_NO_TAG if tags is None else self._top(order, number, tags))
                 out.raw(self._layout(order, number, pool))

@@ -73,7 +73,6 @@ class Trust(Value):
 
 def trust_in(
     keys: ProtectionKey | KeyProvider | None,
-    *,
     public_key: bytes | None = None,
     min_epoch: int = 0,
     state: StrPath | None = None,
@@ -249,6 +248,8 @@ def _named_damage(opened: Opened, changed: list[Difference]) -> VerificationErro
     from safemodel._protect.restoring import restore_pool_to
     from safemodel._protect.scratch import Scratch
 
+    if opened.manifest.confidential:
+        return opened.damage(changed, None)
     scratch = Scratch(gettempdir(), private=True)
     found = {}
     with ExitStack() as stack:
@@ -283,7 +284,9 @@ def restore_to(
     opened = open_trusted(source, trust)
     check_suffix(target, opened.contents.kind)
     step = Progress(trust.progress, opened.manifest.tensor_bytes).step
-    whole = whole_file(target, overwrite=overwrite, read_back=False)
+    whole = whole_file(
+        target, overwrite=overwrite, read_back=False, unnamed=True, like=path
+    )
     scratch = Scratch(target.parent)
     with whole as (out, commit):
         size = restore_file(opened, out, trust.limits, scratch=scratch, step=step)

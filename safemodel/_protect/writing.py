@@ -2,22 +2,24 @@
 
 1. Everything but tags and CRC-32 is known beforehand, so the file is written from its
    first byte to its last, and those are put in afterwards.
-2. Each chunk is encrypted, if it is to be, then tagged, then written: of the same bytes
-   in memory. So is the frame: what the file has may be somebody else's by then. Only
-   the public root is of bytes that are read back.
+2. Each chunk is tagged and then written: of the same bytes in memory. So is the frame:
+   what the file has may be somebody else's by then. Only the public root is of bytes
+   that are read back.
 3. No pool is in memory as a whole, unless `pool_stream` has room for it.
+4. A pool is either permuted or encrypted (`encrypted`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._protect import contents as layouts
-from safemodel._protect.cipher import PoolCipher
 from safemodel._protect.contents import Contents
 from safemodel._protect.encoding import Writer
-from safemodel._protect.flow import AHEAD, behind
+from safemodel._protect.encrypted import EncryptedPool
+from safemodel._protect.flow import AHEAD, ahead, behind
 from safemodel._protect.frames import (
     TORCH,
     Frame,
@@ -32,7 +34,7 @@ from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.permutation import PoolKey
 from safemodel._protect.public_tags import public_root
-from safemodel._protect.seal import seal, sealed_size
+from safemodel._protect.seal import Draft, sealed_size
 from safemodel._protect.tags import TAG_BYTES, Tagger
 from safemodel._value import Value
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from safemodel._protect.keys import ProtectionKey
+    from safemodel._protect.manifest import Data
     from safemodel._protect.scratch import Scratch
     from safemodel._protect.tags import Leaves
     from safemodel._rewrite.output import Output
@@ -60,7 +63,8 @@ class Plain(NamedTuple):
     """A pool in plain order.
 
     Attributes:
-        read: Reads it, from any offset.
+        read: Reads it, from any offset; if it is to be encrypted, the chunk that begins
+            at the offset is enough.
         check: Raises unless the chunk of an index is as it should be: it is given the
             bytes that are then tagged anew; None where there is nothing to compare.
     """
@@ -81,7 +85,8 @@ class Recipe(Value):
         confidential: Whether tensors are encrypted.
         signer: Who signs; None for nobody.
         pools: The tensors.
-        skeleton: All that is not tensors.
+        skeleton: Gives all that is not tensors, once: it may be large, and who asks for
+            it is to be the only one that holds it.
         limits: What readers will allow.
     """
 
@@ -93,7 +98,7 @@ class Recipe(Value):
     confidential: bool
     signer: Ed25519PrivateKey | None
     pools: tuple[Pool, ...]
-    skeleton: bytes | memoryview
+    skeleton: Callable[[], bytes | memoryview]
     limits: Limits
 
     def __repr__(self) -> str:
@@ -101,17 +106,11 @@ class Recipe(Value):
 
 
 class _Plan(NamedTuple):
-    """What is known before anything is written."""
+    """What is known before anything is written; the skeleton is in the draft only."""
 
     contents: Contents
     frame: Frame
-
-
-def permutation_key(
-    key: ProtectionKey, file_id: bytes, epoch: int, number: int, pool: Pool
-) -> PoolKey:
-    """Return the key of the permutation of a pool: of its file, epoch and number."""
-    return PoolKey(key, file_id, epoch=epoch, pool=f"{number} {pool.dtype}")
+    draft: Draft
 
 
 def frame_tag(
@@ -158,7 +157,7 @@ def write(
         LimitExceededError: Readers would not accept it.
         OSError: Reading or writing failed.
     """
-    contents, frame = _plan(recipe)
+    contents, frame, draft = _plan(recipe)
     tagger = Tagger.keyed(recipe.key, recipe.file_id, recipe.epoch)
     holes = _Holes(out, frame, checksums=recipe.kind == TORCH)
     leaves: dict[int, Leaves] = {}
@@ -173,17 +172,11 @@ def write(
     manifest = _manifest(
         recipe,
         tuple(leaves[number] for number in range(len(recipe.pools))),
-        contents,
         frame_tag(tagger, contents, stored_lengths(recipe.pools), _reader(settled)),
+        (draft.data,),
     )
     root = _public_root(out, recipe, contents)
-    sealed = seal(
-        manifest,
-        recipe.key,
-        signer=recipe.signer,
-        public_root=root,
-        limits=recipe.limits,
-    )
+    sealed = draft.seal(manifest, recipe.key, recipe.signer, root, recipe.limits)
     at = contents.starts[0]
     for piece in seal_field(recipe.kind, sealed):
         out.patch(at, piece)
@@ -195,34 +188,37 @@ def write(
 
 def _plan(recipe: Recipe) -> _Plan:
     """Return where everything will lie."""
-    blank: list[Leaves] = [
-        (
-            (bytes(TAG_BYTES),) * len(leaf_ends(pool, STORED)),
-            (bytes(TAG_BYTES),) * len(leaf_ends(pool, PLAIN)),
-        )
-        for pool in recipe.pools
-    ]
-    holes = 1 + len(stored_lengths(recipe.pools))
-    draft = Contents(
-        kind=recipe.kind,
-        size=0,
-        starts=(0,) * holes,
-        room=0,
-        skeleton=recipe.skeleton,
-    )
-    manifest = _manifest(recipe, tuple(blank), draft, bytes(TAG_BYTES))
-    size = sealed_size(manifest, signed=recipe.signer is not None)
-    room = seal_room(recipe.kind, size)
-    frame = _frame(recipe, room, None)
+    blank = [_blank(pool, confidential=recipe.confidential) for pool in recipe.pools]
+    signed = recipe.signer is not None
+    skeleton = recipe.skeleton()
+    lengths = stored_lengths(recipe.pools)
+
+    def drafted(contents: Contents) -> Manifest:
+        data = contents.encoded()
+        return _manifest(recipe, tuple(blank), bytes(TAG_BYTES), data)
+
     made = Contents(
         kind=recipe.kind,
-        size=frame.size,
-        starts=frame.starts,
-        room=room,
-        skeleton=recipe.skeleton,
+        size=0,
+        starts=(0,) * (1 + len(lengths)),
+        room=0,
+        skeleton=skeleton,
     )
-    layouts.check(made, stored_lengths(recipe.pools))
-    return _Plan(made, frame)
+    room = seal_room(recipe.kind, sealed_size(drafted(made), signed=signed))
+    frame = _frame(recipe, room, None)
+    known = {"size": frame.size, "starts": frame.starts, "room": room}
+    made = Contents(**{**vars(made), **known})
+    layouts.check(made, lengths)
+    draft = Draft(drafted(made), signed=signed)
+    return _Plan(Contents(**{**vars(made), "skeleton": b""}), frame, draft)
+
+
+def _blank(pool: Pool, *, confidential: bool) -> Leaves:
+    """Return as many leaves as a pool will have."""
+    stored, plain = (
+        (bytes(TAG_BYTES),) * len(leaf_ends(pool, order)) for order in (STORED, PLAIN)
+    )
+    return None if confidential else stored, plain
 
 
 def _frame(recipe: Recipe, room: int, checksums: list[int] | None) -> Frame:
@@ -236,7 +232,7 @@ def _frame(recipe: Recipe, room: int, checksums: list[int] | None) -> Frame:
 
 
 def _manifest(
-    recipe: Recipe, leaves: tuple[Leaves, ...], contents: Contents, frame: bytes
+    recipe: Recipe, leaves: tuple[Leaves, ...], frame: bytes, data: Data
 ) -> Manifest:
     return Manifest(
         file_id=recipe.file_id,
@@ -246,7 +242,7 @@ def _manifest(
         pools=recipe.pools,
         leaves=leaves,
         frame=frame,
-        data=contents.encoded(),
+        data=data,
     )
 
 
@@ -262,7 +258,9 @@ def _write_pool(
     """Write a pool in stored order; return its leaves in both orders (rule 2)."""
     from safemodel._protect.pool_stream import permuted
 
-    pool, file_id, epoch = recipe.pools[number], recipe.file_id, recipe.epoch
+    if recipe.confidential:
+        return _encrypt_pool(recipe, number, plain, tagger, holes, step)
+    pool = recipe.pools[number]
 
     def read_counted(at: int, view: memoryview) -> None:
         plain.read(at, view)
@@ -271,25 +269,42 @@ def _write_pool(
     first = PoolTagger(tagger, number, pool, PLAIN)
     found = first.leaves_of(read_counted, check=plain.check)
     stored = PoolTagger(tagger, number, pool, STORED)
-    cipher = None
-    if recipe.confidential:
-        cipher = PoolCipher(recipe.key, file_id, epoch, number)
     tags: list[bytes] = []
 
     def use(view: memoryview) -> None:
-        if cipher is not None:
-            cipher.apply(len(tags) * CHUNK, view)
         tags.append(stored.leaf(len(tags), view))
         holes.put(view)
         step(len(view))
 
-    key = permutation_key(recipe.key, file_id, epoch, number, pool)
+    key = PoolKey.of(tagger, recipe.key, number, pool)
     size = pool.itemsize
     chunks = permuted(plain.read, pool.length, size, key, scratch=scratch, held=AHEAD)
     behind(chunks, use)
     if len(tags) != stored.chunks:
         raise AssertionError("a pool came out in another length")
     return tuple(tags), tuple(found)
+
+
+def _encrypt_pool(
+    recipe: Recipe,
+    number: int,
+    plain: Plain,
+    tagger: Tagger,
+    holes: _Holes,
+    step: Step,
+) -> Leaves:
+    """Write a pool encrypted; return its leaves (rule 2)."""
+    made = EncryptedPool(recipe.key, tagger, number, recipe.pools[number])
+
+    def load(index: int, view: memoryview) -> None:
+        made.encrypt(index, view, plain.read, plain.check)
+
+    # Closed here: a traceback would keep its threads.
+    with closing(ahead(load, made.ends)) as batches:
+        for view in batches:
+            holes.put(view)
+            step(len(view))
+    return None, tuple(made.tags)
 
 
 def _settle(out: Output, before: Frame, after: Frame) -> None:

@@ -42,17 +42,17 @@ def protect_lines(
     yield "verdict", verdict
 
 
-def how_text(members: Mapping[str, Any], done: str) -> str:
+def how_text(members: Mapping[str, Any], again: str = "") -> str:
     """Return what was done to the tensors of a file.
 
     Args:
         members: Those of a report.
-        done: Such as "permuted".
+        again: What to say if it was not the first time.
     """
     tensors = count_text(members["tensors"], "tensor")
     if members["confidential"]:
-        return f"{tensors} {done} and encrypted."
-    return f"{tensors} {done}. {VALUES}"
+        return f"{tensors} encrypted{again}."
+    return f"{tensors} permuted{again}. {VALUES}"
 
 
 def _labelled(label: str, text: str) -> tuple[str, str]:

@@ -99,7 +99,8 @@ def _more(count: int) -> Iterator[tuple[str, str]]:
 
 def _left(one: LeftBehind) -> str:
     name = f" {shown(one.name[:_LONGEST])}" if one.name else ""
-    return f"  {shown(one.kind)}{name}: {shown(one.why)}, {size_text(one.size)}"
+    size = f", {size_text(one.size)}" if one.size else ""
+    return f"  {shown(one.kind)}{name}: {shown(one.why)}{size}"
 
 
 def _counts(names: dict[str, int]) -> str:

@@ -176,12 +176,14 @@ def kept_text(report: DisarmReport) -> str:
 
 
 def left_text(report: DisarmReport) -> str:
-    """Return how much was left behind; "" for nothing."""
+    """Return how much was left behind, and how many models of it; "" for nothing."""
     things = [one for each in with_parts(report) for one in things_left(each)]
     if not things:
         return ""
     size = size_text(sum(one.size for one in things))
-    return f"{count_text(len(things), 'thing')} left behind ({size})"
+    said = f"{count_text(len(things), 'thing')} left behind ({size})"
+    refused = sum(one.kind == "refused" for one in things)
+    return f"{said}, {refused:,} refused" if refused else said
 
 
 def became_text(report: DisarmReport) -> str:

@@ -5,9 +5,11 @@
 3. Without leave to overwrite, a file that is there stays, even if it appeared only
    meanwhile.
 4. An error leaves nothing behind. A process that is killed may leave the temporary
-   file, which begins with a dot and ends in ``.safemodel-part``.
+   file, which begins with a dot and ends in ``.safemodel-part``; unless it has no name
+   until it is whole, where the system can do that and the caller asks for it.
 5. What is written is read back meanwhile (`trail`), and sent to the disk meanwhile.
-6. Its mode lets nobody do what the mode of the file that it replaces did not.
+6. Its mode lets nobody do what the mode of the file that it replaces did not, nor that
+   of the file whose content it has in another form, if the caller names one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import secrets
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
@@ -24,7 +27,6 @@ from safemodel.reports import FileDigests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SUFFIX = ".safemodel-part"
 _MODE = 0o666  # less what the umask takes away, as `open` makes files
@@ -38,6 +40,7 @@ that, up to a few MiB, and looking for large ones in a memory that is in pieces 
 five times as long as all else: 1.0 s a gigabyte instead of 0.2 for 1 MiB at a time."""
 
 _SYNC = 64 << 20
+_DESCRIPTORS = "/proc/self/fd"
 
 
 class Output:
@@ -240,8 +243,20 @@ def whole_file(
     digests: bool = True,
     read_back: bool = True,
     durable: bool = True,
+    unnamed: bool = False,
+    like: str = "",
 ) -> Iterator[tuple[Output, Commit]]:
     """Give a file to write, and what makes it appear; else it is gone afterwards.
+
+    Args:
+        path: Its name.
+        overwrite: Whether it may be there already.
+        digests: Whether to take digests of it.
+        read_back: Whether what is written is read back (rule 5).
+        durable: Whether it has to be on the disk in the end.
+        unnamed: Whether to write it without a name, where that can be done (rule 4);
+            then `Commit.part` is nothing yet.
+        like: The file that it is made of; "" for none (rule 6).
 
     Raises:
         FileExistsError: It is there, and may not be overwritten; or it is a device or
@@ -252,17 +267,22 @@ def whole_file(
     # No longer than a name may be, whatever alphabet it is in.
     name = path.name[:_MOST_NAME]
     part = path.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
+    mode = _mode_of(path) if overwrite else _MODE
+    if like:
+        mode &= _mode_of(Path(like))
     output = None
     try:
         # In here, because an interrupt may come as soon as there is a file.
+        nameless = _unnamed_file(path.parent, mode) if unnamed else None
+        descriptor = _new_file(part, path, mode) if nameless is None else nameless
         output = Output(
-            _new_file(part, path, _mode_of(path) if overwrite else _MODE),
+            descriptor,
             name=str(path),
             digests=digests,
             read_back=read_back,
             durable=durable,
         )
-        yield output, Commit(part, path, overwrite=overwrite)
+        yield output, Commit(part, path, overwrite=overwrite, nameless=nameless)
     finally:
         if output is not None:
             output.close()
@@ -270,7 +290,7 @@ def whole_file(
 
 
 def _mode_of(path: Path) -> int:
-    """Return the mode of what is to replace a file, if there is one (rule 6)."""
+    """Return the mode that a file allows another one, if it is there (rule 6)."""
     try:
         # Its owner has to read it back.
         return _MODE & (stat.S_IMODE(path.stat().st_mode) | _OWNER)
@@ -286,6 +306,20 @@ def _new_file(part: Path, path: Path, mode: int) -> int:
     except OSError as error:
         # It is the folder that cannot be written to: the other name says nothing.
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
+
+
+def _unnamed_file(folder: Path, mode: int) -> int | None:
+    """Return the descriptor of a file that has no name; None where there are none.
+
+    What speaks against it here is said, with more reason, when a file with a name
+    cannot be made either.
+    """
+    if not hasattr(os, "O_TMPFILE") or not os.path.lexists(_DESCRIPTORS):
+        return None
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode)
+    except OSError:
+        return None
 
 
 def _check_target(path: Path, *, overwrite: bool) -> None:
@@ -304,10 +338,13 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
 class Commit:
     """Makes one written file appear under its name, once its bytes are on the disk."""
 
-    def __init__(self, part: Path, path: Path, *, overwrite: bool) -> None:
+    def __init__(
+        self, part: Path, path: Path, *, overwrite: bool, nameless: int | None = None
+    ) -> None:
         self._part = part
         self._path = path
         self._overwrite = overwrite
+        self._nameless = nameless
 
     @property
     def part(self) -> Path:
@@ -316,11 +353,25 @@ class Commit:
 
     def __call__(self) -> None:
         """Rename the file into place (rules 2 and 3)."""
+        if self._nameless is not None:
+            # A link never replaces a file: that takes another name, for a moment.
+            target = self._part if self._overwrite else self._path
+            _give_name(self._nameless, target)
         if self._overwrite:
             self._part.replace(self._path)
-        else:
+        elif self._nameless is None:
             _rename_new(self._part, self._path)
         sync_folder(self._path.parent)
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    """Give a file without a name one that is not taken."""
+    try:
+        # With a descriptor of a folder, which is not needed here, the call is the one
+        # that follows the link to the file.
+        os.link(f"{_DESCRIPTORS}/{descriptor}", path, src_dir_fd=descriptor)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def _rename_new(part: Path, path: Path) -> None:

@@ -1,38 +1,27 @@
 """Many files in several processes: those of a scan, and whatever else has a `Work`.
 
-Each worker is a fresh interpreter that runs `answer`: paths go in as lines of JSON,
-reports come out as lines of JSON. No fork (the caller may have threads and
-gigabytes), no import of the caller's main module, and a file that takes a worker down
-costs the report of that file alone.
+Each worker is a fresh interpreter that answers requests (`worker_process`): paths go
+in, reports come out. A file that takes a worker down costs the report of that file
+alone.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import deque
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from safemodel._scan.one import Settings, scan_target
 from safemodel._scan.paths import Target
+from safemodel._scan.worker_process import WorkerProcess
 from safemodel.limits import Limits
 from safemodel.reports import FileReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# -I: neither the current folder nor the environment decides what is imported.
-# A worker whose scan has been killed finds nobody to answer, and ends without a word.
-_PROGRAM = (
-    "import signal, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
-    " sys.path.insert(0, sys.argv[1]);"
-    " from {} import serve; serve(sys.stdin, sys.stdout)"
-)
-_ROOT = str(Path(__file__).resolve().parents[2])
 _BATCH = 16
 _DIED = "the process that looked at it ended: it may need more memory than there is"
 
@@ -224,49 +213,23 @@ class _Shared(Generic[ReportT]):
             worker.kill()
 
 
-class _Worker(Generic[ReportT]):
+class _Worker(WorkerProcess, Generic[ReportT]):
     """One process at work."""
 
     def __init__(self, work: Work[ReportT]) -> None:
+        super().__init__(work.module)
         self._work = work
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this module
-            [sys.executable, "-I", "-c", _PROGRAM.format(work.module), _ROOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="ascii",
-            process_group=0,  # Ctrl-C in a terminal is for the scan, which ends it
-        )
-        self._ask(work.settings())
-
-    def _ask(self, request: object) -> None:
-        stdin = self._process.stdin
-        if stdin is not None:
-            try:
-                stdin.write(json.dumps(request) + "\n")
-                stdin.flush()
-            except BrokenPipeError:
-                # It has died; reading its answer says so.
-                return
+        self.ask(work.settings())
 
     def scan(self, paths: list[str]) -> Iterator[ReportT | None]:
         """Yield a report for each path; None, and no more, where the process dies."""
-        self._ask(paths)
-        stdout = self._process.stdout
+        self.ask(paths)
         for _ in paths:
-            line = stdout.readline() if stdout is not None else ""
-            if not line.endswith("\n"):
+            answer = self.answer()
+            if answer is None:
                 yield None
                 return
-            yield self._work.read(json.loads(line))
-
-    def kill(self) -> None:
-        """End the process; whoever reads its answers finds that it has ended."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process, and wait for that."""
-        self._process.kill()
-        self._process.communicate()
+            yield self._work.read(answer)
 
 
 def _feed(shared: _Shared[ReportT]) -> None:

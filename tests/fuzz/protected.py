@@ -54,10 +54,10 @@ from tests.fuzz.protected_files import (
 )
 from tests.fuzz.run import Target, main
 from tests.fuzz.tamper import tampered
+from tests.unit.protect.helpers_protect import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from tests.fuzz.protected_files import Seed
     from tests.fuzz.tamper import Tampered
@@ -115,34 +115,6 @@ def _halves(secret: bytes) -> list[bytes]:
 def _forms(part: bytes) -> list[str]:
     return [part.hex(), repr(part)[2:-1], repr(bytearray(part))[12:-2],
             repr(list(part))[1:-1]]  # fmt: skip
-
-
-def text_of(error: BaseException) -> str:
-    """Return all that tools show of an error, and of those behind it.
-
-    Its arguments, attributes, notes and traceback, and the local variables of the
-    package's frames, which crash reporters send along.
-    """
-    parts: list[str] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop()
-        if one is None:
-            continue
-        parts += [repr(one), str(one), repr(one.args), repr(vars(one))]
-        parts += traceback.format_exception(one)
-        parts += _locals(one.__traceback__)
-        todo += [one.__cause__, one.__context__]
-    return "\n".join(parts)
-
-
-def _locals(at: TracebackType | None) -> list[str]:
-    found = []
-    while at is not None:
-        if f"{os.sep}safemodel{os.sep}" in at.tb_frame.f_code.co_filename:
-            found.append(repr(at.tb_frame.f_locals))
-        at = at.tb_next
-    return found
 
 
 def try_tampered(one: Tampered, folder: Path, rand: random.Random) -> str:

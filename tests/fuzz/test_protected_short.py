@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 import re
 from pathlib import Path
@@ -151,7 +152,7 @@ def _no_state(monkeypatch):
 
 
 def _no_cipher_tag(monkeypatch):
-    def decrypted(data, header, key):
+    def decrypted(data, header, key, **_):
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
         cipher_key, _ = seal._keys_of(header, key)
@@ -231,6 +232,8 @@ def _text_in_error(monkeypatch):
 
 def _left_behind(monkeypatch):
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    # A file that never had a name cannot be left.
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
 def _foreign_error(monkeypatch):

@@ -110,7 +110,7 @@ class Pool:
         self.lanes = min(64 // itemsize, 32)
         self.rows = 16 * self.lanes
         unit = self.rows * self.lanes
-        self.tiles = count // unit if count >= max(2**16, 16 * unit) else 0
+        self.tiles = count // unit // 2 * 2 if count >= max(2**16, 16 * unit) else 0
         self.whole = self.tiles * unit
 
     def bits(self, key, count):
@@ -247,7 +247,7 @@ def _columns(shape, words):
     shuffle_rows(rows, words)
     if shape.tiles % 64:
         rows = [[*starts, shape.tiles - shape.tiles % 64] for starts in rows]
-    turns = [words.below(shape.tiles) for _ in rows]
+    turns = [2 * words.below(shape.tiles // 2) for _ in rows]
     return [
         [(start + turn) % shape.tiles for start in starts]
         for starts, turn in zip(rows, turns, strict=True)

@@ -115,6 +115,7 @@ def _metadata(call: Call, ctx: CheckContext) -> object:
         return None
     if type(state) is not dict:
         ctx.refuse(call, "its state is not a dictionary")
+    ctx.drop("collections.OrderedDict", state, "_metadata" in state)
     return state.get("_metadata")
 
 

@@ -81,6 +81,7 @@ class CheckContext:
             not find its own content under the identity of what is gone.
         decoded: Bytes that were read as text before, by identity, and the text.
         encoded: Text that was encoded before, by identity and codec, and the bytes.
+        dropped: What a value is → how many attributes of such values are dropped.
         dtype_weight: Depth and expanded size of a numpy dtype, by identity.
         objects: Estimated memory of the objects counted by `charge`.
         pickle_bytes: Bytes of the pickles so far.
@@ -91,6 +92,7 @@ class CheckContext:
         "byte_count",
         "copied",
         "decoded",
+        "dropped",
         "dtype_weight",
         "encoded",
         "limits",
@@ -112,6 +114,7 @@ class CheckContext:
         byte_count: int = 0,
         storages: dict[str, StorageSpec] | None = None,
         specs: list[Spec] | None = None,
+        dropped: dict[str, int] | None = None,
         load_nested: Callable[[bytes, Call], object] = _no_nested,
         memory_record: Callable[[bytes], Record] = _no_record,
         refused: Callable[[Call, str], object] | None = None,
@@ -121,6 +124,7 @@ class CheckContext:
         self.byte_count = byte_count
         self.storages: dict[str, StorageSpec] = {} if storages is None else storages
         self.specs: list[Spec] = [] if specs is None else specs
+        self.dropped: dict[str, int] = {} if dropped is None else dropped
         self.load_nested = load_nested
         self.memory_record = memory_record
         self.refused = refused
@@ -131,6 +135,20 @@ class CheckContext:
         self.dtype_weight: dict[int, tuple[int, int]] = {}
         self.objects = 0
         self.pickle_bytes = 0
+
+    def drop(self, kind: str, state: object, kept: int = 0) -> None:
+        """Count the attributes in a state but for some: what is made lacks the rest."""
+        # Attributes, and the values of slots beside them. One state may serve any
+        # number of calls, so nothing here goes through it.
+        parts: tuple[object, ...] = (state,)
+        if type(state) is tuple and len(state) == 2:
+            parts = state
+        count = -kept
+        for part in parts:
+            if part is not None:
+                count += len(part) if type(part) is dict else 1
+        if count:
+            self.dropped[kind] = self.dropped.get(kind, 0) + count
 
     def value_of(self, value: object, call: Call) -> object:
         """Return the checked value of a node; anything else is its own value.

@@ -56,6 +56,8 @@ from safemodel._graph.reconstructors.views import checked_view
 from safemodel._graph.specs import JaggedSpec, ParameterSpec, StorageSpec, TensorSpec
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef, PersistentRef
 
+_TENSOR = "torch.Tensor"
+
 
 def _is_ordinary(call: Call, ctx: CheckContext) -> bool:
     """Say whether a call has the arguments torch writes today, by their types."""
@@ -178,6 +180,8 @@ def check_parameter(call: Call, ctx: CheckContext) -> object:
     """_rebuild_parameter(data, requires_grad, hooks[, state]); rule 3."""
     args = only_arguments(call, ctx, 3, 4)
     no_hooks(args[2], call, ctx)
+    if len(args) == 4:
+        ctx.drop(_TENSOR, args[3])
     return parameter(args[0], args[1], call, ctx)
 
 
@@ -241,11 +245,12 @@ def check_from_type(call: Call, ctx: CheckContext) -> object:
         ctx.refuse(call, "its class is not a class")
     inner = Call(function, args, call.opcode, call.position)
     made = entry.checker(inner, ctx)
-    if name == ("torch", "Tensor") or type(made) is OpaqueSpec:
-        return made
-    if name == NESTED_CLASS and type(made) is JaggedSpec:
+    is_nested = name == NESTED_CLASS and type(made) is JaggedSpec
+    if name == ("torch", "Tensor") or type(made) is OpaqueSpec or is_nested:
+        ctx.drop(_TENSOR, state)
         return made
     if name[0] == "torch.nn.parameter":
+        ctx.drop(_TENSOR, state)
         if type(made) is ParameterSpec and made.kind == name[1]:
             return made
         return parameter(made, has_gradient(made), call, ctx, name[1])

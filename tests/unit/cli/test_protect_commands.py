@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from safemodel._cli import main
+from safemodel._cli import main, make_parser
 from safemodel._cli.verdicts import Verdict
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.signing import write_signing_key
@@ -447,6 +448,20 @@ def test_a_terminal_gets_colour_and_a_pipe_gets_none(folder):
     assert done.stderr == b""
 
 
+def writes_into(folder: Path, pid: int) -> bool:
+    """Return whether a process has a file open there that is not whole yet."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        # It may be closed meanwhile.
+        with contextlib.suppress(OSError):
+            path = link.readlink()
+            if path.parent == folder and path.name.endswith(
+                (" (deleted)", ".safemodel-part")
+            ):
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
@@ -459,7 +474,7 @@ def test_an_interrupted_verb_leaves_nothing(folder, number, code):
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ROOT},
     )
-    while not any(name.endswith(".safemodel-part") for name in names(folder)):
+    while not writes_into(folder, process.pid):
         assert process.poll() is None
     process.send_signal(number)
     said, complaints = process.communicate()
@@ -535,3 +550,41 @@ def test_long_lists_are_cut_and_json_has_all():
     assert lines[-1] == "  ... 10 tensors and 5 ranges more; --json has all"
     found = verdict.to_dict()["error"]
     assert (len(found["tensors"]), len(found["ranges"])) == (30, 25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["rotate", "S", *KEY, "D"], {"source": "S", "out": "D", "key": ["k"]}),
+        (["rotate", *KEY, "S", "-f", "D"], {"source": "S", "out": "D"}),
+        (["rotate", "S", "--in-place", *KEY], {"source": "S", "out": None}),
+        (["rotate", *KEY, "--", "-S", "-D"], {"source": "-S", "out": "-D"}),
+        (["restore", "S", *KEY, "D"], {"source": "S", "out": "D"}),
+        (["verify", "a", *KEY, "b", "c"], {"paths": ["a", "b", "c"]}),
+        (["scan", "a", "--json", "b"], {"paths": ["a", "b"], "json": True}),
+        (["scan", "--json", "--", "-a"], {"paths": ["-a"], "json": True}),
+        (["disarm", "S", "--json", "D"], {"source": "S", "out": "D"}),
+    ],
+)
+def test_arguments_come_in_any_order(arguments, expected):
+    """Options between them, too, which argparse alone does not take everywhere."""
+    found = vars(make_parser().parse_args(arguments))
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "S", *KEY, "D", "E"], "unrecognized arguments: E"),
+        (["rotate", *KEY], "required: SRC"),
+        (["rotate", "S", "--new-key", "n", "D"], "--key --key-env is required"),
+        (["verify", "a", *KEY, "b", "--nothing"], "unrecognized arguments: --nothing"),
+        (["restore", "S", *KEY, "--key-env", "E", "D"], "not allowed with"),
+    ],
+)
+def test_what_is_wrong_with_arguments_is_said(arguments, said, capsys):
+    """As if they were in the usual order."""
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

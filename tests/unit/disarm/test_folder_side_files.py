@@ -12,6 +12,7 @@ import pytest
 
 from safemodel import Limits, SafeModelError
 from safemodel._containers.source import open_source
+from safemodel._disarm import side_files
 from safemodel._disarm.code_fields import ALWAYS, DOTTED, MAX_LISTED, without_code
 from safemodel._disarm.one_file import Settings
 from safemodel._disarm.side_files import rewrite_json, rewrite_text
@@ -201,6 +202,27 @@ def test_a_large_json_text_stands_in_one_line(tmp_path):
     data, _ = through(tmp_path, json.dumps(value), "tokenizer.json")
     assert data.count(b"\n") == 0
     assert json.loads(data) == value
+
+
+def test_the_blanks_of_deep_lists_do_not_make_a_text_longer(tmp_path):
+    """A line break at each of these numbers would make 25 MB of 100 kB."""
+    depth = Limits().max_depth - 2
+    text = "[" * depth + ", ".join("1" * 33_000) + "]" * depth
+
+    data, _ = through(tmp_path, text)
+
+    assert data.decode() == text
+
+
+def test_lines_are_broken_as_long_as_the_text_stays_short(tmp_path, monkeypatch):
+    """The bound is that of the text with its line breaks."""
+    broken = json.dumps({"a": [1, 2]}, indent=2)
+    monkeypatch.setattr(side_files, "_MAX_INDENTED", len(broken))
+    assert through(tmp_path, '{"a":[1,2]}')[0].decode() == broken
+    (tmp_path / "config.json").unlink()
+
+    monkeypatch.setattr(side_files, "_MAX_INDENTED", len(broken) - 1)
+    assert through(tmp_path, '{"a":[1,2]}')[0] == b'{"a": [1, 2]}'
 
 
 @pytest.mark.parametrize(

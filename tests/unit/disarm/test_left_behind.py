@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -87,3 +88,56 @@ def test_hostile_names_are_escaped(tmp_path):
     (name,) = [one.name for one in report.left_behind if one.size == 2]
     assert name.isascii()
     assert name.isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_attributes_that_are_dropped_are_counted(tmp_path, suffix):
+    """Those of a state dict but for its metadata, and those of tensors."""
+    state = torch.nn.Linear(2, 2).state_dict()
+    state.hint = "gone"
+    state.note = "gone"
+    plain = OrderedDict(a=1)
+    plain.note = torch.ones(3)
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.hint = "gone"
+    tensor = torch.ones(2)
+    tensor.first, tensor.second = 1, 2
+    source = tmp_path / "in.pt"
+    source.write_bytes(
+        saved({"state": state, "plain": plain, "weight": weight, "tensor": tensor})
+    )
+
+    report = disarm(source, tmp_path / f"out{suffix}")
+
+    counted = {
+        one.name: one.why.split()[0]
+        for one in report.left_behind
+        if one.kind == "attribute"
+    }
+    assert counted == {"collections.OrderedDict": "3", "torch.Tensor": "3"}
+    assert b"gone" not in (tmp_path / f"out{suffix}").read_bytes()
+
+
+def test_nothing_is_counted_where_there_is_nothing(tmp_path):
+    """Metadata alone, an empty state, and none."""
+    source = tmp_path / "in.pt"
+    state = torch.nn.Linear(2, 2).state_dict()
+    weight = torch.nn.Parameter(torch.zeros(2))
+    source.write_bytes(saved({"state": state, "weight": weight, "e": OrderedDict()}))
+
+    report = disarm(source, tmp_path / "out.pt")
+
+    assert "attribute" not in {one.kind for one in report.left_behind}
+
+
+def test_one_state_may_serve_any_number_of_values(tmp_path):
+    """The count is of all of them; it takes no time for each attribute."""
+    state = b"}(" + b"".join(b"X\x03\0\0\0%03dN" % at for at in range(300)) + b"u"
+    one = b"ccollections\nOrderedDict\n)Rh\x00b"
+    source = tmp_path / "in.pkl"
+    source.write_bytes(b"\x80\x02]" + b"(" + state + b"q\x00" + one * 400 + b"e.")
+
+    report = disarm(source, tmp_path / "out.pt")
+
+    (found,) = [o for o in report.left_behind if o.kind == "attribute"]
+    assert found.why.startswith("120,000 ")

@@ -136,18 +136,37 @@ def test_a_strict_policy_refuses_instead(tmp_path):
 
 
 def test_a_file_that_is_there_stays_unless_told_otherwise(tmp_path):
-    """Also one that is the input itself."""
+    """It is replaced only with leave."""
+    source = saved({"w": torch.ones(3)})
     path = tmp_path / "model.pt"
-    path.write_bytes(saved({"w": torch.ones(3)}))
-    before = path.read_bytes()
+    path.write_bytes(b"old")
 
     with pytest.raises(FileExistsError):
-        disarm(path, path)
-    assert path.read_bytes() == before
+        disarm(source, path)
+    assert path.read_bytes() == b"old"
 
-    disarm(path, path, overwrite=True)
+    disarm(source, path, overwrite=True)
     assert torch.equal(safe_load(path)["w"], torch.ones(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("link", ["", "symlink_to", "hardlink_to"])
+def test_the_input_is_never_replaced(tmp_path, overwrite, link):
+    """Not even with leave to overwrite, and by whatever name it goes."""
+    path = other = tmp_path / "model.pt"
+    path.write_bytes(saved({"w": torch.ones(3)}))
+    before = path.read_bytes()
+    if link:
+        other = tmp_path / "other.pt"
+        getattr(other, link)(path)
+
+    for source, target in ((path, other), (other, path)):
+        with pytest.raises(ValueError, match="the new file is the one to read"):
+            disarm(source, target, overwrite=overwrite)
+
+    assert path.read_bytes() == before
+    assert set(tmp_path.iterdir()) == {path, other}
 
 
 def test_a_file_that_appears_meanwhile_stays(tmp_path):

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 import safemodel
 from safemodel import Scrub, disarm
-from safemodel.reports import DisarmReport, KeptOpaque, KeptTensor
+from safemodel.reports import DisarmReport, KeptOpaque, KeptTensor, LeftBehind
 from tests.unit.disarm.helpers_disarm import saved
 from tests.unit.disarm.helpers_report import CALL, NAMED, folder, hostile, made_up
 from tests.unit.scan.helpers_scan import EVIL
@@ -58,6 +58,18 @@ def test_a_report_says_what_was_read_written_removed_and_kept():
             " 2 things left behind (1.2 KiB); 3 values became plain data."
         ),
     ]
+
+
+def test_models_that_were_refused_are_named_in_the_last_line():
+    """Who reads nothing else learns that weights are missing."""
+    refused = LeftBehind(kind="refused", name="bad.pt", size=11, why="broken")
+    counted = LeftBehind(kind="attribute", name="torch.Tensor", size=0, why="3 of them")
+    *_, attribute, last = str(
+        made_up(left_behind=(refused, counted), opaque=(), changed={})
+    ).splitlines()
+
+    assert attribute == "  attribute torch.Tensor: 3 of them"
+    assert last.endswith("2 things left behind (11 bytes), 1 refused.")
 
 
 def test_a_long_report_is_cut():

@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from safemodel._kernels import _lines, _native, permute
+from safemodel._kernels import _lines, _native, keystream, permute
 from safemodel._protect import rounds
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.permutation import PoolKey, aligned, permute_pool, restore_pool
@@ -94,23 +94,42 @@ def test_shuffle_and_back(itemsize, rand):
     assert integers(pool) == values
 
 
+def copied(code):
+    """Write what makes words in the place of a cipher: it copies them.
+
+    Its parameters are those of `_chacha.keystream`.
+    """
+    words, _, first, count, target, _, _ = code.args
+    with code.loop(0, count * 128) as n:
+        code.put(target, n, code.get(words, first * 8 + n))
+
+
+COPIED = _native.compiled("pnnnppp", copied)
+
+
+def given(bits, *, itemsize):
+    """Return known words, as kernels take them: a row of them for each tile."""
+    words = np.array(bits, f"u{max(64 // itemsize // 8, 1) if itemsize > 1 else 4}")
+    state = np.zeros(words.nbytes // 8 + 64 * 128, "u8")  # whole batches, and more
+    state.view("u1")[: words.nbytes] = words.reshape(-1).view("u1")
+    room = permute.room_for_words(itemsize)
+    return keystream.Words(_native.entry_of(COPIED), state, 0, room)
+
+
 class Rounds:
     """A pool of a few tiles and everything the rounds take, from `rand`."""
 
-    def __init__(self, itemsize, rand, tiles=3):
+    def __init__(self, itemsize, rand, tiles=6):
         self.pool = naive.Pool(0, itemsize)
         lanes, rows = self.pool.lanes, self.pool.rows
         self.pool.tiles = tiles
         self.array, self.values = numbered(tiles * rows * lanes, itemsize)
         self.pieces = list(range(tiles * lanes))
         rand.shuffle(self.pieces)
-        self.columns = [[rand.randrange(tiles)] for _ in range(rows)]
+        self.columns = [[rand.randrange(0, tiles, 2)] for _ in range(rows)]
         self.step = (lanes.bit_length() - 1) * lanes // 2
         self.word = f"u{max(lanes // 8, 1)}"
         self.rand = rand
-        self.lists = np.zeros((4, max(lanes, 16)), np.int64)
-        self.lists[0] = range(self.lists.shape[1])
-        self.lists[1] = self.lists[0] * lanes
 
     def bits(self, near):
         """Return the words of each tile."""
@@ -126,11 +145,11 @@ class Rounds:
 
     def run(self, kernel, source, target, bits):
         """Run a kernel of the first round, in two parts."""
-        tile = aligned(self.pool.rows * self.pool.lanes, source.dtype)
+        tile = aligned(2 * self.pool.rows * self.pool.lanes, source.dtype)
         deal = np.array(self.pieces, "u4"), np.array(self.columns, "u4"), tile
-        for first, last in ((2, 3), (0, 2)):
-            words = np.array(bits[first:last], self.word).reshape(-1)
-            kernel(source, target, deal, self.span(first, last), self.lists, words)
+        for first, last in ((2, 6), (0, 2)):
+            words = given(bits, itemsize=source.itemsize)
+            kernel(source, target, deal, self.span(first, last), words)
 
 
 @pytest.mark.parametrize("itemsize", ITEMSIZES)
@@ -154,9 +173,9 @@ def test_second_round_and_back(itemsize, rand):
     rounds = Rounds(itemsize, rand)
     bits = rounds.bits(2)
     for kernel in (permute.stir, permute.unstir):
-        for first, last in ((0, 1), (1, 3)):
-            words = np.array(bits[first:last], rounds.word).reshape(-1)
-            kernel(rounds.array, rounds.span(first, last), rounds.lists, words)
+        for first, last in ((0, 1), (1, 6)):
+            words = given(bits, itemsize=itemsize)
+            kernel(rounds.array, rounds.span(first, last), words)
         if kernel is permute.stir:
             assert integers(rounds.array) == rounds.pool.stir(rounds.values, bits)
     assert integers(rounds.array) == rounds.values
@@ -168,16 +187,21 @@ def test_a_switch_that_is_off_moves_nothing(lanes, rand):
     itemsize = 64 // lanes
     rounds = Rounds(itemsize, rand, tiles=1)
     count = 2 * 16 * rounds.step + lanes * 32
+
+    def move(kernel):
+        kernel(rounds.array, rounds.span(0, 1), given(bits, itemsize=itemsize))
+
     for word, bit in ((0, 0), (3, 1), (count - 1, lanes - 1)):
-        bits = np.zeros(count, rounds.word)
-        permute.stir(rounds.array, rounds.span(0, 1), rounds.lists, bits)
+        bits = np.zeros((1, count), rounds.word)
+
+        move(permute.stir)
         rest = integers(rounds.array)
-        permute.unstir(rounds.array, rounds.span(0, 1), rounds.lists, bits)
-        bits[word] = 1 << bit
-        permute.stir(rounds.array, rounds.span(0, 1), rounds.lists, bits)
+        move(permute.unstir)
+        bits[0, word] = 1 << bit
+        move(permute.stir)
         now = integers(rounds.array)
         assert sum(a != b for a, b in zip(rest, now, strict=True)) == 2
-        permute.unstir(rounds.array, rounds.span(0, 1), rounds.lists, bits)
+        move(permute.unstir)
         assert integers(rounds.array) == rounds.values
 
 
@@ -303,13 +327,16 @@ def test_sixteen_bytes_begin_at_multiples_of_eight(cpu, rand):
     if cpu and platform.machine() != "x86_64":
         pytest.skip("the name of an x86 processor")
     calls = raw_calls(16, rand)
-    for name, (arrays, numbers, changed) in calls.items():
+    for name, (args, numbers, changed) in calls.items():
         moved, want = [], None
-        for array in arrays:
+        for array in args:
+            if isinstance(array, int):
+                moved.append(array)
+                continue
             room = np.zeros(array.nbytes + 64, "u1")
             start = -room.ctypes.data % 64
             # What is streamed to is the exception, which the callers check.
-            start += 8 if name == "shuffle" or array is not arrays[1] else 0
+            start += 8 if name == "shuffle" or array is not args[1] else 0
             copy = room[start : start + array.nbytes].view(array.dtype)
             moved.append(copy.reshape(array.shape))
             moved[-1][...] = array
@@ -317,9 +344,14 @@ def test_sixteen_bytes_begin_at_multiples_of_eight(cpu, rand):
                 want = moved[-1]
         kinds, writer = permute._WRITERS[name]
         run = _native.compiled(kinds, writer(16), cpu=cpu)
-        assert run(*map(_native.address, moved), *numbers) == 0
-        assert permute.made(name, 16)(*map(_native.address, arrays), *numbers) == 0
+        assert run(*places(moved), *numbers) == 0
+        assert permute.made(name, 16)(*places(args), *numbers) == 0
         assert np.array_equal(want.view("u8"), changed.view("u8"))
+
+
+def places(args):
+    """Return arguments with addresses in the place of arrays."""
+    return [arg if isinstance(arg, int) else _native.address(arg) for arg in args]
 
 
 def raw_calls(itemsize, rand):
@@ -331,17 +363,18 @@ def raw_calls(itemsize, rand):
     calls = {}
     for name in permute._WRITERS:
         near = 2 if "stir" in name else 1
-        bits = np.array(rounds.bits(near), rounds.word).reshape(-1)
+        words = given(rounds.bits(near), itemsize=itemsize)
         source = rounds.array.copy()
-        target, tile = aligned(size, dtype), aligned(size, dtype)
-        lists = rounds.lists.copy()
+        target, tile = aligned(size, dtype), aligned(2 * size, dtype)
         if name == "shuffle":
             calls[name] = ((source, draws), (2, 50, 10, 40, 1), source)
         elif "stir" in name:
-            calls[name] = ((source, bits), (1, 3), source)
+            args = source, words.maker, words.state, words.number, words.room
+            calls[name] = (args, (1, 3), source)
         else:
-            arrays = (source, target, pieces, columns, tile, lists, bits)
-            calls[name] = (arrays, (0, 3, 3, 1, len(pieces)), target)
+            args = (source, target, pieces, columns, tile)
+            args += (words.maker, words.state, words.number, words.room)
+            calls[name] = (args, (0, 6, 6, 1, len(pieces)), target)
     return calls
 
 
@@ -354,7 +387,8 @@ def test_lesser_processors_do_the_same(cpu, itemsize, rand):
     """Machine code without AVX-512, or with nothing but SSE2, moves the same."""
     if cpu == "x86-64-v3" and not llvm.get_host_cpu_features().get("avx2"):
         pytest.skip("this processor has no AVX2")
-    for name, (arrays, numbers, changed) in raw_calls(itemsize, rand).items():
+    for name, (args, numbers, changed) in raw_calls(itemsize, rand).items():
+        arrays = [arg for arg in args if not isinstance(arg, int)]
         before = [array.copy() for array in arrays]
         results = []
         kinds, writer = permute._WRITERS[name]
@@ -362,7 +396,7 @@ def test_lesser_processors_do_the_same(cpu, itemsize, rand):
         for run in (lesser, permute.made(name, itemsize)):
             for array, old in zip(arrays, before, strict=True):
                 array[...] = old
-            assert run(*map(_native.address, arrays), *numbers) == 0
+            assert run(*places(args), *numbers) == 0
             results.append(changed.tobytes())
         assert results[0] == results[1]
         assert results[0] != before[0].tobytes()
@@ -399,18 +433,24 @@ class Fits:
         self.source, self.target = rounds.array, aligned(rounds.array.size, "u4")
         self.pieces = np.array(rounds.pieces, "u4")
         self.columns = np.array(rounds.columns, "u4")
-        self.tile, self.lists = aligned(16 * 16 * 16, "u4"), rounds.lists
-        self.span = rounds.span(0, 3)
-        self.bits = np.array(rounds.bits(2), "u2").reshape(-1)
+        self.tile = aligned(2 * 16 * 16 * 16, "u4")
+        self.span = rounds.span(0, 6)
+        self.words = given(rounds.bits(2), itemsize=4)
+        self.room = self.words.room
+
+    @property
+    def bits(self):
+        """Words in the room there is."""
+        return self.words._replace(room=self.room)
 
     def first_round(self, kernel):
         """Call a kernel of the first round."""
         deal = self.pieces, self.columns, self.tile
-        kernel(self.source, self.target, deal, self.span, self.lists, self.bits)
+        kernel(self.source, self.target, deal, self.span, self.bits)
 
     def second_round(self, kernel):
         """Call a kernel of the second round."""
-        kernel(self.target, self.span, self.lists, self.bits)
+        kernel(self.target, self.span, self.bits)
 
 
 def frozen(array):
@@ -436,15 +476,17 @@ MISFITS = [
     ("columns", lambda a: np.full_like(a, 3)),
     ("tile", lambda a: a[:-1]),
     ("tile", frozen),
-    ("lists", lambda a: a[:2]),
-    ("lists", lambda a: a.astype("i4")),
-    ("lists", frozen),
-    ("bits", lambda a: a[: 3 * 1024 - 1]),
-    ("bits", lambda a: a.astype("u4")),
-    ("span", lambda s: (0, 4, *s[2:])),
-    ("span", lambda s: (-1, *s[1:])),
-    ("span", lambda s: (2, 1, *s[2:])),
-    ("span", lambda s: (0, 3, 4, *s[3:])),
+    ("columns", lambda a: np.full_like(a, 6)),
+    ("room", lambda a: a[: 2 * 2048 - 1]),
+    ("room", lambda a: a.view("u4")),
+    ("room", frozen),
+    ("span", lambda s: (0, 8, *s[2:])),
+    ("span", lambda s: (-2, *s[1:])),
+    ("span", lambda s: (1, *s[1:])),
+    ("span", lambda s: (4, 2, *s[2:])),
+    ("span", lambda s: (0, 5, *s[2:])),
+    ("span", lambda s: (0, 6, 7, *s[3:])),
+    ("span", lambda s: (0, 6, 8, *s[3:])),
     ("span", lambda s: (*s[:3], 8, s[4])),
     ("span", lambda s: (*s[:4], 16)),
 ]
@@ -476,9 +518,10 @@ def test_spread_refuses_a_target_it_cannot_stream_to(rand):
         ("target", lambda a: a[:-1]),
         ("target", frozen),
         ("target", lambda a: np.zeros(a.size, "V3")),
-        ("bits", lambda a: a[:-1]),
-        ("bits", lambda a: a.astype("u4")),
-        ("span", lambda s: (0, 4, *s[2:])),
+        ("room", lambda a: a[: 3072 - 1]),
+        ("room", lambda a: a.view("u4")),
+        ("room", frozen),
+        ("span", lambda s: (0, 7, *s[2:])),
         ("span", lambda s: (-1, *s[1:])),
         ("span", lambda s: (2, 1, *s[2:])),
         ("span", lambda s: (*s[:3], 8, s[4])),

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import base64
+import os
 import traceback
+from pathlib import Path
 from types import TracebackType
 
+import safemodel
 from safemodel._protect.keys import ProtectionKey
-from safemodel._protect.layout import PLAIN, STORED, Extent, Pool, leaf_ends
+from safemodel._protect.layout import (
+    ENCRYPTED,
+    PLAIN,
+    STORED,
+    Extent,
+    Pool,
+    leaf_ends,
+)
 from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.tags import Tagger
 
 MIB = 1 << 20
+_PACKAGE = f"{Path(safemodel.__file__).parent}{os.sep}"
 SECRET = bytes(range(200, 232))
 KEY = ProtectionKey(SECRET)
 OTHER = ProtectionKey(bytes(range(100, 132)))
@@ -73,28 +84,28 @@ def manifest_of(
     expires: int | None = 2_000_000_000,
     fill: int = 7,
     data: bytes = b'{"lr": 0.1}',
+    confidential: bool = False,
 ) -> Manifest:
     """Return a manifest, with the tags of bytes that are all ``fill``."""
     pools = small_pools() if pools is None else pools
     tagger = Tagger.keyed(key, file_id, epoch)
-    leaves = tuple(
-        tuple(
-            tuple(
-                PoolTagger(tagger, number, pool, order).leaves(
-                    chunks(pool, fill, order)
-                )
-            )
-            for order in (STORED, PLAIN)
-        )
-        for number, pool in enumerate(pools)
-    )
+
+    def leaves(number: int, pool: Pool, order: int) -> tuple[bytes, ...]:
+        parts = chunks(pool, fill, order)
+        return tuple(PoolTagger(tagger, number, pool, order).leaves(parts))
+
     return Manifest(
         file_id=file_id,
         epoch=epoch,
         expires=expires,
-        confidential=False,
+        confidential=confidential,
         pools=pools,
-        leaves=tuple((both[0], both[1]) for both in leaves),
+        leaves=tuple(
+            (None, leaves(number, pool, ENCRYPTED))
+            if confidential
+            else (leaves(number, pool, STORED), leaves(number, pool, PLAIN))
+            for number, pool in enumerate(pools)
+        ),
         frame=tagger.frame([b"zip headers"]),
         data=(data,),
     )
@@ -151,7 +162,7 @@ def _locals(at: TracebackType | None) -> list[str]:
     """Return the local variables of every frame of the package."""
     found = []
     while at is not None:
-        if "/safemodel/_protect/" in at.tb_frame.f_code.co_filename:
+        if at.tb_frame.f_code.co_filename.startswith(_PACKAGE):
             found.append(repr(at.tb_frame.f_locals))
         at = at.tb_next
     return found

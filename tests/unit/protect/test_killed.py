@@ -78,6 +78,54 @@ def old_then_new(found: list[str]) -> None:
     assert len(found) > 5
 
 
+def has_nameless_files(folder: Path) -> bool:
+    """Return whether a file there can be written before it has a name."""
+    try:
+        os.close(os.open(folder, os.O_RDWR | os.O_TMPFILE))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_killed_restore_leaves_no_half_of_a_plain_file(
+    tmp_path, monkeypatch, nameless, there
+):
+    """Where the system has files without names; else one that says what it is."""
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not has_nameless_files(tmp_path):
+        pytest.skip("the file system has no files without names")
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    protect(PLAIN, source, key=KEY)
+    left: list[list[bytes]] = []
+
+    def look() -> str:
+        known = {source, target}
+        others = [path for path in tmp_path.iterdir() if path not in known]
+        left.append([path.read_bytes() for path in others])
+        for path in others:
+            path.unlink()
+        data = target.read_bytes() if target.exists() else b"old"
+        target.unlink(missing_ok=True)
+        if there:
+            target.write_bytes(b"old")
+        return "new" if data == PLAIN else "old" if data == b"old" else "half"
+
+    def call() -> None:
+        restore(source, target, key=KEY, overwrite=there)
+
+    old_then_new(every_moment(call, look))
+    if not nameless:
+        assert any(data != [PLAIN] for data in left if data)
+    elif there:
+        # For the moment that it takes to replace the other file.
+        assert [data for data in left if data] == [[PLAIN]]
+    else:
+        assert left == [[]] * len(left)
+
+
 def parts_only(folder: Path, known: set[str]) -> None:
     """Assert that at most one other file was left, which says what it is; remove it."""
     others = [path for path in folder.iterdir() if path.name not in known]

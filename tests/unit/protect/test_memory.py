@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 
 SIZE = 40_000_000
-COPIES = 3.3
-"""Most copies at a time: of 100 MB, which is the most there may be, 330 MB."""
+COPIES = 2.3
+"""Most copies at a time: of 100 MB, which is the most there may be, 230 MB."""
 
 PROGRAM = """
 import sys

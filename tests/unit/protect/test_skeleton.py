@@ -13,7 +13,14 @@ import torch
 from safemodel._containers.source import open_source
 from safemodel._protect.anatomy import Anatomy, Part, dissect
 from safemodel._protect.encoding import deflated, inflated
-from safemodel._protect.skeleton import Place, PlainSource, Skeleton, take
+from safemodel._protect.skeleton import (
+    Packed,
+    Place,
+    PlainSource,
+    Skeleton,
+    lengths_of,
+    take,
+)
 from safemodel.errors import (
     LimitExceededError,
     MalformedFileError,
@@ -83,11 +90,11 @@ def test_the_encoding_is_as_described():
     skeleton = Skeleton.decode(expected)
     assert skeleton == Skeleton.decode(made)
     assert skeleton.places == (Place(0, 0, 2, 4), Place(1, 0, 6, 2))
-    assert [(start, bytes(gap)) for start, gap in skeleton.gaps()] == [
+    assert [(start, bytes(gap)) for start, gap in Packed(made).gaps()] == [
         (0, b"01"),
         (8, b"89"),
     ]
-    assert skeleton.lengths() == (4, 2)
+    assert lengths_of(skeleton.places) == (4, 2)
 
 
 def test_places_of_a_pool_follow_each_other():
@@ -100,7 +107,7 @@ def test_places_of_a_pool_follow_each_other():
         Place(0, 20, starts["b"], 28),
         Place(2, 0, starts["t"], 2),
     )
-    assert skeleton.lengths() == tuple(pool.length for pool in anatomy.pools())
+    assert lengths_of(skeleton.places) == tuple(pool.length for pool in anatomy.pools())
     assert skeleton.size == len(DATA)
 
 
@@ -113,7 +120,7 @@ def test_gaps_and_pools_are_the_file():
         piece = pools[place.pool][place.at : place.at + place.length]
         whole[place.start : place.start + place.length] = piece
         written += place.length
-    for start, gap in skeleton.gaps():
+    for start, gap in Packed(skeleton_of(DATA)).gaps():
         whole[start : start + len(gap)] = gap
         written += len(gap)
     assert (bytes(whole), written) == (DATA, len(DATA))
@@ -167,7 +174,7 @@ def test_the_pools_have_to_be_those_of_the_skeleton():
     def never(*_: object) -> None:
         pytest.fail("a pool was read")
 
-    right = list(skeleton.lengths())
+    right = list(lengths_of(skeleton.places))
     PlainSource(skeleton, right, never)
     PlainSource(skeleton, [*right, 0], never)  # a pool of empty tensors only
     for wrong in (right[:-1], [*right, 1], [right[0] + 1, *right[1:]], []):
@@ -179,8 +186,9 @@ def test_a_file_without_tensors_and_one_of_nothing_else():
     """Both ends of what a skeleton may be."""
     empty = saved({})
     assert put_together(empty).read(0, len(empty)) == empty
-    skeleton = Skeleton.decode(encoded(4, 4, [(0, 0, 4)]))
-    assert (list(skeleton.gaps()), skeleton.lengths()) == ([], (4,))
+    data = encoded(4, 4, [(0, 0, 4)])
+    skeleton = Skeleton.decode(data)
+    assert (list(Packed(data).gaps()), lengths_of(skeleton.places)) == ([], (4,))
     source = PlainSource(skeleton, [4], lambda _, at, view: view.__setitem__(
         slice(None), b"abcd"[at : at + len(view)]
     ))  # fmt: skip
@@ -289,17 +297,38 @@ def test_mutants_of_a_skeleton_raise_nothing_but_our_errors(rand):
         packed = zlib.compress(bytes(mutant[HEAD:]), 1)
         if rand.random() < 0.2:
             packed = packed[: rand.randrange(len(packed))]
+        data = bytes(mutant[:HEAD]) + packed
         try:
-            skeleton = Skeleton.decode(bytes(mutant[:HEAD]) + packed)
+            Skeleton.decode(data)
         except SafeModelError:
             continue
         opened += 1
-        check_consistent(skeleton)
+        check_consistent(data)
     assert opened > 100
 
 
-def check_consistent(skeleton: Skeleton) -> None:
+def test_places_and_gaps_come_in_pieces(rand):
+    """More of both than are inflated at a time; what is cut is noticed at the end."""
+    lengths = [rand.randrange(1, 200) for _ in range(100_000)]
+    rest = rand.randbytes(len(lengths) * 30)
+    size, inside = sum(lengths) + len(rest), sum(lengths)
+    places = [(0, 30, length) for length in lengths]
+    data = encoded(size, inside, places, rest)
+    assert bytes(Skeleton.decode(data).rest) == rest
+    pieces = list(Packed(data).gaps())
+    assert b"".join(piece for _, piece in pieces) == rest
+    assert len(pieces) > len(lengths)
+    check_consistent(data)
+    short = Packed(encoded(size, inside, places, rest[:-1]))
+    with pytest.raises(MalformedFileError, match="does not inflate"):
+        list(short.gaps())
+    with pytest.raises(MalformedFileError, match="does not inflate"):
+        Packed(data[:HEAD] + zlib.compress(b"short"))
+
+
+def check_consistent(data: bytes) -> None:
     """Assert that places and gaps make up the file, without an overlap."""
+    skeleton = Packed(data)
     spans = [(place.start, place.length) for place in skeleton.places]
     spans += [(start, len(gap)) for start, gap in skeleton.gaps()]
     end = 0

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from safemodel._protect.layout import (
+    ENCRYPTED,
     PLAIN,
     STORED,
     Extent,
@@ -232,6 +233,7 @@ BOUND = {
     "pool": {"number": 1},
     "order": {"order": PLAIN, "shapes": [(MIB // 4, 2, 2), (0,)]},
     "order_alone": {"order": STORED, "shapes": [(MIB // 4, 2, 2), (0,)]},
+    "encrypted": {"order": ENCRYPTED, "shapes": [(MIB // 4, 2, 2), (0,)]},
     "dtype": {"dtype": "bfloat16"},
     "itemsize": {"itemsize": 1, "shapes": [(MIB // 2, 2), (MIB,)]},
     "name": {"names": ["c", "b"]},
@@ -294,6 +296,7 @@ def test_a_root_binds_what_no_chunk_can():
         TAGGER.root((one, two), [leaves[0], (leaves[1][0], (b"4" * 32,))], frame),
         TAGGER.root((one, two), leaves, TAGGER.frame([b"framf"])),
         TAGGER.root((one, two), leaves, frame, orders=(STORED,)),
+        TAGGER.root((one, two), leaves, frame, orders=(STORED, ENCRYPTED)),
         TAGGER.root((one,), leaves[:1], frame),
         Tagger.keyed(KEY, FILE_ID, 4).root((one, two), leaves, frame),
         Tagger.public(FILE_ID, 3).root((one, two), leaves, frame),

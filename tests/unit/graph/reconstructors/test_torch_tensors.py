@@ -143,6 +143,30 @@ def test_parameters_keep_their_tensor_and_drop_their_state(file):
         assert (spec.data, spec.requires_grad) == (data.value, True)
 
 
+@pytest.mark.parametrize(
+    ("state", "count"),
+    [
+        (None, 0),
+        ({}, 0),
+        ({"numpy": "shadowed", "a": 1}, 2),
+        (({"a": 1, "b": 2}, {"slot": 3}), 3),
+        ((None, {"slot": 3}), 1),
+        ((1, 2, 3), 1),
+        ("text", 1),
+    ],
+)
+def test_what_a_state_holds_is_counted(file, state, count):
+    """However the tensor is rebuilt; calls add up."""
+    file.check(
+        UTILS + "_rebuild_parameter_with_state", file.tensor(), True, None, state
+    )
+    assert file.ctx.dropped.get("torch.Tensor", 0) == count
+
+    for kind in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+        file.check(FROM_TYPE, file.ref(V2), file.ref(kind), v2_args(file), state)
+    assert file.ctx.dropped.get("torch.Tensor", 0) == 3 * count
+
+
 def test_a_parameter_of_a_parameter_shares_its_data(file):
     """Nothing nests, however often a file wraps."""
     inner = file.made(UTILS + "_rebuild_parameter", file.tensor(), True, None)
