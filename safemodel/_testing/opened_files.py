@@ -55,7 +55,8 @@ class OpenedFiles:
         if self._more:
             yield f"and {self._more:,} more"
         refused = sum(seen.outcome != "loaded" for seen in self._times)
-        yield f"{len(self._times):,} files, {refused:,} not loaded"
+        noun = "file" if len(self._times) == 1 else "files"
+        yield f"{len(self._times):,} {noun}, {refused:,} not loaded"
 
     def _count(self, seen: _Seen, times: int) -> None:
         if seen in self._times or len(self._times) < _MOST:

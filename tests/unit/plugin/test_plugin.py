@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from safemodel import pytest_plugin as plugin
+from safemodel._patch.call_sites import CallSite
+from safemodel._patch.journal import Digest, opened_file
+from safemodel._testing.opened_files import OpenedFiles
+
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = "safemodel.pytest_plugin"
+HERE = CallSite(__file__, 1, __name__)
 
 HOSTILE = """
     import os
@@ -233,6 +241,27 @@ def test_hidden_payloads_fail_an_assertion(project):
     )
 
     run(project).assert_outcomes(passed=6)
+
+
+def test_the_files_of_xdist_s_workers_are_in_the_summary():
+    """Handed on as plain data, the only kind that workers can send."""
+    worker, main = OpenedFiles(), OpenedFiles()
+    for collected in (worker, main):
+        collected.add(opened_file("torch.load", b"x", Digest(1, "ab" * 32), None, HERE))
+    config = SimpleNamespace(stash={plugin._OPENED: worker}, workeroutput={})
+
+    plugin.pytest_sessionfinish(SimpleNamespace(config=config))
+    sent = json.loads(json.dumps(config.workeroutput))
+    node = SimpleNamespace(
+        config=SimpleNamespace(stash={plugin._OPENED: main}), workeroutput=sent
+    )
+    plugin.pytest_testnodedown(node)
+    plugin.pytest_testnodedown(SimpleNamespace(config=node.config))  # one that crashed
+
+    assert list(main.lines()) == [
+        f"loaded      (no path)  sha256 {'ab' * 6} x2",
+        "1 file, 0 not loaded",
+    ]
 
 
 def test_loading_the_plugin_costs_next_to_nothing(project):
