@@ -21,8 +21,8 @@ from material import ATTACKS
 from safemodel._detector.prototypes import CLASSES as OTHERS
 from safemodel._detector.prototypes import DIMENSIONS
 from safemodel._detector.traits import (
-    CONCLUSIVE,
     KINDS,
+    is_conclusive,
     kind_of,
     kinds_in,
     traits_of,
@@ -122,7 +122,7 @@ def lowest(statistics: Statistics) -> float:
     """Return the lowest conclusive p-value of a file, as a logarithm."""
     ledger = statistics.ledger
     return min(
-        (ledger.log_p(one) for one in ledger.kept if one.family in CONCLUSIVE),
+        (ledger.log_p(one) for one in ledger.kept if is_conclusive(one)),
         default=0.0,
     )
 

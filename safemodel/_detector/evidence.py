@@ -146,11 +146,13 @@ class Ledger:
         found = [(self.log_p(one), one) for one in self.kept if one.family in families]
         found.sort(key=lambda pair: pair[0])
         return tuple(
-            Evidence(
-                test=one.test, what=one.what, tensor=one.tensor, start=one.start,
-                end=one.end, statistic=one.statistic, effect=one.effect,
-                bits=one.bits, p_value=probability(log_p),
-            )
-            for log_p, one in found
-            if log_p <= log(threshold)
+            self.evidence_of(one) for log_p, one in found if log_p <= log(threshold)
+        )
+
+    def evidence_of(self, one: Outcome) -> Evidence:
+        """Return an outcome as evidence, its p-value corrected."""
+        return Evidence(
+            test=one.test, what=one.what, tensor=one.tensor, start=one.start,
+            end=one.end, statistic=one.statistic, effect=one.effect,
+            bits=one.bits, p_value=probability(self.log_p(one)),
         )  # fmt: skip

@@ -9,7 +9,9 @@ Rules:
 2. The threshold of the logit is set for each kind of weights by clean files of it that
    the embedding had not seen. A file of several kinds has the highest of theirs.
 3. p-values that hold for clean files are never outvoted: one below `rates[0]` is
-   enough. The rates of both, and that of rule 4, add up to the rate of the file.
+   enough. So are bits that are far too even (`evenness.enough`), whose rate is a part
+   of that, and the score of added noise (`spread_score`), which has its own rate. All
+   rates, with that of rule 4, add up to the rate of the file.
 4. An adapted judge has two prototypes more, of somebody's own files: what counts is
    how far a file is on the way from the one to the other. The rest stays as it is.
 5. All that a judge knows is in a few arrays. They are checked before they are used, so
@@ -24,14 +26,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from safemodel._detector import evenness, spread_score
 from safemodel._detector.evidence import Evidence
 from safemodel._detector.judging import Judgement
 from safemodel._detector.traits import (
-    CONCLUSIVE,
     KINDS,
     NAMES,
     SPREAD,
     by_kind,
+    is_conclusive,
     kinds_in,
     of_tensor,
     replaced,
@@ -59,6 +62,10 @@ FORM = sha256("\n".join(NAMES).encode()).digest()
 """Which traits there are, and in what order."""
 LEAST_APART = 6.0
 """Nats between somebody's own clean and other files that it takes to learn."""
+
+
+MODELLED = ("too-uniform", "common-noise")
+"""Tests whose p-values are shown once the prototypes have found a file suspicious."""
 
 
 class Arrays(NamedTuple):
@@ -123,7 +130,8 @@ class Prototypes:
     @property
     def false_positive_rate(self) -> float:
         """Chance to call a clean file suspicious, of all ways together (rule 3)."""
-        return float(self.arrays.rates[: 3 if self.adapted else 2].sum())
+        some = self.arrays.rates[: 3 if self.adapted else 2]
+        return float(some.sum()) + spread_score.RATE
 
     def embedded(self, statistics: Statistics) -> NDArray[np.float64]:
         """Return a file as a point."""
@@ -133,19 +141,29 @@ class Prototypes:
         """Return what is to be said of a file."""
         by_prototypes, fired = self._by_prototypes(statistics)
         ledger, rate = statistics.ledger, float(self.arrays.rates[0])
-        sure = [one for one in ledger.kept if one.family in CONCLUSIVE]
-        least = min((ledger.log_p(one) for one in sure), default=0.0)
-        margin = max(by_prototypes, log(rate) - least)
-        evidence = list(ledger.evidence(rate, CONCLUSIVE))
+        sure = [one for one in ledger.kept if is_conclusive(one)]
+        even, noise = evenness.enough(statistics), statistics.noise
+        margins = [
+            by_prototypes,
+            log(rate) - min((ledger.log_p(one) for one in sure), default=0.0),
+            *(log(evenness.RATE) - ledger.log_p(one) for one in even),
+            spread_score.score(noise) - spread_score.THRESHOLD,
+        ]
+        found = [ledger.evidence_of(one) for one in sure
+                 if ledger.log_p(one) <= log(rate)]  # fmt: skip
         if fired is not None:
-            evidence += [fired, *ledger.evidence(self.false_positive_rate, _modelled())]
-            evidence.sort(key=lambda one: one.p_value)
+            modelled = ledger.evidence(self.false_positive_rate)
+            found += [fired, *(one for one in modelled if one.test in MODELLED)]
+        else:
+            found += [ledger.evidence_of(one) for one in even]
+        if noise is not None and margins[-1] >= 0:
+            found.append(spread_score.evidence(noise))
         return Judgement(
-            score=_score(margin),
+            score=_score(max(margins)),
             threshold=self.threshold,
             false_positive_rate=self.false_positive_rate,
-            evidence=tuple(evidence),
-            tensors=self._tensors(statistics, sure, fired is not None),
+            evidence=tuple(sorted(found, key=lambda one: one.p_value)),
+            tensors=self._tensors(statistics, [*sure, *even], fired is not None),
         )
 
     def _by_prototypes(self, statistics: Statistics) -> tuple[float, Evidence | None]:
@@ -242,12 +260,6 @@ def adapted(
             " to learn from them"
         )
     return Prototypes(judge.arrays._replace(own=own))
-
-
-def _modelled() -> tuple[str, ...]:
-    from safemodel._detector.evidence import FAMILIES
-
-    return tuple(name for name in FAMILIES if name not in CONCLUSIVE)
 
 
 def _score(margin: float) -> float:

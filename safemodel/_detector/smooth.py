@@ -81,16 +81,6 @@ class Uniformity(NamedTuple):
         """Estimated share of the words that were *not* replaced; 1 if unknown."""
         return self.seen / self.expected if self.expected else 1.0
 
-    def z(self, tolerance: float) -> float:
-        """Return how far below a clean tensor this is, in standard deviations.
-
-        Args:
-            tolerance: Part of `expected` that a clean tensor may lack.
-        """
-        if self.expected <= 0:
-            return 0.0
-        return ((1 - tolerance) * self.expected - self.seen) / self.apart
-
 
 def constant_bits(tensor: Tensor) -> int:
     """Return how many of the lowest bits are zeros in every word."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safemodel._detector.evidence import Outcome
+from safemodel._detector.evidence import Evidence, Outcome
 from safemodel._detector.spread_fit import HOPELESS, common
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _WEIGHTS = np.array(
 _OFFSET = 4.585
 THRESHOLD = 2.5
 """No clean training file is above it (ADR 0030)."""
+RATE = 0.005
+"""Chance that a clean file is: of the tail of rule 3, at the threshold."""
 _TAIL_FROM, _TAIL_PART, _TAIL_MEAN = 0.876, 0.05, 0.709
 """Where the tail begins, the part of clean groups that are in it, and how far they are
 above, on average."""
@@ -77,8 +79,21 @@ def outcome(noise: Noise | None) -> Outcome:
     found = score(noise)
     log_p = min(0.0, log(_TAIL_PART) - (found - _TAIL_FROM) / _TAIL_MEAN)
     return Outcome(
-        family="spread", test="added-noise",
-        what=f"normal noise of standard deviation {noise.scale:.2g}, the same in"
-        f" {noise.support:.0%} of the weights whatever their scale",
+        family="spread", test="added-noise", what=_what(noise),
         log_p=log_p if found > _TAIL_FROM else 0.0, statistic=found, effect=noise.gain,
     )  # fmt: skip
+
+
+def evidence(noise: Noise) -> Evidence:
+    """Return what there is to say of a file whose score is above the threshold."""
+    return Evidence(
+        test="added-noise", what=_what(noise), tensor="", start=0, end=0,
+        statistic=score(noise), effect=noise.gain, bits=0, p_value=RATE,
+    )  # fmt: skip
+
+
+def _what(noise: Noise) -> str:
+    return (
+        f"normal noise of standard deviation {noise.scale:.2g}, the same in"
+        f" {noise.support:.0%} of the weights whatever their scale"
+    )

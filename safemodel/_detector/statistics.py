@@ -10,11 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._detector import (
     carving,
+    evenness,
     integers,
     runs,
     smooth,
@@ -24,8 +24,7 @@ from safemodel._detector import (
     structured,
 )
 from safemodel._detector.counts import BLOCK, Counter
-from safemodel._detector.distributions import normal_log_tail
-from safemodel._detector.evidence import Ledger, Outcome
+from safemodel._detector.evidence import Ledger
 from safemodel._detector.layouts import PACKED
 from safemodel._detector.repeats import of_piece
 from safemodel._detector.smooth import Uniformity
@@ -37,16 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from safemodel._detector.counts import Block, Piece, Tensor
-    from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._detector.evidence import Candidate, Evidence, Outcome
     from safemodel._detector.spread_fit import Noise
     from safemodel._detector.structured import Sums
     from safemodel._detector.weights import Weights
 
-TOLERANCE = {"float": 0.3, "short": 0.3, "integer": 0.5}
-"""Part of the expected slope that clean weights may lack (ADR 0023)."""
-TOLERANCE_PACKED = 0.75
-_APART = 3.0
-"""Standard deviations between clean and replaced, below which nothing is decided."""
 _CARVED_BLOCKS = 4
 _LEAST = 256
 _LEAST_SMOOTH = 1000
@@ -173,8 +167,10 @@ class _Examiner:
                 "what": f"{dtype}: low bits of the whole file are not evenly spread"
             }
             self._add_all(structured.outcomes(sums, layout, "structured-file", where))
-        for (dtype, bits), found in self._uniform.items():
-            self._ledger.add(_too_uniform(found, dtype, bits, "", whole=True))
+        for dtype, by_bits in evenness.by_dtype(self._uniform).items():
+            for bits in by_bits:
+                made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
+                self._ledger.add(made)
         tails = [one.tail for one in self._results if one.tail is not None]
         self._ledger.add(spread.common_noise(tails))
         self._ledger.add(self._published.outcome())
@@ -355,7 +351,7 @@ class _Examiner:
         for bits, one in found.items():
             if dtype not in PACKED:
                 # Of 4 bits, a tensor that is lopsided looks like one of even cells.
-                self._ledger.add(_too_uniform(one, dtype, bits, name))
+                self._ledger.add(evenness.outcome(found, bits, dtype, name))
             key = (dtype, bits)
             self._uniform[key] = self._uniform.get(key, Uniformity()).plus(one)
 
@@ -368,21 +364,3 @@ class _Examiner:
     def _add_all(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             self._ledger.add(outcome)
-
-
-def _too_uniform(
-    found: Uniformity, dtype: str, bits: int, tensor: str, *, whole: bool = False
-) -> Outcome:
-    """Return the outcome of a test of `smooth` or `integers`."""
-    kind: Any = smooth.layout_of_dtype(dtype).kind
-    tolerance = TOLERANCE_PACKED if dtype in PACKED else TOLERANCE[kind]
-    decided = found.apart * (1 - tolerance) >= _APART
-    z = found.z(tolerance) if decided else -inf
-    family = "pairs" if kind == "integer" else "smooth"
-    return Outcome(
-        family=f"{family}-{'file' if whole else 'tensor'}", test="too-uniform",
-        what=f"{bits} low bits of {dtype} weights are more uniform than their density",
-        log_p=min(0.0, normal_log_tail(z)) if z > 0 else 0.0,
-        statistic=z if decided else 0.0, effect=1 - found.share, bits=bits,
-        tensor=tensor,
-    )  # fmt: skip

@@ -29,6 +29,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_RARE = 0.01
+"""Of an expected count: what is rarer says nothing."""
 _LEAST = 5
 """Expected count of a value, below which a class is left out: chi-square is not one."""
 
@@ -170,9 +172,10 @@ def commons(counts: NDArray[np.int64], key: int, parts: int = 1) -> list[Common]
     df = steady @ (members - 1)
     expected = means[:, :, of]
     use = steady[:, None, of] & (expected > 0)
-    away = (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)) * use
     if parts > 1:
-        away = _interplay(away, parts)
+        expected = _independent(counts * use, expected * use, parts)
+        use &= expected > _RARE
+    away = (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)) * use
     sizes = counts.sum(2).astype(np.float64)
     large = sizes >= np.maximum(20 * _LEAST, 0.02 * total)[:, None]
     even = np.arange(OCTANTS) % 2 == 0
@@ -196,16 +199,31 @@ def commons(counts: NDArray[np.int64], key: int, parts: int = 1) -> list[Common]
     ]
 
 
-def _interplay(away: NDArray[np.float64], parts: int) -> NDArray[np.float64]:
-    """Return what is left of deviations without those of each part by itself."""
-    each = round(256 ** (1 / parts))
-    cube = away.reshape(-1, *[each] * parts)
-    whole = cube.mean(axis=tuple(range(1, parts + 1)), keepdims=True)
-    left = cube + (parts - 1) * whole
-    for part in range(1, parts + 1):
-        others = tuple(axis for axis in range(1, parts + 1) if axis != part)
-        left = left - cube.mean(axis=others, keepdims=True)
-    flat: NDArray[np.float64] = left.reshape(away.shape)
+def _independent(
+    seen: NDArray[Any], expected: NDArray[np.float64], parts: int
+) -> NDArray[np.float64]:
+    """Return what is expected of parts that do not depend on each other.
+
+    Each part by itself may be as uneven as it is: 0.1 is 8/5 times a power of two, so
+    of numbers that were multiplied by it some low bits are far rarer than others, with
+    the same period in all octants.
+
+    Args:
+        seen: (n, 8, 256) counts.
+        expected: The same, as far as only the classes are known.
+        parts: Words that make a byte.
+    """
+    shape = (*seen.shape[:2], *[round(256 ** (1 / parts))] * parts)
+    counts, model = seen.reshape(shape), expected.reshape(shape)
+    every = range(2, parts + 2)
+    factors = [
+        counts.sum(others, keepdims=True)
+        / np.maximum(model.sum(others, keepdims=True), 1e-9)
+        for others in (tuple(one for one in every if one != part) for part in every)
+    ]
+    for factor in factors:
+        model = model * factor
+    flat: NDArray[np.float64] = model.reshape(seen.shape)
     return flat
 
 

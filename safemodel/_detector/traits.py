@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from safemodel._detector.evidence import Outcome
     from safemodel._detector.smooth import Uniformity
     from safemodel._detector.statistics import Statistics, TensorResult
 
@@ -41,6 +42,8 @@ CONCLUSIVE = ("structured-block", "structured-tensor", "structured-file", "struc
               "repeats", "carving")  # fmt: skip
 """Families of tests whose p-values hold for clean files. Those of the others rest on a
 model of weights, from which some clean files differ (ADR 0028)."""
+CONCLUSIVE_TESTS = ("published-code",)
+"""Tests of other families of which the same is true: chance alone decides those."""
 NAMES = (
     *(f"p {name}" for name in (*CONCLUSIVE, "spread")),
     *(f"uniform {name}" for name in KINDS),
@@ -63,12 +66,20 @@ def traits_of(statistics: Statistics) -> NDArray[np.float64]:
     return np.clip(np.array(made, np.float64), 0.0, BOUND)
 
 
+def is_conclusive(outcome: Outcome) -> bool:
+    """Say whether a p-value holds for clean files."""
+    return outcome.family in CONCLUSIVE or outcome.test in CONCLUSIVE_TESTS
+
+
 def _p_values(statistics: Statistics) -> list[float]:
-    """Return the lowest corrected p-value of each family, as log(1 + nats)."""
+    """Return the lowest corrected p-value of each family, as log(1 + nats).
+
+    Of "spread", only "common-noise": the others are judged by themselves.
+    """
     ledger = statistics.ledger
     lowest = dict.fromkeys((*CONCLUSIVE, "spread"), 0.0)
     for one in ledger.kept:
-        if one.family in lowest:
+        if one.family in CONCLUSIVE or one.test == "common-noise":
             lowest[one.family] = min(lowest[one.family], ledger.log_p(one))
     return [log1p(-value) for value in lowest.values()]
 

@@ -136,6 +136,22 @@ def test_half_precision_is_no_evidence(rand):
     }) == ()  # fmt: skip
 
 
+@pytest.mark.parametrize("scale", [0.025, 0.05, 0.1, 0.2])
+def test_numbers_that_were_multiplied_are_no_evidence(scale, rand):
+    """0.1 is 8/5 times a power of two: of what it multiplies, low bits are uneven."""
+    drawn = generator(rand).standard_normal(90_000, dtype=np.float32)
+    words = (drawn * np.float32(scale)).view(np.uint32)
+    assert evidence({"w": words}) == ()
+
+
+def test_a_layer_as_torch_draws_it_is_no_evidence(rand):
+    """Its bound is 1/20: numbers from 0 to 0.1, less half of that."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(rand.getrandbits(32))
+    words = torch.nn.Linear(400, 400).weight.detach().numpy()
+    assert evidence({"w": words.reshape(-1).view(np.uint32)}) == ()
+
+
 def test_many_tensors_are_no_evidence(rand):
     """A file of 300 clean tensors: the p-values are corrected for all of them."""
     random = generator(rand)

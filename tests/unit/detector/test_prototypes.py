@@ -176,8 +176,8 @@ def test_adapting_learns_a_way_and_keeps_the_rest():
     assert own.judge(weak).evidence[0].p_value == 0.02
     assert not own.judge(clean).suspicious
     assert own.judge(told(log_p=-30.0)).suspicious
-    assert own.false_positive_rate == pytest.approx(0.031)
-    assert judge.false_positive_rate == pytest.approx(0.011)
+    assert own.false_positive_rate == pytest.approx(0.036)
+    assert judge.false_positive_rate == pytest.approx(0.016)
 
 
 def test_files_that_no_test_tells_apart_teach_nothing():
