@@ -11,6 +11,7 @@ Told apart by what the caller should do next:
 * `KeyRequiredError`: nothing is wrong with the file: find the key it names.
 * `KeyFormatError`: nothing is wrong with the file: put the key file right.
 * `StateFormatError`: nothing is wrong with the file: what remembers epochs is damaged.
+* `UnpatchedCallError`: nothing is wrong with the file: import what reads it later.
 
 No error holds a byte of a key. No class here derives from `pickle.UnpicklingError` or
 `ValueError`: callers answer the first by loading again without protection, and swallow
@@ -347,4 +348,26 @@ class DisarmError(SafeModelError):
     """A file that was just written does not read as it should; it was thrown away.
 
     The disk, or a fault of safemodel: never what the input holds.
+    """
+
+
+class UnpatchedCallError(SafeModelError):
+    """A loader was reached past `safemodel.patch`, and would have run what files say.
+
+    Nothing is wrong with the file: code took the loader before it was replaced, as
+    ``from torch import load`` does.
+
+    Attributes:
+        call: Dotted name of what was reached.
+    """
+
+    def __init__(self, call: str, hint: str) -> None:
+        super().__init__(f"{call} was reached past safemodel.patch(): {hint}")
+        self.call = call
+
+
+class SafeModelWarning(UserWarning):
+    """Code asked for something that safemodel does otherwise, or could not be reached.
+
+    Given by `safemodel.patch` only, once for a line of code.
     """

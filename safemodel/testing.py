@@ -1,4 +1,4 @@
-"""Hostile model files on demand, and a check that a loader refuses them.
+"""Hostile model files on demand, and checks of loaders and of model files.
 
 For the tests of projects that load model files. No payload does harm: each one calls
 the canary, which records that it was called.
@@ -10,16 +10,19 @@ the canary, which records that it was called.
         path.write_bytes(hostile.content())
         assert_refuses(my_loader, path)
 
+    assert_safe("models/")  # nothing that safe_load refuses has got in there
+
 Needs neither pytest nor torch. The files are written opcode by opcode: this module
 does not use `pickle`, and nothing here runs what it writes.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel.errors import (
     ForbiddenGlobalError,
@@ -32,6 +35,7 @@ from safemodel.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from safemodel._types import StrPath
 
@@ -40,7 +44,10 @@ __all__ = [
     "Canary",
     "CanaryTrippedError",
     "HostileFile",
+    "HostileModel",
+    "assert_no_hidden_payload",
     "assert_refuses",
+    "assert_safe",
     "hostile_files",
     "trip",
 ]
@@ -93,6 +100,73 @@ class HostileFile:
     error: type[SafeModelError]
     content: Callable[[], bytes]
     file_name: str = "model.pt"
+
+
+class HostileModel(NamedTuple):
+    """A hostile file on disk: what the fixture ``hostile_model`` gives.
+
+    Attributes:
+        path: Where it is.
+        name: Of the kind, as `HostileFile.name`.
+        why: What it tries.
+        error: What `safemodel.safe_load` raises for it.
+    """
+
+    path: Path
+    name: str
+    why: str
+    error: type[SafeModelError]
+
+
+def assert_safe(path: StrPath, *, allow_unsupported: bool = False) -> None:
+    """Check that `safemodel.safe_load` would open every model file, and run nothing.
+
+    Args:
+        path: A file, or a folder, which is walked to the bottom.
+        allow_unsupported: Pass files of formats that safemodel does not read. Nothing
+            is known about them.
+
+    Raises:
+        AssertionError: A file is refused, holds something that another reader would
+            run, cannot be read, or there is no file at all.
+        ValueError: There is no such path.
+    """
+    from safemodel.reports import Severity, Status
+    from safemodel.scanning import scan_files
+
+    passed = {Status.CLEAN} | ({Status.UNSUPPORTED} if allow_unsupported else set())
+    reports = list(scan_files([path]))
+    bad = [
+        report
+        for report in reports
+        if report.status not in passed
+        or any(found.severity is Severity.DANGER for found in report.findings)
+    ]
+    if bad:
+        raise AssertionError("\n".join(str(report) for report in bad))
+    if not reports:
+        raise AssertionError(f"no model file in {os.fspath(path)!r}")
+
+
+def assert_no_hidden_payload(path: StrPath) -> None:
+    """Check that `safemodel.detect` finds no evidence of data hidden in weights.
+
+    That is no proof: docs/detect.md says what nobody can find. One clean file in some
+    hundreds fails, as `safemodel.Detection.false_positive_rate` says.
+
+    Args:
+        path: A model file, or a folder of shards.
+
+    Raises:
+        AssertionError: There is evidence; its text is the whole report.
+        SafeModelError: The file is refused, malformed or not supported.
+        OSError: It cannot be read.
+    """
+    from safemodel.detection import Verdict, detect
+
+    found = detect(path)
+    if found.verdict is Verdict.SUSPICIOUS:
+        raise AssertionError(str(found))
 
 
 def assert_refuses(loader: Callable[[StrPath], object], path: StrPath) -> None:

@@ -25,7 +25,7 @@ from safemodel._detector.traits import KINDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MARGIN = 0.5
+MARGIN = 0.25
 FLOOR = -1.0
 P_VALUE = log(1e-3)
 _REPEATS = 30

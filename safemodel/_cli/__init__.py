@@ -17,10 +17,12 @@ from safemodel._cli import (
     cmd_detect,
     cmd_disarm,
     cmd_inspect,
+    cmd_install_hook,
     cmd_keygen,
     cmd_protect,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
     cmd_scan,
     cmd_verify,
 )
@@ -39,6 +41,8 @@ _VERBS = (
     cmd_verify,
     cmd_restore,
     cmd_rotate,
+    cmd_run,
+    cmd_install_hook,
 )
 _CANNOT_WRITE = 2
 _INTERRUPTED = 130

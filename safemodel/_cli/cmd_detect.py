@@ -6,8 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from safemodel._cli.help_text import HelpText
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -34,8 +32,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " theirs, and how much encrypted data could lie where no test would see it."
         " Nothing is run.",
         epilog=_EPILOG,
-        formatter_class=HelpText,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, a folder or a glob pattern"
@@ -57,8 +53,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--detector",
         metavar="FILE",
-        help=f"decide by a detector that was saved; {_XRAY}: by the published one, to"
-        " be compared with",
+        help=f"decide by one that was saved, or by {_XRAY}, the published one",
     )
     parser.add_argument(
         "--extract",

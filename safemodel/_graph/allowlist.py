@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from safemodel._graph.composite_specs import OpaqueSpec
 from safemodel._graph.reconstructors import (
     builtins_,
+    joblib_arrays,
     numpy_dtypes,
     numpy_values,
     stdlib_values,
@@ -58,6 +59,7 @@ def _entries() -> Table:
         **torch_values.CALLS,
         **numpy_dtypes.CALLS,
         **numpy_values.CALLS,
+        **joblib_arrays.CALLS,
         **builtins_.CALLS,
         **stdlib_values.CALLS,
     }

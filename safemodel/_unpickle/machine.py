@@ -24,6 +24,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
+from safemodel._unpickle.joblib_arrays import bytes_behind, elements_of, is_wrapper, put
 from safemodel._unpickle.nodes import Call
 from safemodel._unpickle.rare import FROM_MARK, RareOpcodes
 from safemodel._unpickle.tensor_runs import SKIPPED, NotReadError
@@ -191,6 +192,8 @@ class _Machine(RareOpcodes):
                     self.set_items(stack[-1], [middle, last])
                 elif code == 0x62:  # BUILD
                     last = stack.pop()
+                    if is_wrapper(stack[-1]):
+                        pos, end = self.array_behind(stack[-1], last, pos), size
                     self.build(stack[-1], last)
                 elif code == 0x93:  # STACK_GLOBAL
                     last = stack.pop()
@@ -220,6 +223,32 @@ class _Machine(RareOpcodes):
             raise self.missing(at, pos) from error
         except SafeModelError as error:
             raise error.locate(position=at) from error.__cause__
+
+    def array_behind(self, target: Any, state: Any, pos: int) -> int:
+        """Read the array that follows a BUILD of joblib's; return where it ends."""
+        if pos < self.frame_end:
+            raise MalformedFileError("an array within a frame")
+        if self.within:
+            raise MalformedFileError("an array of joblib's within one of objects")
+        itemsize = elements_of(state).itemsize
+        if itemsize >= 0:
+            found, pos = bytes_behind(self.data, pos, state, itemsize)
+            put(target, found)
+            return pos
+        inner = _Machine(
+            self.data, pos, self.limits, self.encoding, self.errors, shortcuts=False
+        )
+        inner.within = True
+        try:
+            pickle = inner.run()
+        finally:
+            # What it names is named, even if it is broken further on.
+            self.pickle.globals += inner.pickle.globals
+            self.pickle.calls += inner.pickle.calls
+        if pickle.persistent:
+            raise MalformedFileError("persistent ids in an array of objects")
+        put(target, pickle)
+        return pickle.end
 
 
 def parse(

@@ -114,6 +114,7 @@ class RareOpcodes:
         self.memo: list[Any] = []
         self.frame_end = 0
         self.shortcuts = shortcuts
+        self.within = False  # an array of objects, which joblib puts between opcodes
         self.tensors = TensorRuns(data, self.memo, self.pickle.calls)
         self.texts = TextRuns(data, self.memo, limits.max_key_bytes)
 

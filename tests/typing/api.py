@@ -24,9 +24,11 @@ from safemodel import (
     Policy,
     ProtectionKey,
     SafeModelError,
+    SafeModelWarning,
     Scrub,
     StorageBoundsError,
     TruncatedFileError,
+    UnpatchedCallError,
     UnsafeFileError,
     UnsupportedFormatError,
     Verdict,
@@ -34,16 +36,20 @@ from safemodel import (
     detect,
     disarm,
     inspect_file,
+    patch,
+    patched,
     protect,
     restore,
     rotate,
     safe_load,
     scan_files,
     state_dict,
+    unpatch,
     verify,
 )
 from safemodel.detection import extract
 from safemodel.evaluation import PayloadRecovery, payload_recovery, stego
+from safemodel.monkeypatch import OpenedFile, early_references, is_patched
 from safemodel.protection import (
     KeyRing,
     ProtectReport,
@@ -214,3 +220,16 @@ def protecting(model: torch.nn.Module) -> None:
     assert_type(rotate("p.pt", "p.pt", key=key, overwrite=True), RotateReport)
     rotate("p.pt", "q.pt", key=keys, new_key=key, expires=None, confidential=False)
     safe_load("p.pt", key=key, min_epoch=1, state=Path("epochs"))
+
+
+def patching() -> None:
+    """Have other people's code open files safely."""
+    seen: list[OpenedFile] = []
+    patch(policy=SALVAGE, audit=seen.append, pickle_in=["package.io"])
+    unpatch()
+    with patched(on_refuse="opaque", torchscript="tensors"):
+        assert_type(early_references(), list[str])
+        assert_type(is_patched(), bool)
+    assert_type(seen[0].sha256, str)
+    assert_type(UnpatchedCallError("torch.load", "hint").call, str)
+    raise SafeModelWarning

@@ -107,4 +107,4 @@ def test_it_needs_neither_pickle_nor_pytest_nor_torch():
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    assert imported == {"struct", "zlib"}
+    assert imported == {"os", "struct", "zlib"}

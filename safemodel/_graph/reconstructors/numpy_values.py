@@ -40,7 +40,7 @@ from safemodel._graph.reconstructors.torch_values import sizes
 from safemodel._unpickle.nodes import UNCHECKED, Call, GlobalRef
 from safemodel.errors import StorageBoundsError
 
-_ARRAY_CLASSES = {
+ARRAY_CLASSES = {
     ("numpy", name) for name in ("ndarray", "matrix", "recarray", "chararray")
 }
 _RANDOM = "numpy.random._pickle"
@@ -74,7 +74,9 @@ def _shape(
     return shape, prod(shape)
 
 
-def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | OpaqueSpec:
+def array_dtype(
+    value: object, call: Call, ctx: CheckContext
+) -> NumpyDTypeSpec | OpaqueSpec:
     """Return the dtype of an array; it is opaque where the class is not numpy's."""
     spec = ctx.value_of(value, call)
     if type(spec) is OpaqueSpec:
@@ -87,7 +89,7 @@ def _dtype(value: object, call: Call, ctx: CheckContext) -> NumpyDTypeSpec | Opa
     return spec
 
 
-def _of_other(name: str, call: Call) -> OpaqueSpec:
+def opaque_elements(name: str, call: Call) -> OpaqueSpec:
     """Return what stands for elements of a class that is not numpy's.
 
     Its dtype is opaque: that class has been refused already, or may be named.
@@ -96,7 +98,7 @@ def _of_other(name: str, call: Call) -> OpaqueSpec:
     return OpaqueSpec(name, call.args, state=state)
 
 
-def _plain_array(
+def plain_array(
     dtype: NumpyDTypeSpec,
     value: object,
     layout: tuple[object, bool],
@@ -107,7 +109,11 @@ def _plain_array(
     shape, count = _shape(layout[0], dtype.itemsize, call, ctx)
     if dtype.has_objects:
         ctx.refuse(call, "bytes are read as objects")
-    data = raw(value, call, ctx, "its data")
+    # A view is of the file itself: no opcode makes one.
+    if type(value) is memoryview:
+        data: bytes | bytearray | memoryview = value
+    else:
+        data = raw(value, call, ctx, "its data")
     needed = count * dtype.itemsize
     if needed != len(data):
         raise StorageBoundsError(
@@ -120,7 +126,8 @@ def _plain_array(
     # A sub-array dtype of no bytes would give axes without any data to bound them.
     if not dtype.itemsize:
         ctx.add_amplified(count)
-    ctx.copy(data, len(data))
+    if type(data) is not memoryview:
+        ctx.copy(data, len(data))
     spec = ArraySpec(dtype, shape, layout[1], data)
     ctx.specs.append(spec)
     return spec
@@ -144,7 +151,7 @@ def check_reconstruct(call: Call, ctx: CheckContext) -> object:
     if type(kind) is not GlobalRef:
         ctx.refuse(call, "its class is not a class")
     name = global_name(kind)
-    if name not in _ARRAY_CLASSES:
+    if name not in ARRAY_CLASSES:
         return ctx.opaque_or_refuse(call, ref_name(kind))
     start = ctx.value_of(code, call)
     if shape != (0,) or text(start, call, ctx, "the kind") != "b":
@@ -156,15 +163,15 @@ def check_reconstruct(call: Call, ctx: CheckContext) -> object:
         integer(state[0], call, ctx, "the version", 0, 2)
         state = state[1:]
     size, descr, fortran, data = state
-    dtype = _dtype(descr, call, ctx)
+    dtype = array_dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other("numpy.ndarray", call)
+        return opaque_elements("numpy.ndarray", call)
     if type(fortran) not in (bool, int) or fortran not in (0, 1):
         ctx.refuse(call, "the order is not a flag")
     layout = (size, fortran == 1)
     if dtype.descr == "|O" and type(data) is list:
         return _object_array(data, layout, call, ctx)
-    return _plain_array(dtype, data, layout, call, ctx)
+    return plain_array(dtype, data, layout, call, ctx)
 
 
 def check_frombuffer(call: Call, ctx: CheckContext) -> object:
@@ -172,18 +179,18 @@ def check_frombuffer(call: Call, ctx: CheckContext) -> object:
     data, descr, shape, order = only_arguments(call, ctx, 4)
     if order not in ("C", "F"):
         ctx.refuse(call, "the order is neither C nor F")
-    dtype = _dtype(descr, call, ctx)
+    dtype = array_dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other("numpy.ndarray", call)
-    return _plain_array(dtype, data, (shape, order == "F"), call, ctx)
+        return opaque_elements("numpy.ndarray", call)
+    return plain_array(dtype, data, (shape, order == "F"), call, ctx)
 
 
 def check_scalar(call: Call, ctx: CheckContext) -> object:
     """scalar(dtype, bytes); rule 3."""
     descr, *rest = only_arguments(call, ctx, 1, 2)
-    dtype = _dtype(descr, call, ctx)
+    dtype = array_dtype(descr, call, ctx)
     if isinstance(dtype, OpaqueSpec):
-        return _of_other("numpy.generic", call)
+        return opaque_elements("numpy.generic", call)
     if dtype.has_objects:
         ctx.refuse(call, "bytes are read as objects")
     data = raw(rest[0], call, ctx, "its data") if rest else b""

@@ -157,7 +157,7 @@ def test_slack_is_room_until_a_file_is_disarmed(rand, tmp_path, monkeypatch):
     assert "slack" not in kinds
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8], ids=name_of)
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int8], ids=name_of)
 def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
     """What is not in it, a test sees: the figure is a limit, not a precaution."""
     size = 400_000
@@ -169,7 +169,7 @@ def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
     found = detect(weights)
     assert found.verdict is Verdict.NO_EVIDENCE
     room = found.blind_spot.rooms[0]
-    assert room.bits < 3
+    assert room.bits < {torch.float32: 20, torch.float16: 6}.get(dtype, 3)
     hidden, _, _ = filled(weights, room.bits + 1)
     assert detect(hidden).verdict is Verdict.SUSPICIOUS
 

@@ -55,6 +55,7 @@ def test_nothing_found_is_no_evidence_and_no_more(plain):
     assert (found.evidence, found.candidates, found.bits) == ((), (), 0)
     assert found.score < found.threshold
     assert found.false_positive_rate == Detector.bundled().false_positive_rate
+    assert 0 < found.false_positive_rate < 0.02
     assert found.blind_spot.bytes > 0
     with pytest.raises(TypeError, match="Verdict"):
         bool(found)

@@ -1,0 +1,1 @@
+"""What `safemodel.testing` and the pytest plugin are made of."""

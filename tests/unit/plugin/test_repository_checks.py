@@ -1,0 +1,117 @@
+"""What keeps unsafe model files out of a repository: the hook and the action, run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safemodel.testing import hostile_files
+
+ROOT = Path(__file__).resolve().parents[3]
+HOOK = (ROOT / ".pre-commit-hooks.yaml").read_text()
+ACTION = (ROOT / "action.yml").read_text()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Return a folder, with the `safemodel` of this checkout on the path."""
+    command = tmp_path / "bin" / "safemodel"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m safemodel "$@"\n')
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "fine.pkl").write_bytes(b"\x80\x02}.")
+    return tmp_path
+
+
+@pytest.fixture
+def hostile(repository):
+    """Put a hostile file into the repository."""
+    made = next(one for one in hostile_files() if one.name == "torch_zip")
+    path = repository / "models" / "-evil model.pt"
+    path.write_bytes(made.content())
+    return path
+
+
+def field(text, name):
+    """Return a field of a YAML file of ours."""
+    return re.search(rf"^\s*-?\s*{name}: (.*)$", text, re.MULTILINE)[1]
+
+
+def hook(repository, *files):
+    """Run the hook as pre-commit does: the entry, with the files that match."""
+    pattern = re.compile(field(HOOK, "files"))
+    matching = [file for file in files if pattern.search(file)]
+    command = [*shlex.split(field(HOOK, "entry")), *matching]
+    return subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, check=False
+    ), matching
+
+
+def test_the_hook_refuses_a_hostile_file(repository, hostile):
+    """And names it; what is no model is not handed to it."""
+    name = str(hostile.relative_to(repository))
+
+    done, matching = hook(repository, "README.md", "models/fine.pkl", name)
+
+    assert matching == ["models/fine.pkl", name]
+    assert done.returncode == 1
+    assert "evil model.pt: refused" in done.stdout
+
+
+def test_the_hook_passes_harmless_files(repository):
+    """The other answer."""
+    done, _ = hook(repository, "models/fine.pkl")
+
+    assert done.returncode == 0, done.stderr
+
+
+def action(repository, **inputs):
+    """Run the script of the action's last step as a runner does."""
+    script = ACTION.split("run: |\n")[-1]
+    script = "\n".join(line.removeprefix(" " * 8) for line in script.splitlines())
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=repository, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATHS": "models\n\n", "SARIF": "", **inputs},
+    )  # fmt: skip
+
+
+def test_the_action_passes_and_fails(repository, request):
+    """On a folder without, and with, a hostile file."""
+    assert action(repository).returncode == 0
+    request.getfixturevalue("hostile")
+
+    done = action(repository, SARIF="out.sarif")
+
+    assert done.returncode == 1
+    assert "evil model.pt: refused" in done.stdout
+    sarif = json.loads((repository / "out.sarif").read_text())
+    assert sarif["runs"][0]["results"]
+
+
+def test_no_input_of_the_action_is_part_of_a_script():
+    """`${{ }}` in a script would run what the input says."""
+    scripts = re.findall(r"run: (?:\|\n((?: {8}.*\n)+)|(.*))", ACTION)
+
+    assert len(scripts) == 2
+    assert not any("${{" in one for pair in scripts for one in pair)
+
+
+def test_a_path_that_looks_like_an_option_is_a_path(repository, hostile):
+    """The action hands paths on behind `--`."""
+    done = action(repository / "models", PATHS=hostile.name)
+
+    assert done.returncode == 1
+    assert "refused" in done.stdout
