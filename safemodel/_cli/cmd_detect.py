@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ exit codes:
   2  none is, but one could not be looked at, is broken, or nothing can be written
      (what lies beside models, such as a README or an image, does not count)
 """
+
+
+def _detector(text: str) -> str:
+    """Return what names a detector; argparse says so if nothing does."""
+    if text != _XRAY and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no file, and not {_XRAY}: {text!r}")
+    return text
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +61,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--detector",
         metavar="FILE",
+        type=_detector,
         help=f"decide by one that was saved, or by {_XRAY}, the published one",
     )
     parser.add_argument(
