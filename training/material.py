@@ -385,14 +385,18 @@ def _spread(
     method = stego.SpreadSpectrum(sampled=True, seed=int.from_bytes(seed[:3], "big"))
     weights = sum(array.size for array in arrays.values())
     chunks = max(1, round(share * weights / (method.chunk_bits * method.chunk_factor)))
-    floats = {key: array.view(np.float32) for key, array in arrays.items()}
+    # As published, it goes into tensors that are called weights.
+    floats = {f"{key}.weight": one.view(np.float32) for key, one in arrays.items()}
     for lower in (chunks, max(1, chunks - 1)):
         size = max(1, lower * method.chunk_bits // 3 // 8 - 40)
         try:
             made, _ = stego.embed(floats, bytes(size), method)
         except ValueError:
             continue
-        arrays = {key: value.view(np.uint32) for key, value in made.items()}
+        arrays = {
+            key.removesuffix(".weight"): value.view(np.uint32)
+            for key, value in made.items()
+        }
         return _put_back(tensors, arrays), ()
     return None
 

@@ -14,7 +14,7 @@ from safemodel._detector.prototype_file import bundled
 from safemodel._detector.prototypes import LARGEST, Prototypes
 from safemodel._detector.room import would_find
 from safemodel._detector.smooth import Uniformity
-from safemodel._detector.statistics import Statistics, examine
+from safemodel._detector.statistics import Statistics, TensorResult, examine
 from safemodel._detector.weights import weights_of_mapping
 from safemodel.evaluation import stego
 from tests.unit.detector.helpers_detection import encrypted, weights_like
@@ -105,8 +105,10 @@ def test_a_part_of_a_tensor_is_found_by_its_p_value_alone(rand):
 def test_the_blind_spot_asks_the_judge():
     """What only the prototypes find is no room, whatever single tests need."""
     expected = {15: 5.5, 16: 23.0, 18: 370.0, 20: 5361.0}
-    told = statistics_of({bits: Uniformity(one, one) for bits, one in expected.items()},
-                         "float32")  # fmt: skip
+    clean = {bits: Uniformity(one, one) for bits, one in expected.items()}
+    tensor = TensorResult("a", "float32", "weight", 2_000_000, 0, 0.0, 8.0, 0.0, 0.0,
+                          clean, 0.0, None)  # fmt: skip
+    told = statistics_of(clean, "float32")._replace(tensors=(tensor,))
     assert would_find(told, "float32", bundled()) == [18, 20]
     assert would_find(told, "float32", deaf()) == [20]
     assert would_find(told, "float32", PValues()) == []
