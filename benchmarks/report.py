@@ -41,6 +41,7 @@ from measure import (
     writing_peak_bytes,
 )
 from picklescan.scanner import scan_directory_path
+from report_detect import measure_detect
 from report_protect import measure_protect
 from tables import Report
 
@@ -349,6 +350,7 @@ MEASURES = {
     "scrub": measure_scrub,
     "disarm": measure_disarm,
     "protect": measure_protect,
+    "detect": measure_detect,
 }
 
 

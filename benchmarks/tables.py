@@ -117,9 +117,9 @@ class Report:
         head = [
             "# Results",
             "",
-            "Written by `make bench`; README.md beside it has the method. Each part is of",
-            "one run. Ratios (x) are times faster than the baseline, both timed in turns.",
-            "**MISS** means that the required figure was not reached.",
+            "Written by `make bench`; README.md beside it has the method. Each part is",
+            "of one run. Ratios (x) are times faster than the baseline, both timed in",
+            "turns. **MISS** means that the required figure was not reached.",
             "",
             *(f"- {line}" for line in machine()),
             "",

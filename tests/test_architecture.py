@@ -107,6 +107,7 @@ MORE_THAN_LAYER = {
     "_kernels/_native.py": {"llvmlite"},
     "_kernels/_rounds.py": {"llvmlite"},
     "_report/pages.py": {"jinja2"},  # imported for a page only
+    "_detector/prototype_file.py": {"safetensors"},  # what `save` writes with
     "pytest_plugin.py": {"pytest"},
     "_testing/stego_model.py": {"numpy", "safetensors"},
     "_detector/xray_networks.py": {"torch"},  # imported for that detector only

@@ -53,8 +53,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--detector",
-        choices=(_XRAY,),
-        help="decide by the published detector, to be compared with",
+        metavar="FILE",
+        help="decide by a detector that was adapted and saved, or by the published one:"
+        " x-ray",
     )
     parser.add_argument(
         "--extract",
@@ -103,11 +104,12 @@ def run(options: argparse.Namespace) -> int:
     from safemodel._scan.paths import find_targets
     from safemodel.limits import DEFAULT_LIMITS
 
-    if options.reference is not None:
+    for path, check in ((options.reference, _check_reference),
+                        (options.detector, _check_detector)):  # fmt: skip
         try:
-            _check_reference(options.reference)
+            check(path)
         except FAILURES as error:
-            complain(options.reference, error)
+            complain(path, error)
             return CANNOT
     targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
     with ends_clean(), ExitStack() as stack:
@@ -144,12 +146,21 @@ def _run(options: argparse.Namespace, targets: list[Target], pages: DetectPages)
     return code
 
 
-def _check_reference(path: str) -> None:
+def _check_reference(path: str | None) -> None:
     """Find out now whether a reference can be read."""
     from safemodel._detector.opening import any_opened
 
-    with any_opened(path):
-        pass
+    if path is not None:
+        with any_opened(path):
+            pass
+
+
+def _check_detector(path: str | None) -> None:
+    """Find out now whether a detector can be."""
+    from safemodel.detection import Detector
+
+    if path not in (None, _XRAY):
+        Detector.load(path)
 
 
 def _detections(
