@@ -102,13 +102,15 @@ def test_the_map_shows_the_program_where_it_is(hidden):
 
 
 def test_a_reference_says_where_to_the_number(tmp_path, rand):
-    """Encrypted data that only a reference shows is marked from its first bit on."""
+    """Encrypted data that only a reference shows is marked where it begins and ends."""
     weights = weights_like(rand, {"w": 50_000})
     secret = stego.payload("encrypted", 5_000, key=bytes(32))
     stego.hide(weights, tmp_path / "copy.pt", secret, stego.Lsb(bits=2, start=10_000))
     found = detect(tmp_path / "copy.pt", reference=weights)
-    assert spans_of(found, found.by_tensor[0]) == [(10_000, 30_000)]
-    assert spans_of(found, found.by_tensor[0])[0][0] == found.changes[0].start
+    ((start, end),) = spans_of(found, found.by_tensor[0])
+    # Of two bits, one replaced weight in four is as it was.
+    assert 10_000 <= start < 10_030
+    assert 29_970 < end <= 30_000
 
 
 @pytest.mark.parametrize(
