@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SCANNERS := .cache/scanners/.ready
+CLIENTS  := .cache/clients/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # How many files `make fuzz` and `make tamper` change, from which seed, in how many
@@ -25,7 +26,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results train detection-results kill lint format typecheck docs-check zoo fuzz tamper clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results train detection-results test-clients kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -97,6 +98,21 @@ detection-results: $(READY)  ## train networks and measure detect; write docs/de
 	@echo "== detection-results: benchmarks/bench_detect.py (about an hour; it goes on where it was stopped)"
 	$(BIN)/python training/networks.py --held-out -j $(JOBS)
 	$(BIN)/python benchmarks/bench_detect.py -j $(JOBS)
+
+# Libraries that load models with torch, joblib and pandas, in their newest releases.
+# torch comes first and alone, as above; each dependency is pinned, so pip resolves nothing.
+$(CLIENTS): tools/clients.txt tools/no_cuda.py
+	@echo "== set-up: .cache/clients (once; a few minutes, 1.8 GB)"
+	@$(PYTHON) -m venv .cache/clients
+	@.cache/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $$(grep '^torch==' tools/clients.txt)
+	@.cache/clients/bin/python tools/no_cuda.py
+	@.cache/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement tools/clients.txt
+	@.cache/clients/bin/python tools/no_cuda.py
+	@touch $@
+
+test-clients: $(CLIENTS)  ## real clients under legacy mode, in an environment of their own; write docs/clients.md
+	@echo "== test-clients: tools/clients.py (a few minutes)"
+	.cache/clients/bin/python tools/clients.py
 
 lint: $(READY)  ## ruff check and ruff format --check
 	@echo "== lint: ruff"

@@ -46,6 +46,7 @@ LAYERS = {
     "_testing": 4.9,
     "testing": 5.0,
     "monkeypatch": 4.8,
+    "recipes": 5.0,
     "__init__": 5.0,
     "_cli": 6.0,
     "pytest_plugin": 6.0,

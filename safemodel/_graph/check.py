@@ -24,10 +24,10 @@ from safemodel._graph.allowlist import (
     STORAGE_DTYPES,
 )
 from safemodel._graph.composite_specs import (
-    ExtraSpec,
     OpaqueSpec,
     TensorGraph,
 )
+from safemodel._graph.extra_calls import extra_spec, named_spec
 from safemodel._graph.opaque_calls import name_classes, opaque_record, state_of
 from safemodel._graph.reconstructors.aliases import canonical
 from safemodel._graph.reconstructors.common import CheckContext, Checker, ref_name
@@ -50,6 +50,7 @@ from safemodel.errors import (
     MalformedFileError,
     SafeModelError,
 )
+from safemodel.policy import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -251,7 +252,7 @@ class FileCheck:
                 continue
             self._context.add_amplified(len(ref.module) + len(ref.name))
             dotted = f"{ref.module}.{ref.name}"
-            ref.value = OpaqueSpec(dotted)
+            ref.value = self._named(dotted)
             if self.script and ref.module.split(".", 1)[0] == _SCRIPT:
                 self._opaque[dotted] = None
             elif not (
@@ -261,6 +262,13 @@ class FileCheck:
                 or dotted in self.policy.extra
             ):
                 self._outside(ref.module, ref.name, record, ref.position)
+
+    def _named(self, dotted: str) -> Spec:
+        """Return what a name that is not called stands for."""
+        own = self.policy.extra.get(dotted)
+        if isinstance(own, Recipe) and own.stands_for is not None:
+            return named_spec(dotted, own.stands_for)
+        return OpaqueSpec(dotted)
 
     def _outside(self, module: str, name: str, record: str, position: int) -> None:
         """Note a name outside the allowlist, as the policy wants."""
@@ -303,14 +311,7 @@ class FileCheck:
         """A global of the caller's own."""
         target: Any = call.target
         name = f"{target.module}.{target.name}"
-        if call.pairs is not None or call.elements is not None or call.kwargs:
-            raise ForbiddenCallError(
-                name,
-                "a Reconstructor takes arguments and a state, not items",
-                position=call.position,
-                record=context.record,
-            )
-        return ExtraSpec(name, self.policy.extra[name], call.args, state_of(call))
+        return extra_spec(call, name, self.policy.extra[name], call.args, context)
 
     def _opaque_call(self, call: Call, context: CheckContext) -> object:
         """Rule 4. A name that is refused is noted already; the rest are no calls."""
@@ -329,12 +330,18 @@ class FileCheck:
 
     def _outside_schema(self, call: Call, dotted: str) -> object:
         """An allowed call that needs a class which is not allowed."""
+        target: Any = call.target
         if dotted in self.policy.extra:
-            return ExtraSpec(dotted, self.policy.extra[dotted], (), state_of(call))
+            own, made = self.policy.extra[dotted], call
+            # What copyreg's functions say is NEWOBJ of the class itself; the arguments
+            # and items of any other call are not the class's.
+            if ref_name(target) != dotted:
+                made = Call(target, (), call.opcode, call.position)
+                made.state = call.state
+            return extra_spec(made, dotted, own, made.args, self._context)
         if dotted not in self._opaque:
             module, _, name = dotted.rpartition(".")
             self._outside(module, name, self._context.record, call.position)
-        target: Any = call.target
         made_empty = canonical(target.module, target.name) == _RECONSTRUCTOR
         args = () if made_empty else call.args
         return opaque_record(call, dotted, args, self._context)
