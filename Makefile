@@ -26,7 +26,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results test-clients kill lint format typecheck docs-check zoo fuzz tamper clean
+.PHONY: help setup demo test kernels coverage gate bench growth scrub results train detection-results test-clients kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -94,6 +94,11 @@ results: $(READY) $(SCANNERS)  ## disarm all files and compare scanners; write d
 	@echo "== results: tools/disarm_results.py (about half an hour)"
 	$(BIN)/python tools/disarm_results.py
 
+detection-results: $(READY)  ## train networks and measure detect; write docs/detection-results.md
+	@echo "== detection-results: benchmarks/bench_detect.py (about an hour; it goes on where it was stopped)"
+	$(BIN)/python training/networks.py --held-out -j $(JOBS)
+	$(BIN)/python benchmarks/bench_detect.py -j $(JOBS)
+
 # Libraries that load models with torch, joblib and pandas, in their newest releases.
 # torch comes first and alone, as above; each dependency is pinned, so pip resolves nothing.
 $(CLIENTS): tools/clients.txt tools/no_cuda.py
@@ -125,6 +130,11 @@ typecheck: $(READY)  ## mypy --strict on the package and on tests/typing
 docs-check: $(READY)  ## run every example and command shown in README and docs
 	@echo "== docs-check: tests/test_docs.py"
 	$(BIN)/python -m pytest tests/test_docs.py
+
+train: $(READY)  ## train networks and the bundled detector on them; write MODEL_CARD.md
+	@echo "== train: training/networks.py, training/detector.py (about an hour of two cores)"
+	$(BIN)/python training/networks.py -j $(JOBS)
+	$(BIN)/python training/detector.py -j $(JOBS)
 
 kill: $(READY)  ## kill disarm, protect, restore and rotate at 90 random moments
 	@echo "== kill: tools/kill_disarm.py (about three minutes, 3 GB of disk)"

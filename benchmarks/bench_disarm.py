@@ -1,7 +1,7 @@
 """Disarming one large file, against copying it and against loading and saving it.
 
 As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
-`benchmarks/report.py disarm` prints the ratios of one run.
+`benchmarks/report.py disarm` measures one run, and replaces that part of RESULTS.md.
 """
 
 from __future__ import annotations

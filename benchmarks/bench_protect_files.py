@@ -1,7 +1,8 @@
 """Protected files, from file to file, against copying, hashing and encrypting them.
 
 As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
-`benchmarks/report.py protect` prints the ratios of one run at 0.25, 1 and 2.5 GB.
+`benchmarks/report.py protect` measures 0.25, 1 and 2.5 GB, and replaces that part of
+RESULTS.md.
 
 All files are in the page cache. What is written ends with an `fsync` on both sides, and
 is taken away before the next one writes. Kernels are compiled in the round that does

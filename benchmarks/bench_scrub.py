@@ -1,7 +1,7 @@
 """Scrubbing an array in place, against numpy doing the same and against a copy.
 
 As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
-`benchmarks/report.py scrub` prints the ratios of one run.
+`benchmarks/report.py scrub` measures one run, and replaces that part of RESULTS.md.
 """
 
 from __future__ import annotations

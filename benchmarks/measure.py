@@ -46,6 +46,7 @@ def interleave(
     rounds: int,
     check: Callable[[str, Any], None] | None = None,
     prepare: Callable[[], None] = gc.collect,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timings:
     """Time every contender once a round; the first of a round changes each time.
 
@@ -54,6 +55,7 @@ def interleave(
         rounds: Rounds that count; one more comes before them, to warm up.
         check: Called with each result of the warm-up round, outside the clock.
         prepare: Called before each of them, outside the clock.
+        clock: Tells the time; `processor_s` that of a processor, all threads together.
     """
     timings = Timings({name: [] for name in contenders})
     names = list(contenders)
@@ -61,15 +63,20 @@ def interleave(
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             prepare()
-            start = time.perf_counter()
+            start = clock()
             result = contenders[name]()
-            elapsed_s = time.perf_counter() - start
+            elapsed_s = clock() - start
             if number >= 0:
                 timings.rounds[name].append(elapsed_s)
             elif check is not None:
                 check(name, result)
             del result
     return timings
+
+
+def processor_s() -> float:
+    """Return the seconds of a processor that this process has had."""
+    return time.process_time()
 
 
 def warm_cache(paths: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Measure everything at full size, print the tables and write RESULTS.md.
+"""Measure at full size, print the rows, and write RESULTS.md or the parts named.
 
 A figure that misses its target is printed as a miss; nothing here is tuned.
 """
@@ -41,6 +41,7 @@ from measure import (
     writing_peak_bytes,
 )
 from picklescan.scanner import scan_directory_path
+from report_detect import measure_detect
 from report_protect import measure_protect
 from tables import Report
 
@@ -349,18 +350,18 @@ MEASURES = {
     "scrub": measure_scrub,
     "disarm": measure_disarm,
     "protect": measure_protect,
+    "detect": measure_detect,
 }
 
 
 def main(chosen: list[str]) -> None:
-    """Measure everything, or only what is named; only a full run is written down."""
-    report = Report()
+    """Measure everything, or what is named; replace those parts of RESULTS.md."""
+    report, path = Report(), HERE / "RESULTS.md"
     for name in chosen or MEASURES:
         MEASURES[name](report)
-    page = report.markdown()
-    print(page)
-    if not chosen:
-        (HERE / "RESULTS.md").write_text(page, encoding="utf-8")
+        report.end_part(name)
+    page = report.page(path.read_text(encoding="utf-8"), MEASURES)
+    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

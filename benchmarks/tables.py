@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from measure import machine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from measure import Timings
 
 
@@ -56,11 +58,28 @@ class Row:
 
 
 class Report:
-    """Collects rows and timings, and prints rows as they come."""
+    """Collects rows and timings part by part, and prints rows as they come."""
 
     def __init__(self) -> None:
+        self._parts: dict[str, list[str]] = {}
         self.rows: list[Row] = []
         self.details: list[str] = []
+
+    def end_part(self, name: str) -> None:
+        """Make a part of the page of what was added since the last one ended."""
+        today = datetime.now(tz=UTC).date().isoformat()
+        self._parts[name] = [
+            f"## {name}",
+            "",
+            f"Measured on {today}.",
+            "",
+            "| | measured | must | aim | reached |",
+            "|---|---:|---:|---:|---|",
+            *(row.markdown() for row in self.rows),
+            *self.details,
+            "",
+        ]
+        self.rows, self.details = [], []
 
     def row(
         self,
@@ -85,22 +104,31 @@ class Report:
             shown = " | ".join(f"{cell * 1000:,.1f} ms" for cell in cells)
             self.details.append(f"| {name} | {shown} |")
 
-    def markdown(self) -> str:
-        """Return the whole page."""
-        today = datetime.now(tz=UTC).date().isoformat()
-        lines = [
+    def page(self, before: str, order: Iterable[str]) -> str:
+        """Return a page in which what was measured now replaces what was before.
+
+        Args:
+            before: The page as it is; its other parts stay, each with its date.
+            order: Names of all parts; a part of another name is left out.
+        """
+        parts = parts_of(before) | {
+            name: "\n".join(lines) for name, lines in self._parts.items()
+        }
+        head = [
             "# Results",
             "",
-            f"Written by `make bench` on {today}; README.md beside it has the method.",
-            "Ratios (x) are times faster than the baseline, both timed in turns in one",
-            "run. **MISS** means that the required figure was not reached.",
+            "Written by `make bench`; README.md beside it has the method. Each part is",
+            "of one run. Ratios (x) are times faster than the baseline, both timed in",
+            "turns. **MISS** means that the required figure was not reached.",
             "",
             *(f"- {line}" for line in machine()),
             "",
-            "| | measured | must | aim | reached |",
-            "|---|---:|---:|---:|---|",
-            *(row.markdown() for row in self.rows),
-            *self.details,
-            "",
         ]
-        return "\n".join(lines)
+        found = (parts[name].strip() + "\n" for name in order if name in parts)
+        return "\n".join([*head, *found])
+
+
+def parts_of(page: str) -> dict[str, str]:
+    """Return the parts of a page by name, each with its heading."""
+    pieces = page.split("\n## ")[1:]
+    return {piece.split("\n", 1)[0]: f"## {piece}" for piece in pieces}

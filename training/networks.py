@@ -3,6 +3,7 @@
     python training/networks.py                 # all of them, to .cache/networks
     python training/networks.py --quick         # a few, in a minute or two
     python training/networks.py --out DIR -j 4
+    python training/networks.py --held-out      # as many of other seeds, for the test
 
 Each is a `.safetensors` file; some are a `.pt` with the optimiser's state, too. The
 `manifest.csv` beside them has a row for each file. Files of one training run share the
@@ -23,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from fit import COLUMNS, fit
-from recipes import default_runs, quick_runs
+from recipes import default_runs, held_out_runs, quick_runs
 from tasks import MNIST, needs_digits
 
 if TYPE_CHECKING:
     from recipes import Run
 
 FOLDER = Path(__file__).resolve().parents[1] / ".cache" / "networks"
+HELD_OUT_FOLDER = FOLDER.with_name("networks-held-out")
 
 
 def done(run: Run, folder: Path) -> bool:
@@ -87,16 +89,22 @@ def train_all(runs: list[Run], folder: Path, jobs: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Train what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--held-out", action="store_true", help="runs of seeds kept for the test"
+    )
     parser.add_argument("--quick", action="store_true", help="a few short runs")
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
     arguments = parser.parse_args()
     runs = quick_runs() if arguments.quick else default_runs()
+    folder = arguments.out or FOLDER
+    if arguments.held_out:
+        runs, folder = held_out_runs(), arguments.out or HELD_OUT_FOLDER
     if not MNIST.exists():
         kept = [run for run in runs if not needs_digits(run.task)]
         print(f"{len(runs) - len(kept)} runs left out: {MNIST.name} is not there")
         runs = kept
-    rows = train_all(runs, arguments.out, arguments.jobs)
+    rows = train_all(runs, folder, arguments.jobs)
     print(f"{len(rows)} files of {len({row['group'] for row in rows})} runs")
 
 

@@ -107,6 +107,9 @@ autoencoder   256   copy-shapes  sgd    300  kaiming     float16
 """
 """Architecture, width, task, optimiser, steps, initialiser, and what else is made."""
 
+HELD_OUT = 500
+"""What is added to a seed for a network that detectors are measured on."""
+
 
 def default_runs() -> list[Run]:
     """Return the runs of the default set, those of other families next to each other.
@@ -134,6 +137,20 @@ def default_runs() -> list[Run]:
             )
         )
     return [run for i in range(8) for run in runs[i::8]]
+
+
+def held_out_runs() -> list[Run]:
+    """Return the same runs with other seeds, which no detector is trained on.
+
+    Other seeds are other initial weights, other data and another order of them.
+    """
+    return [
+        run._replace(
+            name=f"{run.name.rpartition('-')[0]}-{run.seed + HELD_OUT}",
+            seed=run.seed + HELD_OUT,
+        )
+        for run in default_runs()
+    ]
 
 
 def quick_runs() -> list[Run]:

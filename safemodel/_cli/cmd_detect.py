@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from safemodel._cli.detect_pages import DetectPages
     from safemodel._detector.many import FileDetection
     from safemodel._scan.paths import Target
 
@@ -52,8 +53,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--detector",
-        choices=(_XRAY,),
-        help="decide by the published detector, to be compared with",
+        metavar="FILE",
+        help="decide by a detector that was adapted and saved, or by the published one:"
+        " x-ray",
     )
     parser.add_argument(
         "--extract",
@@ -66,7 +68,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    """Declare how much is printed, and in which form."""
+    """Declare what is written and printed, how much, and in which form."""
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page with pictures of the weights, too"
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="write one picture as PNG: bits, tensor by tensor, and the evidence",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="print only what is suspicious"
@@ -85,39 +95,72 @@ def _positive(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Look into files; return the exit code."""
-    from safemodel._cli.detections import output_for
-    from safemodel._cli.interrupts import ends_clean, interrupts_count
+    from contextlib import ExitStack
+
+    from safemodel._cli.detect_pages import DetectPages
+    from safemodel._cli.interrupts import ends_clean
     from safemodel._cli.outcomes import CANNOT, FAILURES, complain
     from safemodel._detector.many import whole_models
     from safemodel._scan.paths import find_targets
     from safemodel.limits import DEFAULT_LIMITS
 
-    if options.reference is not None:
+    for path, check in ((options.reference, _check_reference),
+                        (options.detector, _check_detector)):  # fmt: skip
         try:
-            _check_reference(options.reference)
+            check(path)
         except FAILURES as error:
-            complain(options.reference, error)
+            complain(path, error)
             return CANNOT
     targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
+    with ends_clean(), ExitStack() as stack:
+        try:
+            pages = stack.enter_context(DetectPages(options, targets))
+        except (OSError, ValueError) as error:
+            return complain("", error)
+        return _run(options, targets, pages)
+
+
+def _run(options: argparse.Namespace, targets: list[Target], pages: DetectPages) -> int:
+    """Look into files; return the exit code."""
+    from safemodel._cli.detections import output_for
+    from safemodel._cli.interrupts import interrupts_count
+    from safemodel._cli.outcomes import CANNOT, complain
+
     output = output_for(options, len(targets))
     progress, finish = _progress(len(targets))
     try:
-        with ends_clean(), interrupts_count() as check_interrupt:
+        with interrupts_count() as check_interrupt:
             for done, found in enumerate(_detections(options, targets), 1):
                 check_interrupt()
                 progress(done, len(targets))
                 output.add(found)
+                pages.add(found)
     finally:
         finish()
-    return output.close()
+    code = output.close()
+    try:
+        pages.write()
+    except OSError as error:
+        complain("", error)
+        return code or CANNOT
+    return code
 
 
-def _check_reference(path: str) -> None:
+def _check_reference(path: str | None) -> None:
     """Find out now whether a reference can be read."""
     from safemodel._detector.opening import any_opened
 
-    with any_opened(path):
-        pass
+    if path is not None:
+        with any_opened(path):
+            pass
+
+
+def _check_detector(path: str | None) -> None:
+    """Find out now whether a detector can be."""
+    from safemodel.detection import Detector
+
+    if path not in (None, _XRAY):
+        Detector.load(path)
 
 
 def _detections(

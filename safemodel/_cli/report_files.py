@@ -51,7 +51,7 @@ class ReportFiles:
         report, page = self._options.report, self._options.html
         for path, others in ((report, ()), (page, (report,))):
             if path is not None:
-                _check(path, self._options.source, self._options.out, *others)
+                check_place(path, self._options.source, self._options.out, *others)
         try:
             self._json, self._html = self._opened(report), self._opened(page)
         except BaseException:
@@ -83,9 +83,9 @@ class ReportFiles:
         """
         try:
             if self._json is not None:
-                _write(*self._json, report.to_json(indent=1) + "\n")
+                write_whole(*self._json, f"{report.to_json(indent=1)}\n".encode())
             if self._html is not None:
-                _write(*self._html, report.to_html())
+                write_whole(*self._html, report.to_html().encode())
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(
@@ -93,14 +93,15 @@ class ReportFiles:
             ) from error
 
 
-def _write(out: Output, commit: Commit, text: str) -> None:
-    out.write(text.encode())
+def write_whole(out: Output, commit: Commit, data: bytes) -> None:
+    """Write a report, which then gets its name."""
+    out.write(data)
     out.finish()
     commit()
 
 
-def _check(path: str, *others: str | None) -> None:
-    """Rule 3."""
+def check_place(path: str, *others: str | None) -> None:
+    """Refuse a report that would take the place of something else (rule 3)."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector.layouts import FLOATS, PACKED
 from safemodel._detector.results import BlindSpot, Remedy, Room
-from safemodel._detector.room import Judged, Stretch, Way, needed_of, ways, width_of
+from safemodel._detector.room import (
+    Judged,
+    Stretch,
+    Way,
+    needed_of,
+    ways,
+    width_of,
+    would_find,
+)  # fmt: skip
 from safemodel.scrub import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from safemodel._detector.census import Known
+    from safemodel._detector.judging import Judge
     from safemodel._detector.smooth import Uniformity
     from safemodel._detector.statistics import Statistics
 
 _MOST_BITS = 52
-_RATE = 1e-3
-"""Largest corrected p-value that is evidence of bits that are too even."""
 
 
 class _Space(NamedTuple):
@@ -55,7 +62,7 @@ def blind_spot(
     tensors: Sequence[Known],
     statistics: Statistics,
     *,
-    rate: float | None,
+    judge: Judge | None = None,
     names: tuple[str, str] = ("", ""),
     replaced: int = 0,
 ) -> BlindSpot:
@@ -64,13 +71,11 @@ def blind_spot(
     Args:
         tensors: All of the file.
         statistics: What the tests found.
-        rate: How often the detector is wrong; None if nobody knows.
+        judge: Who decides; None if it is by no test that is known here.
         names: The file, and what to call the new one, in calls and commands.
         replaced: Low bits that seem to be replaced: a remedy for those as well.
     """
-    # A detector that is wrong more often need not be so by these tests.
-    rate = min(rate or _RATE, _RATE)
-    spaces = [one for one in _spaces(tensors, statistics, rate) if one.numbers]
+    spaces = [one for one in _spaces(tensors, statistics, judge) if one.numbers]
     rooms = tuple(_room(space) for space in spaces)
     bits: dict[str, int] = {}
     for room in sorted(rooms, key=lambda one: one.kind != "weights"):
@@ -92,7 +97,7 @@ def blind_spot(
 
 
 def _spaces(
-    tensors: Sequence[Known], statistics: Statistics, rate: float
+    tensors: Sequence[Known], statistics: Statistics, judge: Judge | None
 ) -> Iterable[_Space]:
     """Yield what there is of each dtype: tested weights, others, slack."""
     results = {one.name: one for one in statistics.tensors if one.uniformity}
@@ -114,10 +119,11 @@ def _spaces(
             for (which, bits), found in statistics.uniformity.items()
             if which == dtype
         }
-        needed = needed_of(statistics.ledger, dtype, rate)
+        needed = needed_of(statistics.ledger, dtype)
+        judged = [] if judge is None else would_find(statistics, dtype, judge)
         width = width_of(dtype, 1)
         numbers = sum(one.numbers for one in some)
-        found = ways(dtype, width, some, whole, needed)
+        found = ways(dtype, width, some, whole, needed, judged)
         yield _Space(dtype, "weights", numbers, found)
     for (kind, dtype), some_known in others.items():
         yield _plain(kind, dtype, some_known)

@@ -9,13 +9,14 @@ start of each tensor, and across blocks in which other tests have found somethin
 from __future__ import annotations
 
 import zlib
+from functools import cache
 from math import gcd, log
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from safemodel._detector.evidence import Candidate, Outcome
-from safemodel._detector.signatures import recognise, within
+from safemodel._detector.signatures import may_begin, recognise, within
 from safemodel._detector.streams import entropy
 
 if TYPE_CHECKING:
@@ -63,22 +64,69 @@ def widths(layout: Layout) -> tuple[int, ...]:
     return tuple(bits for bits in (*range(1, 13), 16, 20, 24, 32) if bits <= most)
 
 
-def at_start(
-    words: NDArray[Any], layout: Layout, tensor: str, start: int = 0
-) -> Iterator[tuple[Outcome, Candidate | None]]:
-    """Yield what the streams that begin with a word are like, for all X and orders."""
+@cache
+def _heads(layout: Layout) -> tuple[tuple[int, Order, NDArray[np.int64]], ...]:
+    """Return all streams that may begin with a word: how, and where their bits are.
+
+    Of each the first 64 bits, by their place among all bits of the first 64 words, the
+    lowest first; in such an order that the first is the highest bit of a byte.
+    """
+    made: list[tuple[int, Order, NDArray[np.int64]]] = []
+    at = np.arange(64)
     for bits in widths(layout):
         for order in _orders(bits):
-            head = words[: -(-HEAD * 8 // bits)]
-            data = packed(low_bits(head, bits, order), order)
-            found = recognise(data)
-            if found is None:
-                yield _nothing(tensor), None
-                continue
-            candidate = _candidate(
-                data, found.kind, found.length, tensor, (start, 0, bits), order
-            )
-            yield _outcome(candidate, found.log_p), candidate
+            places = at if order == "high-first" else at ^ 7
+            word, bit = np.divmod(places, bits)
+            if order == "high-first":
+                bit = bits - 1 - bit
+            made.append((bits, order, word * 8 * layout.itemsize + bit))
+    return tuple(made)
+
+
+@cache
+def _places(layout: Layout) -> NDArray[np.int64]:
+    return np.array([places for _, _, places in _heads(layout)])
+
+
+def likely(words: NDArray[Any], layout: Layout) -> tuple[list[tuple[int, Order]], int]:
+    """Return streams that may begin like something known, and how many do not.
+
+    It takes their first eight bytes, all at once.
+    """
+    head = np.zeros(64, words.dtype)
+    head[: words.size] = words[:64]
+    bits = np.unpackbits(head.view(np.uint8), bitorder="little")
+    every = _heads(layout)
+    found = may_begin(np.packbits(bits[_places(layout)], axis=1))
+    some = [every[at][:2] for at in np.flatnonzero(found)]
+    return some, len(every) - len(some)
+
+
+def at_start(
+    words: NDArray[Any],
+    tensor: str,
+    which: Iterable[tuple[int, Order]],
+    start: int = 0,
+) -> Iterator[tuple[Outcome, Candidate | None]]:
+    """Yield what streams that begin with a word are like.
+
+    Args:
+        words: From there on.
+        tensor: Name of theirs.
+        which: Bits and orders of the streams; see `likely`.
+        start: Number of the first word.
+    """
+    for bits, order in which:
+        head = words[: -(-HEAD * 8 // bits)]
+        data = packed(low_bits(head, bits, order), order)
+        found = recognise(data)
+        if found is None:
+            yield _nothing(tensor), None
+            continue
+        candidate = _candidate(
+            data, found.kind, found.length, tensor, (start, 0, bits), order
+        )
+        yield _outcome(candidate, found.log_p), candidate
 
 
 def anywhere(

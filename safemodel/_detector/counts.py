@@ -1,7 +1,9 @@
 """A tensor's words → the counts its tests take, a block at a time.
 
 The arrays of one `Counter` serve all tensors of a file: the largest of them has a
-megabyte, and tensors of a hundred elements are many.
+megabyte, and tensors of a hundred elements are many. So what is taken from it, and
+set to zero again, is what the tensor has filled, which its least and its greatest word
+tell.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ import numpy as np
 from safemodel._detector.layouts import layout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from safemodel._detector.layouts import Layout
@@ -35,10 +35,10 @@ class Block(NamedTuple):
 
     Attributes:
         start: Number of its first word in the tensor.
-        words: The words themselves, valid until the next block.
+        words: The words themselves, valid until the next piece.
         lows: (k, 256); values of the lowest bytes, the lowest first.
         octants: (8, 256); values of the lowest byte by octant; of wide floats.
-        packed: (8, 256); see `words_4`.
+        packed: (8, 256); see `lowest`.
         product: Sum of products of neighbouring lowest bytes.
     """
 
@@ -48,6 +48,41 @@ class Block(NamedTuple):
     octants: NDArray[np.int64]
     packed: NDArray[np.int64]
     product: int
+
+
+class Piece(NamedTuple):
+    """The counts of the blocks of a piece, one after the other.
+
+    Attributes:
+        start: Number of its first word in the tensor.
+        words: The piece.
+        lows: (n, k, 256); see `Block`.
+        octants: (n, 8, 256).
+        packed: (n, 8, 256).
+        products: (n,).
+    """
+
+    start: int
+    words: NDArray[Any]
+    lows: NDArray[np.int64]
+    octants: NDArray[np.int64]
+    packed: NDArray[np.int64]
+    products: NDArray[np.float64]
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Words of each block."""
+        sizes = np.full(len(self.products), BLOCK)
+        sizes[-1] = self.words.size - BLOCK * (sizes.size - 1)
+        return sizes
+
+    def block(self, at: int) -> Block:
+        """Return one of the blocks."""
+        first = BLOCK * at
+        return Block(
+            self.start + first, self.words[first : first + BLOCK], self.lows[at],
+            self.octants[at], self.packed[at], int(self.products[at]),
+        )  # fmt: skip
 
 
 class Tensor:
@@ -60,8 +95,9 @@ class Tensor:
         role: What it is for.
         shape: Lengths of its axes.
         size: Its words.
-        top: Wide floats: (2**e, 2**kept) by exponent and upper mantissa. Others:
-            values of whole words. Filled by `Counter.finish`.
+        top: Floats: (rows, 2**kept); counts by exponent and upper mantissa, of both
+            signs. Integers: counts of values. Filled by `Counter.finish`.
+        exponents: Of the rows of `top`, ascending; others have no words.
         lows: As of `Block`, all blocks together.
         zeros: See `rare`; of samples of those blocks that have many.
         small: See `rare`; complete.
@@ -79,12 +115,15 @@ class Tensor:
         self.shape = weights.shape
         self.size = weights.size or weights.bits.size
         self.done = 0
-        self.top: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.top: NDArray[Any] = np.zeros(0, np.int64)
+        self.exponents: NDArray[np.int64] = np.zeros(0, np.int64)
         self.lows = np.zeros((_LOWS[self.layout.itemsize], 256), np.int64)
         self.zeros = np.zeros(66, np.uint64)
         self.small = np.zeros(66, np.uint64)
         self.special = np.zeros(4, np.uint64)
         self.sums = np.zeros(3, np.uint64)
+        self.range = (1 << 64, -1)
+        """The least word that is not 0, and the greatest, signs left out."""
         self.sample: NDArray[Any] = weights.bits[:0]
         self.tiny: NDArray[Any] = weights.bits[:0]
 
@@ -103,6 +142,10 @@ class Counter:
     """Counts tensors one after another."""
 
     def __init__(self) -> None:
+        from safemodel._kernels import features
+
+        self._kernels = features
+        self._found = np.zeros(4, np.uint64)
         self._top = np.zeros(_TOP, np.uint32)
         self._marks = np.zeros(_MARKS, np.uint64)
         self._places = np.zeros(_MARKS, np.uint64)
@@ -113,13 +156,27 @@ class Counter:
         self._state[:] = 0
         return Tensor(weights)
 
-    def blocks(self, tensor: Tensor, words: NDArray[Any]) -> Iterator[Block]:
-        """Count a piece of a tensor; yield its blocks."""
+    def piece(self, tensor: Tensor, words: NDArray[Any]) -> Piece:
+        """Count a piece of a tensor."""
         self._sampled(tensor, words)
-        for at in range(0, words.size, BLOCK):
-            part = words[at : at + BLOCK]
-            yield self._block(tensor, part)
-            tensor.done += part.size
+        width, number = tensor.layout.itemsize, -(-words.size // BLOCK)
+        packed, octants = (np.zeros((number, 8, 256), np.uint32) for _ in range(2))
+        lows = np.zeros((number, _LOWS[width], 256), np.uint32)
+        products = np.zeros(number)
+        first = tensor.done
+        for at in range(number):
+            part = words[BLOCK * at : BLOCK * (at + 1)]
+            self._values(tensor.layout, part, octants[at], lows[at])
+            kernels = self._kernels
+            kernels.lowest(part, packed[at], self._state, self._marks, self._places)
+            products[at] = self._digest(tensor, part, int(lows[at, 0, 0]))
+        if first == 0:
+            _drop_partial(packed[0], words)
+        whole = lows.astype(np.int64)
+        tensor.lows += whole.sum(0)
+        tensor.done += words.size
+        by_octant, by_bits = octants.astype(np.int64), packed.astype(np.int64)
+        return Piece(first, words, whole, by_octant, by_bits, products)
 
     def marks(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return the windows marked since the last call, and where they end."""
@@ -130,56 +187,61 @@ class Counter:
     def finish(self, tensor: Tensor) -> None:
         """Fill in what is known once all of a tensor has been read."""
         layout = tensor.layout
-        if layout.itemsize > 2:
-            tensor.top = self._top.astype(np.int64)
-            self._top[:] = 0
-            if layout.kind == "float":
-                tensor.top = tensor.top.reshape(1 << layout.exponent, -1)
+        width = 1 << layout.kept
+        least, most = (place >> _shift(layout) for place in tensor.range)
+        if layout.exponent:
+            first, last = least // width, most // width
+            exponents = np.arange(first, last + 1)
+            if tensor.exact_zeros and first > 0:
+                exponents = np.append(0, exponents)
+            rows = self._top[: width << layout.exponent].reshape(-1, width)
+            tensor.exponents, tensor.top = exponents, rows[exponents]
+        elif layout.kind == "integer":
+            values = self._top[: 1 << 8 * layout.itemsize]
+            tensor.top = values.astype(np.int64)
+        self._top[0] = 0
+        self._top[min(least, most) : most + 1] = 0
 
-    def _block(self, tensor: Tensor, words: NDArray[Any]) -> Block:
-        from safemodel._kernels import features as kernels
-
-        width = tensor.layout.itemsize
-        packed, octants = (np.zeros((8, 256), np.uint32) for _ in range(2))
-        carried = (self._state, self._marks, self._places)
+    def _values(
+        self,
+        layout: Layout,
+        words: NDArray[Any],
+        octants: NDArray[np.uint32],
+        lows: NDArray[np.uint32],
+    ) -> None:
+        """Count the values of bytes, and of the upper bits of words."""
+        kernels, width = self._kernels, layout.itemsize
         if width > 2:
-            above = np.zeros((_LOWS[width] - 1, 256), np.uint32)
             count = kernels.words_4 if width == 4 else kernels.words_8
-            before = self._ends(tensor)
-            count(words, octants, above, packed, self._top, *carried)
-            odd = self._ends(tensor) != before
-            lows = np.concatenate((octants.sum(0, dtype=np.uint32)[None], above))
+            count(words, octants, lows[1:], self._top)
+            octants.sum(0, out=lows[0])
         else:
-            values = np.zeros(1 << 8 * width, np.uint32)
-            kernels.words_short(words, packed, values, *carried)
-            if not tensor.top.size:
-                tensor.top = np.zeros(values.size, np.int64)
-            tensor.top += values
-            lows = values.reshape(-1, 256).sum(0, dtype=np.uint32)[None]
-            odd = True
-        if tensor.done == 0:
-            _drop_partial(packed, words)
-        product = int(kernels.neighbours(words))
-        keep = (1 << 8 * width) - (1 << FREE[width])
-        kernels.digest(words, np.array([keep, 1], words.dtype), tensor.sums)
-        if tensor.layout.exponent:
-            self._rare(tensor, words, odd, int(lows[0, 0]))
-        whole = lows.astype(np.int64)
-        tensor.lows += whole
-        by_octant, by_bits = octants.astype(np.int64), packed.astype(np.int64)
-        return Block(tensor.done, words, whole, by_octant, by_bits, product)
+            rules = np.array([_unsigned(layout), 255], words.dtype)
+            kernels.words_short(words, rules, lows, self._top)
 
-    def _ends(self, tensor: Tensor) -> int:
-        """Return how many words with an exponent of zeros or ones were counted."""
-        if tensor.layout.kind != "float":
-            return 0
-        row = 1 << tensor.layout.kept
-        return int(self._top[:row].sum()) + int(self._top[-row:].sum())
+    def _digest(self, tensor: Tensor, words: NDArray[Any], zeros: int) -> int:
+        """Take the sums of a block, and look at its rare words; return its product."""
+        layout = tensor.layout
+        bits, unsigned = 8 * layout.itemsize, _unsigned(layout)
+        keep = (1 << bits) - (1 << FREE[layout.itemsize])
+        rules = np.array([keep, unsigned, 255, 1], words.dtype)
+        self._kernels.digest(words, rules, tensor.sums, self._found)
+        product, least, most, none = map(int, self._found)
+        low, high = tensor.range
+        if none < words.size:
+            low = min(low, least + 1)
+        tensor.range = low, max(high, most)
+        if layout.exponent:
+            exponent, mantissa, _ = layout.masks
+            odd = none > 0 or least < mantissa or most >= exponent
+            self._rare(tensor, words, odd, zeros)
+        return product
 
     def _rare(self, tensor: Tensor, words: NDArray[Any], odd: bool, zeros: int) -> None:
         """Look closer at a block that has rare words, or many that end in zeros."""
-        from safemodel._kernels import features as kernels
-
+        if not odd and zeros <= words.size // 64:
+            return
+        kernels = self._kernels
         exponent, mantissa, highest = tensor.layout.masks
         rules = np.array([exponent, mantissa, highest, 0, 1], words.dtype)
         unused = (np.zeros(66, np.uint64), np.zeros(4, np.uint64))
@@ -205,6 +267,21 @@ class Counter:
         if room > 0:
             part = words[:: max(1, words.size // room)][:room]
             tensor.sample = np.concatenate((tensor.sample, part))
+
+
+def _unsigned(layout: Layout) -> int:
+    """Return which bits of a word say how large it is: of floats, all but the sign."""
+    bits = 8 * layout.itemsize
+    return (
+        (1 << bits) - 1
+        if layout.kind == "integer" or bits == 8
+        else (1 << bits - 1) - 1
+    )
+
+
+def _shift(layout: Layout) -> int:
+    """Return how many bits of a word are below those that are counted together."""
+    return {8: 45, 4: 13}.get(layout.itemsize, 0)
 
 
 def _drop_partial(packed: NDArray[np.uint32], words: NDArray[Any]) -> None:

@@ -12,7 +12,7 @@ from safemodel._detector.blind_spot import blind_spot
 from safemodel._detector.census import Census
 from safemodel._detector.detector import Detector
 from safemodel._detector.estimating import replaced_bits
-from safemodel._detector.judging import with_reference
+from safemodel._detector.judging import XRAY_ID, with_reference
 from safemodel._detector.opening import any_opened
 from safemodel._detector.reference import Comparison
 from safemodel._detector.results import Detection, TensorDetection, Verdict
@@ -72,13 +72,13 @@ def detect_in(
         blind_spot=blind_spot(
             [one for one in census.tensors if one.name not in equal],
             statistics,
-            rate=judgement.false_positive_rate,
+            judge=judge,
             names=_names(path, source.format),
             replaced=bits,
         ),
         reference=path_of(reference),
         changes=changes,
-        detector_id=judge,
+        detector_id=XRAY_ID if judge is None else judge.id,
         version=VERSION,
         seconds=round(perf_counter() - started, 3),
     )
@@ -86,15 +86,15 @@ def detect_in(
 
 def _judged(
     items: Iterator[Weights], detector: Detector | XRayName | None
-) -> tuple[Statistics, Judgement, str]:
-    """Return what was found, what a detector says of it, and which one that was."""
+) -> tuple[Statistics, Judgement, Detector | None]:
+    """Return what was found, what a detector says of it, and which: None: the x-ray."""
     if detector == "x-ray":
-        from safemodel._detector.xray_judging import XRAY_ID, xrayed
+        from safemodel._detector.xray_judging import xrayed
 
-        return *xrayed(items), XRAY_ID
+        return *xrayed(items), None
     chosen = Detector.bundled() if detector is None else detector
     statistics = examine(items)
-    return statistics, chosen.judge(statistics), chosen.id
+    return statistics, chosen.judge(statistics), chosen
 
 
 def extracted(

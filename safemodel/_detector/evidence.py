@@ -12,10 +12,13 @@ Rules:
 from __future__ import annotations
 
 from math import log
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from safemodel._detector.distributions import probability
 from safemodel._value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FAMILIES = (
     "structured-block", "structured-tensor", "structured-file",
@@ -136,16 +139,20 @@ class Ledger:
         tests = max(self.counts[outcome.family], 1)
         return min(0.0, outcome.log_p + log(tests) + log(len(FAMILIES)))
 
-    def evidence(self, threshold: float = 1e-3) -> tuple[Evidence, ...]:
-        """Return what is below a threshold, the strongest first."""
-        found = [(self.log_p(one), one) for one in self.kept]
+    def evidence(
+        self, threshold: float = 1e-3, families: Collection[str] = FAMILIES
+    ) -> tuple[Evidence, ...]:
+        """Return what some families have below a threshold, the strongest first."""
+        found = [(self.log_p(one), one) for one in self.kept if one.family in families]
         found.sort(key=lambda pair: pair[0])
         return tuple(
-            Evidence(
-                test=one.test, what=one.what, tensor=one.tensor, start=one.start,
-                end=one.end, statistic=one.statistic, effect=one.effect,
-                bits=one.bits, p_value=probability(log_p),
-            )
-            for log_p, one in found
-            if log_p <= log(threshold)
+            self.evidence_of(one) for log_p, one in found if log_p <= log(threshold)
+        )
+
+    def evidence_of(self, one: Outcome) -> Evidence:
+        """Return an outcome as evidence, its p-value corrected."""
+        return Evidence(
+            test=one.test, what=one.what, tensor=one.tensor, start=one.start,
+            end=one.end, statistic=one.statistic, effect=one.effect,
+            bits=one.bits, p_value=probability(self.log_p(one)),
         )  # fmt: skip

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from safemodel._detector.statistics import Statistics
 
 FALSE_POSITIVE_RATE = 1e-3
+XRAY_ID = "x-ray-osl-1"
+"""What tells the published detector from judges."""
 
 
 class Judgement(NamedTuple):

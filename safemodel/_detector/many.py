@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from safemodel._detector.detecting import detect_in
@@ -26,7 +27,7 @@ class How(Value):
     """How files are looked at.
 
     Attributes:
-        detector: "" for the bundled one, or "x-ray".
+        detector: "" for the bundled one, "x-ray", or a file that `Detector.save` wrote.
         reference: A file that each is compared with; "" for none.
         extract: A folder for candidates; "" for none.
         limits: How much a file may ask for.
@@ -129,7 +130,7 @@ def detect_target(target: Target, how: How) -> FileDetection:
     try:
         found = detect_in(
             path,
-            detector=_detector(how.detector),
+            detector=_detector(how),
             reference=how.reference or None,
             limits=how.limits,
         )
@@ -146,8 +147,18 @@ def detect_target(target: Target, how: How) -> FileDetection:
     return FileDetection(path=path, detection=found, extracted=written)
 
 
-def _detector(name: str) -> Detector | Literal["x-ray"] | None:
-    return _XRAY if name == _XRAY else None
+def _detector(how: How) -> Detector | Literal["x-ray"] | None:
+    """Return what decides: a detector of a file is read once a process."""
+    if how.detector in ("", _XRAY):
+        return _XRAY if how.detector else None
+    return _loaded(how.detector, how.limits)
+
+
+@cache
+def _loaded(path: str, limits: Limits) -> Detector:
+    from safemodel._detector.detector import Detector
+
+    return Detector.load(path, limits=limits)
 
 
 def whole_models(targets: Sequence[Target], limits: Limits) -> list[Target]:

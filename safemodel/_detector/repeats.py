@@ -48,6 +48,8 @@ def of_piece(
     """
     pairs = _pairs(marks, places.astype(np.int64) - first)
     half = words.dtype.type(4 * words.dtype.itemsize)
+    if not pairs:
+        return Outcome("repeats", "repeats", "", 0.0, tensor=name)
     lags: Tally[int] = Tally()
     starts: dict[int, tuple[int, int]] = {}
     for early, late in pairs:
@@ -74,6 +76,9 @@ def _pairs(
     marks: NDArray[np.uint64], places: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
     """Return where equal windows end, each with the next one like it (rule 2)."""
+    ordered = np.sort(marks)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return []
     whole = places >= WINDOW - 1
     ones = np.unpackbits(marks.view(np.uint8).reshape(-1, 8), axis=1).sum(1)
     kept = whole & (ones >= WINDOW // 4) & (ones <= WINDOW * 3 // 4)

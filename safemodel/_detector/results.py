@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from safemodel._value import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._types import FileLike
+    from safemodel.limits import Limits
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; a field that changes its meaning raises it."""
@@ -255,6 +261,54 @@ class Detection(Value):
         plain["changes"] = tuple(Change(**one) for one in members["changes"])
         plain["blind_spot"] = BlindSpot.from_dict(members["blind_spot"])
         return cls(**plain)
+
+    def to_html(
+        self,
+        f: FileLike | torch.nn.Module | Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> str:
+        """Return the detection as one page of HTML that runs nothing.
+
+        Args:
+            f: What was given to `detect`, to draw pictures of: it is read once more,
+                but only tensors that are drawn. Without it, the page has no pictures.
+            limits: How much the file may ask for.
+
+        Raises:
+            SafeModelError: As `detect`.
+            OSError: It cannot be read.
+            ValueError: These are not the weights of this detection.
+        """
+        from safemodel._report.detect_html import page
+
+        if f is None:
+            return page(self)
+        from safemodel._detector.pictures import pictures
+
+        return page(self, pictures(self, f, limits))
+
+    def to_png(
+        self,
+        f: FileLike | torch.nn.Module | Mapping[str, Any],
+        *,
+        limits: Limits | None = None,
+    ) -> bytes:
+        """Return one picture of all of it: bits, tensor by tensor, and the evidence.
+
+        Args:
+            f: What was given to `detect`; it is read once more, as by `to_html`.
+            limits: How much the file may ask for.
+
+        Raises:
+            SafeModelError: As `detect`.
+            OSError: It cannot be read.
+            ValueError: These are not the weights of this detection.
+        """
+        from safemodel._detector.pictures import pictures
+        from safemodel._report.plot import plot
+
+        return plot(self, pictures(self, f, limits))
 
     def __str__(self) -> str:
         """Return the detection for people: what was found, and what cannot be."""

@@ -5,11 +5,12 @@ feel the slope of the density, and only if there are enough of them.
 
 1. What `smooth` and `integers` say of a tensor and of a file has a mean that is
    `expected` apart between clean and replaced, with a standard deviation of its root.
-   It is evidence from `_needed` standard deviations on, beyond the tolerance. So if a
+   It is enough from `needed_of` standard deviations on, beyond the tolerance. So if a
    share q of the weights is replaced, it is found once (q - tolerance) times that root
    is that much: up to ``tolerance + needed / apart`` may be replaced and not be seen.
-2. X bits of every weight go unseen if that share is 1 for the file. Bits below those
-   that are looked at always do: they are even in clean weights.
+2. X bits of every weight go unseen if that share is 1 for the file, and if the judge,
+   who weighs all tests together, would not find it either (`would_find`). Bits below
+   those that are looked at always do: they are even in clean weights.
 3. More bits of a part of the weights go unseen as long as neither their tensor nor the
    file loses more than rule 1 allows. An attacker takes the tensors first that say
    least for their size.
@@ -25,15 +26,16 @@ from math import inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector.distributions import normal_log_tail
-from safemodel._detector.evidence import FAMILIES
+from safemodel._detector.evenness import RATE, SURE, sort_of
+from safemodel._detector.evidence import FAMILIES, Ledger
 from safemodel._detector.layouts import FLOATS, PACKED, layout_of
 from safemodel._detector.smooth import Uniformity
-from safemodel._detector.statistics import TOLERANCE, TOLERANCE_PACKED
+from safemodel._detector.statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from safemodel._detector.evidence import Ledger
+    from safemodel._detector.judging import Judge
 
 _SURELY = 2.33
 """Standard deviations more, so that 99 of 100 files are found."""
@@ -121,6 +123,7 @@ def ways(
     tensors: Sequence[Judged],
     whole: dict[int, Uniformity],
     needed: tuple[float, float],
+    judged: Collection[int] = (),
 ) -> tuple[Way, ...]:
     """Return the ways to hide in tested tensors of one dtype (rules 1 to 3).
 
@@ -129,7 +132,8 @@ def ways(
         width: Bits of a number that could be replaced at most.
         tensors: All of them.
         whole: What they say together.
-        needed: Standard deviations it takes to be evidence: of a tensor, of the file.
+        needed: Standard deviations it takes to be enough: of a tensor, of the file.
+        judged: Numbers of bits that the judge would find (`would_find`).
 
     Returns:
         First that of every number, then others, with ever more bits.
@@ -137,7 +141,9 @@ def ways(
     tolerance = _tolerance(dtype)
     numbers = sum(one.numbers for one in tensors)
     decided = [
-        bits for bits in sorted(whole) if _unseen(whole[bits], tolerance, needed[1]) < 1
+        bits
+        for bits in sorted(whole)
+        if bits in judged or _unseen(whole[bits], tolerance, needed[1]) < 1
     ]
     fully = decided[0] - 1 if decided else width
     full = tuple(
@@ -153,27 +159,57 @@ def ways(
     return tuple(found)
 
 
-def needed_of(ledger: Ledger, dtype: str, rate: float) -> tuple[float, float]:
-    """Return the standard deviations at which a test is evidence, almost surely.
+def would_find(statistics: Statistics, dtype: str, judge: Judge) -> list[int]:
+    """Return of which numbers of bits, replaced everywhere, a judge is almost sure.
+
+    The file is judged as if nothing else spoke against it, and as if little luck had
+    left `_SURELY` standard deviations of the slope.
+    """
+    ledger = Ledger()
+    ledger.counts = dict(statistics.ledger.counts)
+
+    def as_if(found: Uniformity, *, replaced: bool) -> Uniformity:
+        left = _SURELY * found.apart if replaced else found.expected
+        return Uniformity(min(left, found.expected), found.expected)
+
+    certain = []
+    for bits in sorted(at for which, at in statistics.uniformity if which == dtype):
+        whole = {
+            (which, at): as_if(one, replaced=which == dtype and at <= bits)
+            for (which, at), one in statistics.uniformity.items()
+        }
+        tensors = tuple(
+            one._replace(
+                uniformity={
+                    at: as_if(found, replaced=one.dtype == dtype and at <= bits)
+                    for at, found in one.uniformity.items()
+                }
+            )
+            for one in statistics.tensors
+        )
+        if judge.judge(Statistics(ledger, tensors, whole, ())).suspicious:
+            certain.append(bits)
+    return certain
+
+
+def needed_of(ledger: Ledger, dtype: str) -> tuple[float, float]:
+    """Return the standard deviations at which a test is enough, almost surely.
 
     Args:
         ledger: Has the number of tests.
         dtype: What is tested.
-        rate: Largest corrected p-value that is evidence.
 
     Returns:
         Of a tensor, and of the file.
     """
     family = "pairs" if layout_of(dtype, 1).kind == "integer" else "smooth"
     counts = (ledger.counts[f"{family}-{part}"] for part in ("tensor", "file"))
-    one, other = (log(rate / len(FAMILIES) / max(count, 1)) for count in counts)
+    one, other = (log(RATE / len(FAMILIES) / max(count, 1)) for count in counts)
     return _quantile(one) + _SURELY, _quantile(other) + _SURELY
 
 
 def _tolerance(dtype: str) -> float:
-    if dtype in PACKED:
-        return TOLERANCE_PACKED
-    return TOLERANCE[layout_of(dtype, 1).kind]
+    return SURE[sort_of(dtype)]
 
 
 def _unseen(found: Uniformity, tolerance: float, needed: float) -> float:

@@ -13,8 +13,12 @@ import zlib
 from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 _BIT = log(2)
 _TEXT = 256
@@ -150,6 +154,29 @@ def recognise(data: bytes) -> Signature | None:
     if len(head) == _TEXT and _PRINTABLE.issuperset(head) and _is_varied(head):
         return Signature("text", -_TEXT * log(256 / len(_PRINTABLE)))
     return None
+
+
+def _masked(magic: bytes) -> tuple[int, int]:
+    """Return the first eight bytes of a signature as a number, and which bits count."""
+    head = magic[:8]
+    number = int.from_bytes(head.ljust(8, b"\0"), "big")
+    return number, int.from_bytes(b"\xff" * len(head) + bytes(8 - len(head)), "big")
+
+
+_MAGICS, _MASKS = np.array([_masked(magic) for magic, _ in _CHECKS], np.uint64).T
+_IS_PRINTABLE = np.array([value in _PRINTABLE for value in range(256)])
+
+
+def may_begin(heads: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say of streams whether `recognise` may know them.
+
+    Args:
+        heads: (n, 8); the first bytes of each.
+    """
+    numbers = heads.view(">u8").astype(np.uint64)
+    known = (numbers & _MASKS == _MAGICS).any(1)
+    found: NDArray[np.bool_] = known | _IS_PRINTABLE[heads].all(1)
+    return found
 
 
 def _is_varied(head: bytes) -> bool:

@@ -25,6 +25,7 @@ replaces the X lowest bits by random ones makes each cell flat.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ from safemodel._detector.layouts import layout_of
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from safemodel._detector.counts import Tensor
@@ -78,27 +81,19 @@ class Uniformity(NamedTuple):
         """Estimated share of the words that were *not* replaced; 1 if unknown."""
         return self.seen / self.expected if self.expected else 1.0
 
-    def z(self, tolerance: float) -> float:
-        """Return how far below a clean tensor this is, in standard deviations.
-
-        Args:
-            tolerance: Part of `expected` that a clean tensor may lack.
-        """
-        if self.expected <= 0:
-            return 0.0
-        return ((1 - tolerance) * self.expected - self.seen) / self.apart
-
 
 def constant_bits(tensor: Tensor) -> int:
     """Return how many of the lowest bits are zeros in every word."""
     layout = tensor.layout
+    if tensor.lows[0, 1::2].any():
+        return 0
     if layout.kind == "float":
         for at, counts in enumerate(tensor.lows[: layout.itemsize - 2]):
             used = np.flatnonzero(counts)
             if used.size > 1 or (used.size and used[0]):
                 joined = int(np.bitwise_or.reduce(used))
                 return 8 * at + (joined & -joined).bit_length() - 1
-    used = np.flatnonzero(rows_of(tensor).sum(0))
+    used = np.flatnonzero(tensor.top.sum(0))
     joined = int(np.bitwise_or.reduce(used)) if used.size else 0
     below = layout.mantissa - layout.kept
     return below + (joined & -joined).bit_length() - 1 if joined else layout.mantissa
@@ -120,59 +115,114 @@ def layout_of_dtype(dtype: str) -> Layout:
     return layout_of(dtype, DTYPE_ITEMSIZE.get(dtype, 1))
 
 
-class Density:
+class Density(NamedTuple):
     """The rows of a tensor that can be used, for several numbers of replaced bits.
 
-    Args:
-        tensor: Of floats, read to the end.
+    Attributes:
+        rows: Counts by exponent and upper mantissa.
+        bits: Of the mantissa, without those that are always zeros.
+        kept: Of these, the upper ones that are counted.
+        notched: Whether the numbers were rounded to 16 bits (rule 4).
+        replaceable: Numbers of bits that something can be said about.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.constant = constant_bits(tensor)
-        layout = tensor.layout
-        hidden = max(0, self.constant - (layout.mantissa - layout.kept))
-        rows = rows_of(tensor)
-        rows = rows.reshape(rows.shape[0], -1, 1 << hidden)[:, :, 0]
-        used = rows.sum(1) >= _LEAST
-        used[0] = used[-1] = False
-        used &= rows[:, 1::2].sum(1) > 0
-        self._rows = _without_spikes(rows[used])
-        self._bits = layout.mantissa - self.constant
-        self._kept = layout.kept - hidden
-        self._notched = layout.kind == "short" or self.constant >= _ROUNDED
-        self.replaceable = replaceable(layout, self.constant)
-        """Numbers of bits that something can be said about."""
-
-    def uniformity(self, bits: int) -> Uniformity:
-        """Return what the tensor says about so many replaced bits (rules 1 to 5)."""
-        left = self._bits - bits
-        within = self._kept - left
-        if left < 2 or within < 1 or not self._rows.size:
-            return Uniformity()
-        total = _of_rows(self._rows, left, within)
-        if self._notched:
-            total = total.plus(_notch(self._rows, within))
-        return total
+    rows: NDArray[np.float64]
+    bits: int
+    kept: int
+    notched: bool
+    replaceable: tuple[int, ...]
 
 
-def rows_of(tensor: Tensor) -> NDArray[np.int64]:
-    """Return counts by exponent and kept bits of the mantissa, signs together."""
-    layout = tensor.layout
-    if layout.kind == "float":
-        return tensor.top
-    half = tensor.top.size // 2
-    joined = tensor.top[:half] + tensor.top[half:]
-    return joined.reshape(1 << layout.exponent, 1 << layout.mantissa)
+def density_of(tensor: Tensor) -> Density:
+    """Return the density of a tensor of floats that has been read to the end."""
+    constant, layout = constant_bits(tensor), tensor.layout
+    hidden = max(0, constant - (layout.mantissa - layout.kept))
+    finite = (tensor.exponents > 0) & (tensor.exponents < (1 << layout.exponent) - 1)
+    rows = tensor.top[finite, :: 1 << hidden]
+    rows = rows[rows.sum(1) >= _LEAST].astype(np.float64)
+    return Density(
+        rows, layout.mantissa - constant, layout.kept - hidden,
+        layout.kind == "short" or constant >= _ROUNDED, replaceable(layout, constant),
+    )  # fmt: skip
 
 
-def _without_spikes(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def uniformities(densities: Sequence[Density]) -> list[dict[int, Uniformity]]:
+    """Return what tensors say about each number of replaced bits (rules 1 to 5).
+
+    Tensors of a kind are looked at together: it takes less time by far.
+    """
+    found: list[dict[int, Uniformity]] = [{} for _ in densities]
+    kinds: dict[tuple[int, int, bool], list[int]] = {}
+    for at, one in enumerate(densities):
+        kinds.setdefault((one.bits, one.kept, one.notched), []).append(at)
+    for members in kinds.values():
+        for at, each in zip(
+            members, _of_kind([densities[at] for at in members]), strict=True
+        ):
+            found[at] = each
+    return found
+
+
+def _of_kind(densities: list[Density]) -> list[dict[int, Uniformity]]:
+    """Return the same for tensors that differ in nothing but their rows."""
+    first = densities[0]
+    rows = np.concatenate([one.rows for one in densities])
+    owner = np.repeat(np.arange(len(densities)), [len(one.rows) for one in densities])
+    # Rows on a grid (rule 5) have words in every other place at most.
+    odd = rows @ (np.arange(1 << first.kept) % 2.0) > 0
+    rows, owner = rows[odd], owner[odd]
+    rows, kept = _without_spikes(rows)
+    owner = owner[kept]
+    ends = np.searchsorted(owner, np.arange(len(densities) + 1))
+    below = first.bits - first.kept
+    bits = [one for one in first.replaceable if below < one <= first.bits - 2]
+    found = [dict.fromkeys(first.replaceable, Uniformity()) for _ in densities]
+    if not len(rows) or not bits:
+        return found
+    cells = Cells(rows, first.kept)
+    for one in sorted(bits):
+        left = first.bits - one
+        cells = cells.joined(left)
+        seen, expected = (
+            np.bincount(owner, each, len(densities)) for each in _of_rows(cells)
+        )
+        for at, (start, end) in enumerate(pairwise(ends)):
+            total = Uniformity(float(seen[at]), float(expected[at]))
+            if first.notched and end > start:
+                total = total.plus(_notch(rows[start:end], first.kept - left))
+            found[at][one] = total
+    return found
+
+
+def _without_spikes(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return rows in which values far more frequent than others around are like them.
 
     Clamped weights are one value, and so are layers that were set to one number. Rows
-    that are mostly spikes are left out.
+    that are mostly spikes are left out; the second result says which were kept.
     """
+    every = np.ones(len(rows), np.bool_)
     if not rows.size or rows.shape[1] <= _AROUND:
-        return rows
+        return rows, every
+    # A value that is a spike is more than a third of the eight values it is one of.
+    most = rows
+    while most.shape[1] > rows.shape[1] // _AROUND:
+        most = np.maximum(most[:, ::2], most[:, 1::2])
+    sums = (rows.reshape(-1, _AROUND) @ np.ones(_AROUND)).reshape(most.shape)
+    odd = (3 * most > sums + 4 * _SPIKE).any(1)
+    if not odd.any():
+        return rows, every
+    some, every[odd] = _spikes_cut(rows[odd])
+    cut = rows.copy()
+    cut[odd] = some
+    return cut[every], every
+
+
+def _spikes_cut(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return rows in which there may be spikes without them, and which to keep."""
     wide = np.concatenate(
         (rows[:, _AROUND:0:-1], rows, rows[:, -2 : -_AROUND - 2 : -1]), axis=1
     )
@@ -182,22 +232,53 @@ def _without_spikes(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     around[:, 1:] -= sums[:, :-span]
     mean = (around - rows) / (span - 1)
     spikes = rows > _SPIKE * (mean + 2)
-    if not spikes.any():
-        return rows
-    less = np.where(spikes, np.rint(mean), rows).astype(np.int64)
-    kept: NDArray[np.int64] = less[less.sum(1) > rows.sum(1) / 2]
-    return kept
+    less = np.where(spikes, np.rint(mean), rows)
+    return less, less.sum(1) > rows.sum(1) / 2
 
 
-def _of_rows(rows: NDArray[np.int64], left: int, within: int) -> Uniformity:
-    """Return what the words of each exponent say, together."""
-    if not rows.size:
-        return Uniformity()
-    cells = rows.reshape(len(rows), 1 << left, 1 << within)[:, 1:].astype(np.float64)
-    totals = cells.sum(2)
-    slope, error = _fitted(totals, left)
+class Cells:
+    """The words of rows by cell, and where in their cells they are.
+
+    Cells of more bits come from those of fewer, so all numbers of replaced bits
+    together take little more time than the least.
+
+    Attributes:
+        left: Bits of the mantissa that are the number of a cell.
+        within: Values that are told apart in it.
+        totals: (rows, 2**left); words.
+        moments: (rows, 2**left); the sum of u over them (rule 2). Nothing for cells of
+            one value.
+    """
+
+    def __init__(self, rows: NDArray[np.float64], kept: int) -> None:
+        self.left, self.within = kept, 1
+        self.totals = rows
+        self.moments = np.zeros(0)
+
+    def joined(self, left: int) -> Cells:
+        """Return the same by cells of as many bits, or fewer."""
+        made = object.__new__(Cells)
+        made.left, step = left, 1 << self.left - left
+        made.within = self.within * step
+        shape = (len(self.totals), 1 << left)
+        ones, place = np.ones(step), (np.arange(step) + 0.5) / step - 0.5
+        parts = self.totals.reshape(-1, step)
+        made.totals = (parts @ ones).reshape(shape)
+        moments = parts @ place
+        if self.moments.size:
+            moments += self.moments.reshape(-1, step) @ (ones / step)
+        made.moments = moments.reshape(shape)
+        return made
+
+
+def _of_rows(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the words of each row say: `Uniformity`, as two arrays."""
+    totals, moments = cells.totals[:, 1:], cells.moments[:, 1:]
+    slope, error = _fitted(totals, cells.left)
     weight = np.clip(shrunk(slope, error, totals), -STEEPEST, STEEPEST)
-    return summed(cells, totals, weight)
+    variance = (1 - cells.within**-2.0) / 12
+    expected = np.einsum("rk,rk,rk->r", totals, weight, weight) * variance
+    return np.einsum("rk,rk->r", weight, moments), expected
 
 
 def summed(
@@ -224,33 +305,58 @@ def _fitted(
     sizes = np.diff(np.append(starts, number))
     density = np.add.reduceat(totals, starts, axis=1) / sizes
     powers = np.vander(np.add.reduceat(middle, starts) / sizes, 3, increasing=True)
-    floor = 0.05 * density.mean(1, keepdims=True) + 1e-9
-    fit = np.maximum(density.mean(1, keepdims=True), floor) + 0 * density
+    products = (powers[:, :, None] * powers[:, None, :]).reshape(-1, 9)
+    mean = density.mean(1, keepdims=True)
+    floor = 0.05 * mean + 1e-9
+    fit = np.maximum(mean, floor)
     for _ in range(2):
-        weighted = powers * (sizes / fit)[:, :, None]
-        normal = np.einsum("rki,kj->rij", weighted, powers)
+        weights = sizes / fit
+        normal = (np.broadcast_to(weights, density.shape) @ products).reshape(-1, 3, 3)
         normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-        right = np.einsum("rki,rk->ri", weighted, density)
-        factors = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+        right = (weights * density) @ powers
+        spread = _inverses(normal)
+        factors = np.einsum("rij,rj->ri", spread, right)
         fit = np.maximum(factors @ powers.T, floor)
-    level = np.maximum(factors @ np.vander(middle, 3, increasing=True).T, floor)
-    slope = (factors[:, 1:2] + 2 * factors[:, 2:] * middle) / level * width
-    spread = np.linalg.inv(normal)[:, :, :, None]
-    error = spread[:, 1, 1] + 4 * middle * (spread[:, 1, 2] + middle * spread[:, 2, 2])
-    return slope, error * (width / level) ** 2
+    # Both are polynomials of degree two, and one product makes their values.
+    curve = np.vander(middle, 3, increasing=True).T
+    level = np.maximum(factors @ curve, floor)
+    slope = factors[:, 1:] @ np.array([curve[0], 2 * middle])
+    terms = np.stack((spread[:, 1, 1], 4 * spread[:, 1, 2], 4 * spread[:, 2, 2]), 1)
+    relative = width / level
+    return slope * relative, (terms @ curve) * relative**2
+
+
+def _inverses(given: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverses of (n, 3, 3) symmetric matrices, by their cofactors."""
+    a, b, c, d, e, f = (
+        given[:, i, j] for i, j in zip(*np.triu_indices(3), strict=True)
+    )
+    made = np.empty_like(given)
+    made[:, 0, 0], made[:, 1, 1], made[:, 2, 2] = (
+        d * f - e * e,
+        a * f - c * c,
+        a * d - b * b,
+    )
+    made[:, 0, 1] = made[:, 1, 0] = c * e - b * f
+    made[:, 0, 2] = made[:, 2, 0] = b * e - c * d
+    made[:, 1, 2] = made[:, 2, 1] = b * c - a * e
+    return (
+        made
+        / (a * made[:, 0, 0] + b * made[:, 0, 1] + c * made[:, 0, 2])[:, None, None]
+    )
 
 
 def shrunk(
     slope: NDArray[np.float64], error: NDArray[np.float64], totals: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return slopes times how much of them is not their error (rule 3), by rows."""
-    power = (totals * slope * slope).sum(-1, keepdims=True)
-    noise = (totals * error).sum(-1, keepdims=True)
+    power = np.einsum("...k,...k,...k->...", totals, slope, slope)
+    noise = np.einsum("...k,...k->...", totals, error)
     less: NDArray[np.float64] = np.maximum(0.0, 1 - noise / np.maximum(power, 1e-300))
-    return slope * less
+    return slope * less[..., None]
 
 
-def _depth(rows: NDArray[np.int64], within: int) -> float:
+def _depth(rows: NDArray[np.float64], within: int) -> float:
     """Return by how much of itself the first value of a row is rarer (rule 4)."""
     size = 1 << within
     first = rows[:, :size].sum(1).astype(np.float64)
@@ -268,7 +374,7 @@ def _depth(rows: NDArray[np.int64], within: int) -> float:
     return float(np.clip(mean * power, 0.0, _SHORTER))
 
 
-def _notch(rows: NDArray[np.int64], within: int) -> Uniformity:
+def _notch(rows: NDArray[np.float64], within: int) -> Uniformity:
     """Return what the first value of the first cell of each row says (rule 4)."""
     depth, size = _depth(rows, within), 1 << within
     total, first = float(rows[:, :size].sum()), float(rows[:, 0].sum())

@@ -10,35 +10,44 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._detector import carving, integers, smooth, spread, structure, structured
-from safemodel._detector.counts import Counter
-from safemodel._detector.distributions import normal_log_tail
-from safemodel._detector.evidence import Ledger, Outcome
+from safemodel._detector import (
+    carving,
+    evenness,
+    integers,
+    runs,
+    smooth,
+    spread,
+    spread_score,
+    structure,
+    structured,
+)
+from safemodel._detector.counts import BLOCK, Counter
+from safemodel._detector.evidence import Ledger
 from safemodel._detector.layouts import PACKED
 from safemodel._detector.repeats import of_piece
 from safemodel._detector.smooth import Uniformity
+from safemodel._detector.spread_published import Published
+from safemodel._detector.spread_samples import Sampler
 from safemodel._detector.streams import entropy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from safemodel._detector.counts import Block, Tensor
-    from safemodel._detector.evidence import Candidate, Evidence
+    from safemodel._detector.counts import Block, Piece, Tensor
+    from safemodel._detector.evidence import Candidate, Evidence, Outcome
+    from safemodel._detector.spread_fit import Noise
     from safemodel._detector.structured import Sums
     from safemodel._detector.weights import Weights
 
-TOLERANCE = {"float": 0.3, "short": 0.3, "integer": 0.5}
-"""Part of the expected slope that clean weights may lack (ADR 0023)."""
-TOLERANCE_PACKED = 0.75
-_APART = 3.0
-"""Standard deviations between clean and replaced, below which nothing is decided."""
 _CARVED_BLOCKS = 4
 _LEAST = 256
 _LEAST_SMOOTH = 1000
 _MOST_CANDIDATES = 1000
+_WAITING = 1 << 18
+"""Counts of densities that wait to be looked at together: two megabytes."""
+_WAITING_TENSORS = 256
 
 
 class TensorResult(NamedTuple):
@@ -81,12 +90,15 @@ class Statistics(NamedTuple):
         tensors: A result for each tensor that is large enough.
         uniformity: (dtype, replaced bits) → all weights together.
         candidates: What the low bits begin like, the most certain first.
+        noise: What was added to all matrices, if anything was; see `spread_fit`. None
+            if there is too little to say.
     """
 
     ledger: Ledger
     tensors: tuple[TensorResult, ...]
     uniformity: dict[tuple[str, int], Uniformity]
     candidates: tuple[Candidate, ...]
+    noise: Noise | None = None
 
     def evidence(self, threshold: float = 1e-3) -> tuple[Evidence, ...]:
         """Return what is evidence at a threshold, the strongest first."""
@@ -108,6 +120,7 @@ class _Examiner:
         self._counter = Counter()
         self._ledger = Ledger()
         self._copies = structure.Copies()
+        self._sampler, self._published = Sampler(), Published()
         self._tensor: Tensor | None = None
         self._sums: Sums | None = None
         self._blocks = self._suspects = self._carved = self._repetitive = 0
@@ -115,73 +128,126 @@ class _Examiner:
         self._whole: dict[str, Sums] = {}
         self._uniform: dict[tuple[str, int], Uniformity] = {}
         self._found: list[tuple[float, Candidate]] = []
+        self._waiting: list[tuple[str, str, smooth.Density, dict[int, Uniformity]]] = []
+        self._waits = 0
 
     def take(self, item: Weights) -> None:
         """Look at a piece of a tensor."""
         if item.start == 0:
             self._end_tensor()
             self._tensor = self._counter.start(item)
-            self._sums = structured.empty_sums(self._tensor.layout)
+            self._sums = None
             self._blocks = self._suspects = self._repetitive = 0
         tensor = self._tensor
         if tensor is None:
             raise ValueError("the first piece of a tensor is missing")
-        if item.start == 0 and tensor.layout.kind != "bytes":
-            self._carve(carving.at_start(item.bits, tensor.layout, tensor.name))
-        for block in self._counter.blocks(tensor, item.bits):
-            if item.role != "slack":
-                self._block(block, tensor)
+        self._sampler.take(item)
+        self._published.take(item)
+        searched = tensor.layout.kind != "bytes"
+        if item.start == 0 and searched:
+            likely, others = carving.likely(item.bits, tensor.layout)
+            self._ledger.passed("carving", others)
+            self._carve(carving.at_start(item.bits, tensor.name, likely))
+        piece = self._counter.piece(tensor, item.bits)
         marks, places = self._counter.marks()
-        if item.role != "slack" and tensor.layout.kind != "bytes":
+        if item.role == "slack":
+            return
+        self._look(piece, tensor)
+        if searched:
             repeated = of_piece(item.bits, item.start, marks, places, tensor.name)
             self._ledger.add(repeated)
 
     def finish(self) -> Statistics:
         """Make the tests over all tensors together."""
         self._end_tensor()
+        self._fit()
         for dtype, sums in self._whole.items():
             layout = smooth.layout_of_dtype(dtype)
             where = {
                 "what": f"{dtype}: low bits of the whole file are not evenly spread"
             }
             self._add_all(structured.outcomes(sums, layout, "structured-file", where))
-        for (dtype, bits), found in self._uniform.items():
-            self._ledger.add(_too_uniform(found, dtype, bits, "", whole=True))
+        for dtype, by_bits in evenness.by_dtype(self._uniform).items():
+            for bits in by_bits:
+                made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
+                self._ledger.add(made)
         tails = [one.tail for one in self._results if one.tail is not None]
         self._ledger.add(spread.common_noise(tails))
+        self._ledger.add(self._published.outcome())
+        noise = spread_score.noise_of(self._sampler)
+        self._ledger.add(spread_score.outcome(noise))
         self._found.sort(key=lambda pair: pair[0])
         return Statistics(
             self._ledger, tuple(self._results), self._uniform,
-            tuple(candidate for _, candidate in self._found[:_MOST_CANDIDATES]),
+            tuple(candidate for _, candidate in self._found[:_MOST_CANDIDATES]), noise,
         )  # fmt: skip
 
-    def _block(self, block: Block, tensor: Tensor) -> None:
-        self._blocks += 1
-        gap = structure.of_block(block, tensor)
-        if gap is not None:
-            self._ledger.add(gap)
-        if structured.is_repetitive(block, tensor.layout):
+    def _look(self, piece: Piece, tensor: Tensor) -> None:
+        """Look at the blocks of a piece, closely at those that are odd."""
+        number = len(piece.products)
+        self._blocks += number
+        for at in structure.gaps(piece, tensor.layout):
+            gap = structure.of_block(piece.block(at), tensor)
+            if gap is not None:
+                self._ledger.add(gap)
+        plain = ~structured.suspects(piece, tensor.layout)
+        zeros = runs.odd(piece, tensor.layout)
+        last = piece.words[BLOCK * (number - 1) :]
+        repetitive = structured.is_repetitive(last, tensor.layout)
+        if repetitive:
+            plain[-1] = False
+        for at in range(number):
+            if zeros[at]:
+                self._zeros(piece.block(at), tensor)
+            else:
+                self._ledger.passed("structured-block", 2)
+            if plain[at]:
+                self._ledger.passed("structured-block", structured.TESTS)
+            elif repetitive and at == number - 1:
+                self._ledger.passed("structured-block")
+                self._repetitive += last.size
+            else:
+                self._suspect(piece.block(at), tensor)
+        if plain.any():
+            structured.add_unsuspected(self._of_tensor(tensor), piece, plain)
+
+    def _zeros(self, block: Block, tensor: Tensor) -> None:
+        """Make the tests for zeros in a row."""
+        for found in (runs.of_block(block, tensor), runs.of_exponents(block, tensor)):
+            if found is None:
+                self._ledger.passed("structured-block")
+            else:
+                self._ledger.add(found)
+
+    def _of_tensor(self, tensor: Tensor) -> Sums:
+        """Return the counts to which those of the tensor are added.
+
+        Those of a tensor of one block are of no use by themselves.
+        """
+        alone = tensor.size <= BLOCK and tensor.role == "weight"
+        if alone and tensor.layout.kind != "bytes":
+            known = self._whole.get(tensor.dtype)
+            if known is None:
+                known = self._whole[tensor.dtype] = structured.empty_sums(tensor.layout)
+            return known
+        if self._sums is None:
+            self._sums = structured.empty_sums(tensor.layout)
+        return self._sums
+
+    def _suspect(self, block: Block, tensor: Tensor) -> None:
+        """Look closely at a block."""
+        self._suspects += 1
+        sums = structured.cleaned(block, tensor.layout)
+        if sums is None:
             self._ledger.passed("structured-block")
             self._repetitive += block.words.size
             return
-        sums = structured.unsuspected(block)
-        if structured.is_suspect(block, tensor.layout):
-            self._suspects += 1
-            cleaned = structured.cleaned(block, tensor.layout)
-            if cleaned is None:
-                self._ledger.passed("structured-block")
-                self._repetitive += block.words.size
-                return
-            sums = cleaned
-            self._closely(block, tensor, sums)
-            if tensor.layout.kind == "float" and 2 * sums.close[0] < block.words.size:
-                # Words that come again in other blocks would count as often there.
-                self._repetitive += block.words.size
-                return
+        self._closely(block, tensor, sums)
+        if tensor.layout.kind == "float" and 2 * sums.close[0] < block.words.size:
+            # Words that come again in other blocks would count as often there.
+            self._repetitive += block.words.size
         else:
-            self._ledger.passed("structured-block", structured.TESTS)
-        if self._sums is not None:
-            self._sums = structured.added(self._sums, sums)
+            structured.add(self._of_tensor(tensor), sums)
 
     def _closely(self, block: Block, tensor: Tensor, sums: Sums) -> None:
         end = block.start + block.words.size
@@ -204,7 +270,7 @@ class _Examiner:
     def _end_tensor(self) -> None:
         tensor, sums = self._tensor, self._sums
         self._tensor = self._sums = None
-        if tensor is None or sums is None or tensor.done == 0:
+        if tensor is None or tensor.done == 0:
             return
         self._counter.finish(tensor)
         if tensor.role == "slack":
@@ -212,32 +278,41 @@ class _Examiner:
         for outcome in (*structure.of_tensor(tensor), *self._copies.add(tensor)):
             self._ledger.add(outcome)
         uniform = self._smooth(tensor)
-        where = {"tensor": tensor.name}
         if tensor.layout.kind != "bytes":
             if self._blocks > 1:
-                family = "structured-tensor"
-                self._add_all(structured.outcomes(sums, tensor.layout, family, where))
-            if tensor.role == "weight":
-                known = self._whole.get(tensor.dtype)
-                self._whole[tensor.dtype] = (
-                    sums if known is None else structured.added(known, sums)
-                )
+                self._sums_ended(tensor, sums or structured.empty_sums(tensor.layout))
+            elif tensor.role == "weight":
+                self._of_tensor(tensor)  # the tests are made even if nothing is left
         if tensor.size >= _LEAST:
             self._results.append(self._result(tensor, uniform))
 
+    def _sums_ended(self, tensor: Tensor, sums: Sums) -> None:
+        """Make the tests over all blocks of a tensor, and add them to those of all."""
+        family, where = "structured-tensor", {"tensor": tensor.name}
+        self._add_all(structured.outcomes(sums, tensor.layout, family, where))
+        if tensor.role == "weight":
+            known = self._whole.setdefault(tensor.dtype, sums)
+            if known is not sums:
+                structured.add(known, sums)
+
     def _result(self, tensor: Tensor, uniform: dict[int, Uniformity]) -> TensorResult:
-        excess = structured.tensor_excess(tensor)
+        counts = tensor.lows[0]
         known = tensor.layout.exponent > 0
         return TensorResult(
             tensor.name, tensor.dtype, tensor.role, tensor.size,
             smooth.constant_bits(tensor) if known else 0,
-            excess.effect, entropy(tensor.lows[0]), structured.bias(tensor.lows[0])[0],
+            structured.tensor_excess(tensor).effect, entropy(counts),
+            structured.bias(counts)[0],
             self._suspects / max(self._blocks, 1), uniform,
             tensor.subnormals / tensor.size, spread.tail_of(tensor),
         )  # fmt: skip
 
     def _smooth(self, tensor: Tensor) -> dict[int, Uniformity]:
-        """Make the tests for uniformity; return what they found."""
+        """Make the tests for uniformity; return what they found.
+
+        Those of floats are made later, for many tensors at once, and are in what is
+        returned then.
+        """
         found: dict[int, Uniformity] = {}
         if tensor.role != "weight" or tensor.size < _LEAST_SMOOTH:
             return found
@@ -252,16 +327,33 @@ class _Examiner:
                     if packed
                     else integers.pairs(values, bits)
                 )
+            self._uniformities(tensor.name, tensor.dtype, found)
         elif tensor.layout.exponent:
-            density = smooth.Density(tensor)
-            found = {bits: density.uniformity(bits) for bits in density.replaceable}
-        for bits, one in found.items():
-            if tensor.dtype not in PACKED:
-                # Of 4 bits, a tensor that is lopsided looks like one of even cells.
-                self._ledger.add(_too_uniform(one, tensor.dtype, bits, tensor.name))
-            key = (tensor.dtype, bits)
-            self._uniform[key] = self._uniform.get(key, Uniformity()).plus(one)
+            density = smooth.density_of(tensor)
+            self._waiting.append((tensor.name, tensor.dtype, density, found))
+            self._waits += density.rows.size
+            if self._waits >= _WAITING or len(self._waiting) >= _WAITING_TENSORS:
+                self._fit()
         return found
+
+    def _fit(self) -> None:
+        """Make the tests for uniformity of the tensors that wait for them."""
+        made = smooth.uniformities([density for _, _, density, _ in self._waiting])
+        for (name, dtype, _, found), each in zip(self._waiting, made, strict=True):
+            found.update(each)
+            self._uniformities(name, dtype, found)
+        self._waiting, self._waits = [], 0
+
+    def _uniformities(
+        self, name: str, dtype: str, found: dict[int, Uniformity]
+    ) -> None:
+        """Take what the tests for uniformity found in a tensor."""
+        for bits, one in found.items():
+            if dtype not in PACKED:
+                # Of 4 bits, a tensor that is lopsided looks like one of even cells.
+                self._ledger.add(evenness.outcome(found, bits, dtype, name))
+            key = (dtype, bits)
+            self._uniform[key] = self._uniform.get(key, Uniformity()).plus(one)
 
     def _carve(self, made: Iterable[tuple[Outcome, Candidate | None]]) -> None:
         for outcome, candidate in made:
@@ -272,21 +364,3 @@ class _Examiner:
     def _add_all(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             self._ledger.add(outcome)
-
-
-def _too_uniform(
-    found: Uniformity, dtype: str, bits: int, tensor: str, *, whole: bool = False
-) -> Outcome:
-    """Return the outcome of a test of `smooth` or `integers`."""
-    kind: Any = smooth.layout_of_dtype(dtype).kind
-    tolerance = TOLERANCE_PACKED if dtype in PACKED else TOLERANCE[kind]
-    decided = found.apart * (1 - tolerance) >= _APART
-    z = found.z(tolerance) if decided else -inf
-    family = "pairs" if kind == "integer" else "smooth"
-    return Outcome(
-        family=f"{family}-{'file' if whole else 'tensor'}", test="too-uniform",
-        what=f"{bits} low bits of {dtype} weights are more uniform than their density",
-        log_p=min(0.0, normal_log_tail(z)) if z > 0 else 0.0,
-        statistic=z if decided else 0.0, effect=1 - found.share, bits=bits,
-        tensor=tensor,
-    )  # fmt: skip

@@ -21,6 +21,7 @@ sections 8.3 (d) and 10):
 from __future__ import annotations
 
 from functools import cache
+from secrets import randbits
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_RARE = 0.01
+"""Of an expected count: what is rarer says nothing."""
 _LEAST = 5
 """Expected count of a value, below which a class is left out: chi-square is not one."""
 
@@ -108,160 +111,214 @@ def classes_of(bits: int) -> NDArray[np.int64]:
     return found
 
 
+class Classes(NamedTuple):
+    """Which values are compared with each other.
+
+    Attributes:
+        of: The class of each value.
+        holds: (values, classes); 1 where a value is in a class.
+        members: How many values a class has.
+    """
+
+    of: NDArray[np.int64]
+    holds: NDArray[np.float64]
+    members: NDArray[np.float64]
+
+
+NIBBLES = 0
+"""Key of `classes` for numbers of 4 bits; other keys are those of `classes_of`."""
+
+
 @cache
-def nibble_classes() -> NDArray[np.int64]:
-    """Return the class of each number of 4 bits."""
-    return trailing_zeros(4)
+def classes(key: int) -> Classes:
+    """Return the classes of bytes, or of nibbles."""
+    of = trailing_zeros(4) if key == NIBBLES else classes_of(key)
+    holds = np.zeros((of.size, int(of.max()) + 1))
+    holds[np.arange(of.size), of] = 1.0
+    return Classes(of, holds, holds.sum(0))
 
 
-def excess(counts: NDArray[np.int64], classes: NDArray[np.int64]) -> Excess:
-    """Compare the counts of values with the mean of their class."""
-    number = int(classes.max()) + 1
-    members = np.bincount(classes, minlength=number)
-    totals = np.bincount(classes, counts, number)
-    means = totals / np.maximum(members, 1)
+def excesses(counts: NDArray[np.int64], key: int) -> list[Excess]:
+    """Compare the counts of values with the mean of their class, row by row."""
+    of, holds, members = classes(key)
+    means = counts @ holds / members
     used = (means >= _LEAST) & (members > 1)
-    taken = used[classes]
-    mean = means[classes][taken]
-    chi = float((((counts[taken] - mean) ** 2) / mean).sum())
-    df = int((members[used] - 1).sum())
-    return Excess(chi, df, int(totals[used].sum()))
+    mean = means[:, of]
+    away = (counts - mean) ** 2 / np.maximum(mean, 1e-9)
+    chi = np.where(used[:, of], away, 0.0).sum(1)
+    df = used @ (members - 1)
+    totals = (means * members * used).sum(1)
+    return [
+        Excess(float(one), int(two), int(three))
+        for one, two, three in zip(chi, df, np.rint(totals), strict=True)
+    ]
 
 
-def common(
-    counts: NDArray[np.int64], classes: NDArray[np.int64], parts: int = 1
-) -> Common:
+def commons(counts: NDArray[np.int64], key: int, parts: int = 1) -> list[Common]:
     """Compare octants (rule 4).
 
     Args:
-        counts: (8, 256) or (8, 16); values by octant.
-        classes: Of values; they are compared within those.
+        counts: (n, 8, 256) or (n, 8, 16); values by octant, n times.
+        key: Of `classes` within which values are compared.
         parts: Words that make a value. Of several, only how they depend on each other
             is looked at, since an octant is that of one of them.
     """
-    total = int(counts.sum())
-    number = int(classes.max()) + 1
-    is_in = (classes[:, None] == np.arange(number)).astype(np.float64)
-    members = is_in.sum(0)
-    means = counts @ is_in / members
-    steady = (members > 1) & (means.sum(0) >= _LEAST)
-    df = float((members[steady] - 1).sum())
-    expected = means[:, classes]
-    use = steady[classes] & (expected > 0)
-    away = np.where(use, (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)), 0.0)
+    total = counts.sum((1, 2))
+    if not total.any():
+        return [Common(0.0, 0.0, 0, False)] * len(counts)
+    of, holds, members = classes(key)
+    means = counts @ holds / members
+    steady = (members > 1) & (means.sum(1) >= _LEAST)
+    df = steady @ (members - 1)
+    expected = means[:, :, of]
+    use = steady[:, None, of] & (expected > 0)
     if parts > 1:
-        away = _interplay(away, parts)
-    sizes = counts.sum(1).astype(np.float64)
-    large = sizes >= max(20 * _LEAST, 0.02 * total)
-    if df <= 0 or not (large[::2].any() and large[1::2].any()):
-        return Common(0.0, 0.0, total, False)
-    products = away @ away.T * np.sqrt(np.outer(sizes, sizes))
-    pairs = np.outer(large & (np.arange(OCTANTS) % 2 == 0), large)
-    pairs[:, ::2] = False
-    weight = float(np.outer(sizes, sizes)[pairs].sum())
-    effect = float(products[pairs].sum()) / weight
-    own = (np.diag(products) / np.maximum(sizes, 1) - df) / np.maximum(sizes, 1)
-    noise = _NOISE * (2 * df) ** 0.5 / np.maximum(sizes, 1)
-    alike = bool((own <= _STRAY * max(effect, 0.0) + noise)[large].all())
-    return Common(effect, effect * (weight / df) ** 0.5, total, alike)
+        expected = _independent(counts * use, expected * use, parts)
+        use &= expected > _RARE
+    away = (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)) * use
+    sizes = counts.sum(2).astype(np.float64)
+    large = sizes >= np.maximum(20 * _LEAST, 0.02 * total)[:, None]
+    even = np.arange(OCTANTS) % 2 == 0
+    pairs = (large & even)[:, :, None] & (large & ~even)[:, None, :]
+    outer = sizes[:, :, None] * sizes[:, None, :]
+    products = away @ away.transpose(0, 2, 1) * np.sqrt(outer)
+    weight = (outer * pairs).sum((1, 2))
+    effect = (products * pairs).sum((1, 2)) / np.maximum(weight, 1e-9)
+    scale = np.maximum(sizes, 1)
+    own = (np.diagonal(products, axis1=1, axis2=2) / scale - df[:, None]) / scale
+    noise = _NOISE * (2 * df[:, None]) ** 0.5 / scale
+    usual = own <= _STRAY * np.maximum(effect, 0.0)[:, None] + noise
+    alike = (usual | ~large).all(1)
+    z = effect * np.sqrt(weight / np.maximum(df, 1e-9))
+    known = (df > 0) & pairs.any((1, 2))
+    return [
+        Common(float(effect[at]), float(z[at]), int(total[at]), bool(alike[at]))
+        if known[at]
+        else Common(0.0, 0.0, int(total[at]), False)
+        for at in range(len(counts))
+    ]
 
 
-def _interplay(away: NDArray[np.float64], parts: int) -> NDArray[np.float64]:
-    """Return what is left of deviations without those of each part by itself."""
-    each = round(256 ** (1 / parts))
-    cube = away.reshape(OCTANTS, *[each] * parts)
-    whole = cube.mean(axis=tuple(range(1, parts + 1)), keepdims=True)
-    left = cube + (parts - 1) * whole
-    for part in range(1, parts + 1):
-        others = tuple(axis for axis in range(1, parts + 1) if axis != part)
-        left = left - cube.mean(axis=others, keepdims=True)
-    flat: NDArray[np.float64] = left.reshape(away.shape)
+def _independent(
+    seen: NDArray[Any], expected: NDArray[np.float64], parts: int
+) -> NDArray[np.float64]:
+    """Return what is expected of parts that do not depend on each other.
+
+    Each part by itself may be as uneven as it is: 0.1 is 8/5 times a power of two, so
+    of numbers that were multiplied by it some low bits are far rarer than others, with
+    the same period in all octants.
+
+    Args:
+        seen: (n, 8, 256) counts.
+        expected: The same, as far as only the classes are known.
+        parts: Words that make a byte.
+    """
+    shape = (*seen.shape[:2], *[round(256 ** (1 / parts))] * parts)
+    counts, model = seen.reshape(shape), expected.reshape(shape)
+    every = range(2, parts + 2)
+    factors = [
+        counts.sum(others, keepdims=True)
+        / np.maximum(model.sum(others, keepdims=True), 1e-9)
+        for others in (tuple(one for one in every if one != part) for part in every)
+    ]
+    for factor in factors:
+        model = model * factor
+    flat: NDArray[np.float64] = model.reshape(seen.shape)
     return flat
 
 
-@cache
-def _members(key: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return which value is in which class, (256, k), and how many each class has."""
-    classes = classes_of(key)
-    is_in = np.zeros((256, int(classes.max()) + 1))
-    is_in[np.arange(256), classes] = 1.0
-    return is_in, is_in.sum(0)
-
-
-def furthest(counts: NDArray[np.int64], key: int) -> float:
-    """Return the largest `Excess.z` of several rows of counts; fast.
+def furthest(counts: NDArray[np.int64], key: int) -> NDArray[np.float64]:
+    """Return the largest `Excess.z` of several rows of counts, many times; fast.
 
     Args:
-        counts: (n, 256).
-        key: Classes as of `classes_of`.
+        counts: (n, rows, 256).
+        key: Of `classes`.
     """
-    is_in, members = _members(key)
-    given = counts.astype(np.float64)
-    totals, squares = given @ is_in, (given * given) @ is_in
-    used = (totals >= _LEAST * members) & (members > 1)
-    chi = np.where(used, squares * members / np.maximum(totals, 1) - totals, 0.0).sum(1)
-    df = np.where(used, members - 1, 0.0).sum(1)
-    return float(((chi - df) / np.sqrt(2 * np.maximum(df, 1))).max())
+    _, holds, members = classes(key)
+    given = counts.reshape(-1, counts.shape[2]).astype(np.float64)
+    totals = given @ holds
+    np.square(given, out=given)
+    used = totals >= np.where(members > 1, _LEAST * members, np.inf)
+    each = given @ holds * members / np.maximum(totals, 1) - totals
+    chi, df = np.where(used, each, 0.0).sum(1), used @ (members - 1)
+    found = (chi - df) / np.sqrt(2 * np.maximum(df, 1))
+    most: NDArray[np.float64] = found.reshape(counts.shape[:2]).max(1)
+    return most
+
+
+class Streams(NamedTuple):
+    """The bytes of the streams that low bits of words make; see the kernel `streams`.
+
+    Attributes:
+        bits: (8, 256); of one bit a word, by phase.
+        pairs: (4, 8, 256); of two, by phase and octant.
+        nibbles: (2, 8, 256); of four, by phase and octant.
+        octants: (8, 256); of eight, by octant.
+        above: (k, 256); values of the bytes above the lowest.
+    """
+
+    bits: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    nibbles: NDArray[np.int64]
+    octants: NDArray[np.int64]
+    above: NDArray[np.int64]
 
 
 def stream_counts(
     words: NDArray[Any],
-    bits: int,
-    phase: int,
+    start: int,
     usable: NDArray[np.bool_],
-    octants: NDArray[np.uint8],
-) -> NDArray[np.int64]:
-    """Return how often each byte occurs in the stream that the lowest bits make.
+    octants: tuple[int, int],
+    above: int,
+) -> Streams:
+    """Return how often each byte occurs in the streams of words.
 
     Args:
         words: The words, unsigned.
-        bits: Low bits of each word: 1, 2, 4 or 8. The first word gives the highest
-            bits of a byte.
-        phase: Words before the first byte.
+        start: Number of the first one in its tensor.
         usable: Which words may take part; a byte with another one is left out.
-        octants: Of each word. A byte belongs to that of its first word.
-
-    Returns:
-        (8, 256); by octant.
+        octants: How far up in a word its octant is, and its mask.
+        above: Bytes above the lowest that are counted.
     """
-    each = 8 // bits
-    many = (words.size - phase) // each
-    if many <= 0:
-        return np.zeros((OCTANTS, 256), np.int64)
-    part = slice(phase, phase + many * each)
-    low = (words[part] & words.dtype.type((1 << bits) - 1)).astype(np.uint8)
-    made = low[::each].astype(np.uint16)
-    for at in range(1, each):
-        made = made << np.uint16(bits) | low[at::each]
-    made |= octants[part][::each].astype(np.uint16) << np.uint16(8)
-    if not usable.all():
-        made = made[np.logical_and.reduceat(usable[part], np.arange(0, low.size, each))]
-    return np.bincount(made, minlength=OCTANTS * 256).reshape(OCTANTS, 256)
+    from safemodel._kernels import features as kernels
+
+    shapes = ((8, 256), (4, 8, 256), (2, 8, 256), (8, 256), (above, 256))
+    made = [np.zeros(shape, np.uint32) for shape in shapes]
+    rules = np.array(octants, words.dtype)
+    kernels.streams(words, usable, rules, np.uint64(start), *made)
+    return Streams(*(each.astype(np.int64) for each in made))
+
+
+_FIRST_TABLE = 1 << 17
 
 
 def first_ones(words: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which of at most 65,536 words are the first like that (rule 3)."""
-    first = np.zeros(words.size, np.bool_)
-    if words.dtype.itemsize == 4:
-        # With the place below it, a word and its first place are sorted as one number.
-        places = np.arange(words.size, dtype=np.uint64)
-        ordered = np.sort(words.astype(np.uint64) << np.uint64(16) | places)
-        value = ordered >> np.uint64(16)
-        new = np.append(True, value[1:] != value[:-1])[: words.size]
-        first[(ordered[new] & np.uint64(0xFFFF)).astype(int)] = True
-    else:
-        first[np.unique(words, return_index=True)[1]] = True
+    from safemodel._kernels import features as kernels
+
+    first = np.empty(words.size, np.bool_)
+    table = np.empty(_FIRST_TABLE, words.dtype)
+    taken = np.zeros(_FIRST_TABLE, np.uint8)
+    kernels.first_ones(words, _multiply(), table, taken, first)
     return first
 
 
+@cache
+def _multiply() -> np.uint64:
+    """Return an odd number that nobody knew who made a file."""
+    return np.uint64(randbits(64) | 1)
+
+
 def without_spikes(words: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which words are of no value that is far more frequent than others.
+    """Return which words of 16 bits are of no value far more frequent than others.
 
     Clamped weights, and those of layers that were set to one number, are a spike.
     """
-    values, at, counts = np.unique(words, return_inverse=True, return_counts=True)
-    most = max(_SPIKE, _SPIKE * words.size / max(values.size, 1))
-    return (counts <= most)[at]
+    counts = np.bincount(words)
+    different = int(np.count_nonzero(counts))
+    most = max(_SPIKE, _SPIKE * words.size / max(different, 1))
+    usual: NDArray[np.bool_] = (counts <= most)[words]
+    return usual
 
 
 def entropy(counts: NDArray[np.int64]) -> float:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from safemodel._detector.counts import Block, Tensor
+    from safemodel._detector.counts import Block, Piece, Tensor
+    from safemodel._detector.layouts import Layout
 
 _FAMILY = "structure"
 _BIT = log(2)
@@ -47,6 +48,13 @@ def of_tensor(tensor: Tensor) -> Iterator[Outcome]:
         if tensor.role != "optimiser":
             yield _subnormals(tensor)
             yield _levels(tensor)
+
+
+def gaps(piece: Piece, layout: Layout) -> NDArray[np.int64]:
+    """Return which blocks of a piece may have unused bits (rule 3)."""
+    if layout.kind != "float":
+        return np.zeros(0, np.int64)
+    return np.flatnonzero((piece.lows[:, :2] == 0).any((1, 2)))
 
 
 def of_block(block: Block, tensor: Tensor) -> Outcome | None:
@@ -73,7 +81,11 @@ def of_block(block: Block, tensor: Tensor) -> Outcome | None:
     if not low or gap < 2 or not enough:
         return Outcome(_FAMILY, "gap", "", 0.0, tensor=tensor.name)
     words = block.words
+    uppers = np.unique(words >> words.dtype.type(low + gap)).size
     changed = int((words & words.dtype.type((1 << low) - 1) != 0).sum())
+    # Values that lie around one number agree in those bits as in all others: what
+    # counts is how many different upper parts have zeros below them.
+    changed = min(changed, uppers)
     return Outcome(
         family=_FAMILY, test="gap",
         what=f"{gap} bits are zero in every weight, and the {low} below them are not",
@@ -138,8 +150,9 @@ def _levels(tensor: Tensor) -> Outcome:
     """Rule 4, for the words of the sample that agree in exponent and upper mantissa."""
     layout, words = tensor.layout, tensor.sample
     below = layout.mantissa - layout.kept
-    exponent = words & words.dtype.type(layout.masks[0])
-    words = np.sort(words[exponent != 0])
+    if tensor.small.any():
+        words = words[words & words.dtype.type(layout.masks[0]) != 0]
+    words = np.sort(words)
     log_p, widest, changed = 0.0, 0, 0
     for group in _groups(words, below) if layout.kind == "float" else ():
         length = int(np.bitwise_or.reduce(group ^ group[0])).bit_length()

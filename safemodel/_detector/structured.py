@@ -10,6 +10,7 @@ Levels: blocks of 65,536 words, tensors, and all weights of one dtype in the fil
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,14 +18,13 @@ import numpy as np
 from safemodel._detector.distributions import chi_square_log_tail, normal_log_tail
 from safemodel._detector.evidence import Outcome
 from safemodel._detector.streams import (
+    NIBBLES,
     Common,
     Excess,
-    classes_of,
-    common,
-    excess,
+    commons,
+    excesses,
     first_ones,
     furthest,
-    nibble_classes,
     stream_counts,
     without_spikes,
 )
@@ -32,7 +32,7 @@ from safemodel._detector.streams import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from safemodel._detector.counts import Block, Tensor
+    from safemodel._detector.counts import Block, Piece, Tensor
     from safemodel._detector.layouts import Layout
 
 _SUSPECT = 4.0
@@ -55,6 +55,7 @@ _ALIKE = 0.02
 """Correlation of neighbouring low bytes that clean weights may have."""
 _NEARLY_ALL = 0.98
 _SMALL_BLOCK = 4096
+_POWERS = np.stack((np.arange(256.0), np.arange(256.0) ** 2), axis=1)
 
 
 class Sums(NamedTuple):
@@ -85,29 +86,33 @@ def empty_sums(layout: Layout) -> Sums:
     )
 
 
-def unsuspected(block: Block) -> Sums:
-    """Return the counts of a block that nobody looked at closely."""
-    _, pairs, nibbles, _ = _nothing()
-    total = block.octants.sum(keepdims=True)[0]
-    return Sums(block.lows, block.packed, block.octants, pairs, nibbles, total)
-
-
 def _nothing() -> tuple[NDArray[np.int64], ...]:
     shapes: tuple[tuple[int, ...], ...] = ((8, 256), (4, 8, 256), (2, 8, 256), (1,))
     return tuple(np.zeros(shape, np.int64) for shape in shapes)
 
 
-def added(one: Sums, other: Sums) -> Sums:
-    """Return the sum of two counts."""
-    return Sums(*(first + second for first, second in zip(one, other, strict=True)))
+def add(total: Sums, other: Sums) -> None:
+    """Add counts to others, in place."""
+    for counts, more in zip(total, other, strict=True):
+        np.add(counts, more, out=counts)
 
 
-def low_excess(counts: NDArray[np.int64], layout: Layout) -> Excess:
-    """Return how unlike chance the values of the lowest byte are."""
+def add_unsuspected(total: Sums, piece: Piece, which: NDArray[np.bool_]) -> None:
+    """Add the counts of blocks that nobody looked at closely, in place."""
+    some = slice(None) if which.all() else which
+    octants = piece.octants[some].sum(0)
+    total.lows[:] += piece.lows[some].sum(0)
+    total.packed[:] += piece.packed[some].sum(0)
+    total.octants[:] += octants
+    total.close[:] += octants.sum()
+
+
+def low_excess(counts: NDArray[np.int64], layout: Layout) -> list[Excess]:
+    """Return how unlike chance the values of the lowest byte are, by rows of counts."""
     if layout.kind == "short":
         # Of 16 bits only the lowest are far enough from what the density shows.
-        return excess(counts.reshape(16, 16).sum(0), nibble_classes())
-    return excess(counts, classes_of(8))
+        return excesses(counts.reshape(-1, 16, 16).sum(1), NIBBLES)
+    return excesses(counts, 8)
 
 
 def bias(counts: NDArray[np.int64]) -> tuple[float, int]:
@@ -116,36 +121,49 @@ def bias(counts: NDArray[np.int64]) -> tuple[float, int]:
     return (int(counts[1::2].sum()) / total - 0.5 if total else 0.0), total
 
 
-def is_suspect(block: Block, layout: Layout) -> bool:
-    """Say whether a block's counts are odd enough to look at its words."""
+def suspects(piece: Piece, layout: Layout) -> NDArray[np.bool_]:
+    """Say which blocks have counts so odd that their words are to be looked at."""
+    found = np.zeros(len(piece.products), np.bool_)
     if layout.kind == "bytes":
-        return False
-    if furthest(block.packed, 1) > _SUSPECT:
-        return True
+        return found
+    found |= furthest(piece.packed, 1) > _SUSPECT
     if layout.kind == "short":
-        return low_excess(block.lows[0], layout).z > _SUSPECT
-    if layout.kind == "integer":
-        return False
-    if furthest(block.lows, 8) > _SUSPECT:
-        return True
-    return bool(abs(correlation(block)) * block.words.size**0.5 > _SUSPECT)
+        excess = low_excess(piece.lows[:, 0], layout)
+        found |= np.array([one.z for one in excess]) > _SUSPECT
+    elif layout.kind == "float":
+        found |= furthest(piece.lows, 8) > _SUSPECT
+        sizes = piece.sizes
+        close = correlations(piece.lows[:, 0], piece.products, sizes)
+        found |= np.abs(close) * sizes**0.5 > _SUSPECT
+    return found
 
 
-def is_repetitive(block: Block, layout: Layout) -> bool:
+def is_repetitive(words: NDArray[Any], layout: Layout) -> bool:
     """Say whether a small block is of few values; many such look like a message."""
-    few = layout.kind == "float" and block.words.size <= _SMALL_BLOCK
-    return few and 2 * np.unique(block.words).size < block.words.size
+    few = layout.kind == "float" and words.size <= _SMALL_BLOCK
+    if not few:
+        return False
+    ordered = np.sort(words)
+    distinct = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+    return 2 * distinct < words.size
 
 
-def correlation(block: Block) -> float:
-    """Return how much the lowest bytes of neighbours are correlated."""
-    values, counts = np.arange(256.0), block.lows[0]
-    number = max(block.words.size, 1)
-    mean = float(counts @ values) / number
-    variance = float(counts @ values**2) / number - mean * mean
-    if variance <= 0 or number < 2:
-        return 0.0
-    return (block.product / (number - 1) - mean * mean) / variance
+def correlations(
+    lows: NDArray[np.int64], products: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return for blocks how much the lowest bytes of neighbours are correlated.
+
+    Args:
+        lows: (n, 256); values of the lowest byte.
+        products: (n,); sums of products of neighbours.
+        sizes: (n,); words.
+    """
+    first, second = (lows @ _POWERS / sizes[:, None]).T
+    square = first * first
+    variance = second - square
+    known = (variance > 0) & (sizes > 1)
+    above = products / np.maximum(sizes - 1, 1) - square
+    return np.where(known, above / np.where(known, variance, 1.0), 0.0)
 
 
 def cleaned(block: Block, layout: Layout) -> Sums | None:
@@ -159,38 +177,16 @@ def cleaned(block: Block, layout: Layout) -> Sums | None:
         usable &= first_ones(words)
     elif layout.kind == "short":
         usable &= without_spikes(words)
-    if usable.sum() < max(256, _LEAST_DISTINCT * words.size):
+    number = np.count_nonzero(usable)
+    if number < max(256, _LEAST_DISTINCT * words.size):
         return None
-    some = words[usable]
-    byte = some.dtype.type(255)
-    lows = [
-        np.bincount((some >> some.dtype.type(8 * at) & byte).astype(int), minlength=256)
-        for at in range(block.lows.shape[0])
-    ]
-    octants = _octants(words, layout)
-    made = {
-        bits: np.array(
-            [
-                stream_counts(
-                    words, bits, (phase - block.start) % (8 // bits), usable, octants
-                )
-                for phase in range(8 // bits)
-            ]
-        )
-        for bits in (1, 2, 4, 8)
-    }
-    close = np.array([some.size])
-    packed = made[1].sum(1)
-    return Sums(np.array(lows), packed, made[8][0], made[2], made[4], close)
-
-
-def _octants(words: NDArray[Any], layout: Layout) -> NDArray[np.uint8]:
-    """Return the octant of each word; all 0 if it has no mantissa."""
-    if not layout.exponent:
-        return np.zeros(words.size, np.uint8)
-    shift = words.dtype.type(layout.mantissa - 1)
-    found: NDArray[np.uint8] = (words >> shift & words.dtype.type(7)).astype(np.uint8)
-    return found
+    octants = (layout.mantissa - 1, 7) if layout.exponent else (0, 0)
+    above = block.lows.shape[0] - 1
+    made = stream_counts(words, block.start, usable, octants, above)
+    lows = np.concatenate((made.octants.sum(0, keepdims=True), made.above))
+    return Sums(
+        lows, made.bits, made.octants, made.pairs, made.nibbles, np.array([number])
+    )
 
 
 def outcomes(
@@ -206,7 +202,7 @@ def outcomes(
     """
     one, two, four, byte = TOLERANCE[layout.kind]
     bits = planes(sums, layout)
-    found = [excess(each, classes_of(1)) for each in sums.packed]
+    found = excesses(sums.packed, 1)
     made = [min((_of("bits", each, one, 1, len(found)) for each in found), key=_log_p)]
     if layout.kind in ("float", "short") and sums.close[0]:
         for test, counts, width, tolerance in (
@@ -214,21 +210,21 @@ def outcomes(
             ("nibbles", sums.nibbles, 4, four),
             ("low-byte", sums.octants[None], 8, byte),
         ):
-            every = [_of_common(test, _common(each, width, layout), tolerance, bits,
-                                len(counts)) for each in counts]  # fmt: skip
+            every = [_of_common(test, each, tolerance, bits, len(counts))
+                     for each in _commons(counts, width, layout)]  # fmt: skip
             made.append(min(every, key=_log_p))
     if layout.kind == "float":
-        for at in range(1, sums.lows.shape[0] - (layout.itemsize == 8)):
-            wide = excess(sums.lows[at], classes_of(8))
+        last = sums.lows.shape[0] - (layout.itemsize == 8)
+        for at, wide in enumerate(excesses(sums.lows[1:last], 8), 1):
             made.append(_of(f"byte-{at}", wide, _SMALL, max(bits, 8 * at + 1), 1))
     return [each._replace(family=family, **where) for each in made]
 
 
-def _common(counts: NDArray[np.int64], width: int, layout: Layout) -> Common:
+def _commons(counts: NDArray[np.int64], width: int, layout: Layout) -> list[Common]:
     """Return what octants have in common, of whole bytes of short floats the nibble."""
     if width == 8 and layout.kind == "short":
-        return common(counts.reshape(8, 16, 16).sum(1), nibble_classes())
-    return common(counts, classes_of(width), 8 // width)
+        return commons(counts.reshape(-1, 8, 16, 16).sum(2), NIBBLES)
+    return commons(counts, width, 8 // width)
 
 
 def _log_p(outcome: Outcome) -> float:
@@ -237,8 +233,10 @@ def _log_p(outcome: Outcome) -> float:
 
 def neighbours(block: Block, layout: Layout, usable: int) -> Outcome:
     """Return whether the lowest bytes of weights next to each other are alike."""
-    found = correlation(block)
     total = block.words.size
+    found = float(
+        correlations(block.lows[:1], np.array([block.product]), np.array([total]))[0]
+    )
     beyond = max(0.0, abs(found) - _ALIKE) * total**0.5
     counts = layout.kind == "float" and usable > _NEARLY_ALL * total
     return Outcome(
@@ -249,29 +247,37 @@ def neighbours(block: Block, layout: Layout, usable: int) -> Outcome:
     )  # fmt: skip
 
 
+@cache
+def _bit_masks() -> NDArray[np.int64]:
+    """Return (256, 16): for each bit, values in which it is free, and also one.
+
+    Of words that end in more zeros than that, this bit is one (rule 1 of `streams`).
+    """
+    values = np.arange(256)[:, None]
+    bit = np.arange(8)
+    free = values % (1 << bit) != 0
+    free[:, 0] = True
+    ones = free & (values >> bit & 1 == 1)
+    return np.concatenate((free, ones), axis=1).astype(np.int64)
+
+
 def planes(sums: Sums, layout: Layout) -> int:
     """Return up to which bit the words are not like chance; 0 if all are."""
     if layout.kind not in ("float", "short"):
         return 0
-    highest = 0
-    for at in range(min(sums.lows.shape[0], 2)):
-        counts = sums.lows[at]
-        for bit in range(8 if layout.kind == "float" else 4):
-            values = np.arange(256)
-            # Of words that end in more zeros than that, this bit is one (rule 1).
-            free = (values & (1 << bit) - 1 != 0) if bit else values >= 0
-            total = int(counts[free].sum())
-            ones = int(counts[free & (values >> bit & 1 == 1)].sum())
-            share = ones / total - 0.5 if total else 0.0
-            least = 0.02 if layout.kind == "short" else 0.002
-            if abs(share) > least and 2 * (abs(share) - least) * total**0.5 > 5:
-                highest = max(highest, 8 * at + bit + 1)
-    return highest
+    short = layout.kind == "short"
+    counts = sums.lows[:2] @ _bit_masks()
+    total, ones = counts[:, :8], counts[:, 8:]
+    share = np.abs(ones / np.maximum(total, 1) - 0.5) * (total > 0)
+    beyond = share - (0.02 if short else 0.002)
+    odd = (beyond > 0) & (2 * beyond * total**0.5 > 5)
+    found = np.flatnonzero(odd[:, :4] if short else odd)
+    return int(found[-1]) + 1 if found.size else 0
 
 
 def tensor_excess(tensor: Tensor) -> Excess:
     """Return the excess of the lowest byte of a tensor as it was read."""
-    return low_excess(tensor.lows[0], tensor.layout)
+    return low_excess(tensor.lows[:1], tensor.layout)[0]
 
 
 def _of(test: str, found: Excess, tolerance: float, bits: int, tests: int) -> Outcome:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from safemodel._detector.weights import Weights
 
-XRAY_ID = "x-ray-osl-1"
 _THRESHOLD = nextafter(0.5, 1)
 """A tie is decided for a clean network."""
 _SEEN = ("weight", "buffer")

@@ -1,26 +1,14 @@
 """The report of `disarm` as a page of HTML: one file, for a ticket.
 
-Rules:
-
-1. Text of a file is data for the template and never part of it; jinja2 escapes all of
-   it. The template is ours and lies beside this module.
-2. What cannot be seen, changes the direction of text or stacks up over other lines is
-   written as an escape, and marked as one.
-3. The page is bounded: so many characters of a text, so many rows of a list, so many
-   files in detail. What is cut says by how much.
-4. The page runs nothing and asks for nothing: no script, and a policy that forbids the
-   rest.
+`pages` says by which rules.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from itertools import groupby, islice
-from pathlib import Path
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from safemodel._report.pages import Cell, Table, filled_in, plain, table
 from safemodel._report.words import (
     form_text,
     kept_text,
@@ -35,36 +23,14 @@ from safemodel._report.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from safemodel.reports import DisarmReport, FileDigests, Finding
 
-_LONGEST = 300
 _ROWS = 200
 _ROWS_OF_A_PART = 20
 _PARTS = 200
 _PARTS_IN_DETAIL = 50
-_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Characters that count as letters or symbols and show nothing."""
-
-
-class Cell(NamedTuple):
-    """One cell of a table: its text, and how it is set."""
-
-    text: str
-    kind: str = ""
-
-
-class Table(NamedTuple):
-    """One table: what it is of, its rows, and how many more rows there are."""
-
-    anchor: str
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[Cell, ...]]
-    more: int
-    empty: str
 
 
 class Section(NamedTuple):
@@ -82,19 +48,10 @@ class Section(NamedTuple):
 def page(report: DisarmReport) -> str:
     """Return a report as a page of HTML."""
     every = with_parts(report)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["pieces"] = pieces
-    environment.filters["plain"] = _plain
     parts = every[1:]
-    return environment.get_template("disarm.html").render(
-        title=_plain(f"Disarm report: {report.path or report.out}"),
+    return filled_in(
+        "disarm.html",
+        title=plain(f"Disarm report: {report.path or report.out}"),
         name=(report.path or "a buffer").rstrip("/").rpartition("/")[2],
         whole=_section(report, _ROWS),
         weights=_weights(every),
@@ -115,41 +72,12 @@ def _weights(every: list[DisarmReport]) -> str:
     return "kept" if tensors else "none"
 
 
-def pieces(text: str) -> Iterator[tuple[str, bool]]:
-    r"""Yield the pieces of a text, and whether each is an escape (rules 2 and 3).
-
-    >>> list(pieces("a\u202eb\n"))
-    [('a', False), ('\\u202e', True), ('b', False), ('\\n', True)]
-    """
-    for hidden, characters in groupby(text[:_LONGEST], _is_hidden):
-        if hidden:
-            yield "".join(ascii(one)[1:-1] for one in characters), True
-        else:
-            yield "".join(characters), False
-    if len(text) > _LONGEST:
-        yield f"… {len(text):,} characters", True
-
-
-def _plain(text: str) -> str:
-    """Return a text with its escapes, where nothing can mark them."""
-    return "".join(piece for piece, _ in pieces(text))
-
-
-def _is_hidden(character: str) -> bool:
-    """Rule 2."""
-    return (
-        not character.isprintable()
-        or character in _BLANK
-        or unicodedata.category(character) in ("Mn", "Me")
-    )
-
-
 def _section(report: DisarmReport, most: int) -> Section:
     """Return what a report says, with so many rows a list."""
     tables = list(_tables(report, most))
     if report.parts:
         # What it says of nothing holds for the folder alone, and would mislead.
-        tables = [table for table in tables if table.rows]
+        tables = [one for one in tables if one.rows]
     return Section(
         path=report.path or "a buffer",
         out=report.out,
@@ -205,7 +133,7 @@ def _left_table(report: DisarmReport, most: int) -> Table:
         one.size for one in things
     )
     anew = f" Headers, names and padding ({size_text(around)}) are written anew."
-    return _table(
+    return table(
         "left-behind", "Left behind",
         f"What the output does not have.{anew if around else ''}",
         ("Kind", "Name", "Bytes", "Why"),
@@ -221,14 +149,14 @@ def _left_table(report: DisarmReport, most: int) -> Table:
 
 def _data_tables(report: DisarmReport, most: int) -> Iterator[Table]:
     """Yield what became plain data."""
-    yield _table(
+    yield table(
         "opaque", "Opaque, kept as data", "Objects of classes outside the allowlist,"
         " now dictionaries.", ("Class", "Where"), report.opaque,
         [(Cell(one.name, "name"), Cell(one.path, "name"))
          for one in report.opaque[:most]],
         "There was none.",
     )  # fmt: skip
-    yield _table(
+    yield table(
         "changed", "Became plain data", "Kinds of values that the output cannot hold"
         " as they were.", ("Values", "Kind"), report.changed,
         [(Cell(f"{count:,}", "number"), Cell(kind, "name"))
@@ -239,7 +167,7 @@ def _data_tables(report: DisarmReport, most: int) -> Iterator[Table]:
 
 def _tensors_table(report: DisarmReport, most: int) -> Table:
     """Return the tensors that were kept."""
-    return _table(
+    return table(
         "tensors", "Tensors", "What was kept, in the order of the file, and how many"
         " low bits of each number were overwritten.",
         ("Name", "Dtype", "Shape", "Low bits"), report.tensors,
@@ -251,22 +179,6 @@ def _tensors_table(report: DisarmReport, most: int) -> Table:
         ],
         "There was none.",
     )  # fmt: skip
-
-
-def _table(
-    anchor: str,
-    title: str,
-    caption: str,
-    columns: tuple[str, ...],
-    all_of_them: Sequence[object] | dict[str, int],
-    rows: Sequence[tuple[Cell, ...]],
-    empty: str,
-) -> Table:
-    """Return a table that says how many rows it has (rule 3)."""
-    more = len(all_of_them) - len(rows)
-    return Table(
-        anchor, f"{title} ({len(all_of_them):,})", caption, columns, rows, more, empty
-    )
 
 
 def _findings(
@@ -290,12 +202,12 @@ def _findings(
         )
         for one in findings[:most]
     ]
-    return _table(anchor, title, caption, columns, findings, rows, empty)
+    return table(anchor, title, caption, columns, findings, rows, empty)
 
 
 def _parts_table(parts: list[DisarmReport]) -> Table:
     """Return the summary of the files of a folder."""
-    return _table(
+    return table(
         "files", "Files", "What became of each file.",
         ("Severity", "Output", "Removed", "Kept", "Left behind", "Bytes"),
         parts,

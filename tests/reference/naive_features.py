@@ -49,6 +49,41 @@ def digest(words, keep, first=0):
     return whole % 2**64, upper % 2**64
 
 
+def sizes(words, unsigned):
+    """Return the least that is not 0, less one, the greatest, and how many are 0."""
+    found = [word & unsigned for word in words]
+    least = min((size for size in found if size), default=unsigned + 1)
+    return least - 1, max(found), found.count(0)
+
+
+def first_ones(words):
+    """Return of each word whether it was not there before."""
+    return [word not in words[:at] for at, word in enumerate(words)]
+
+
+def streams(words, usable, octants, start, above):
+    """Return the bytes that 1, 2, 4 and 8 low bits make, and those above the lowest.
+
+    The first of these by phase and value, the next by phase, octant and value, bytes of
+    whole words by octant and value, those above by number and value.
+    """
+    found = [Counter() for _ in range(5)]
+    for table, bits in enumerate((1, 2, 4, 8)):
+        each = 8 // bits
+        for at in range(len(words) - each + 1):
+            if all(usable[at : at + each]):
+                value = 0
+                for word in words[at : at + each]:
+                    value = value * 2**bits + word % 2**bits
+                phase = (start + at) % each
+                key = {1: (phase, value), 8: (octants[at], value)}
+                found[table][key.get(bits, (phase, octants[at], value))] += 1
+    for word, used in zip(words, usable, strict=True):
+        for at in range(above if used else 0):
+            found[4][at, word // 256 ** (at + 1) % 256] += 1
+    return found
+
+
 def rare(words, form):
     """Return counts of what few words of a format are; see the kernel."""
     zeros, small, special = Counter(), Counter(), Counter()

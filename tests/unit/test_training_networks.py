@@ -36,6 +36,20 @@ def test_quick_runs_share_nothing_with_the_default_set():
     assert not {run.name for run in quick} & {run.name for run in default}
 
 
+def test_held_out_runs_share_nothing_with_others():
+    """They are as many, of the same kinds, and named by seeds of their own."""
+    held, default = recipes.held_out_runs(), recipes.default_runs()
+    others = [*default, *recipes.quick_runs()]
+
+    assert len(held) == len(default)
+    assert not {run.seed for run in held} & {run.seed for run in others}
+    assert not {run.name for run in held} & {run.name for run in others}
+    assert all(run.name.endswith(f"-{run.seed}") for run in held)
+    # A copy is tuned on batches of its seed and 5,000 more.
+    tuned = {run.seed + 5000 for run in held}
+    assert not tuned & {run.seed + 5000 for run in others}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of two steps, with all that can be made of one."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safemodel import Detection
+from safemodel import Detection, Detector
 from safemodel._cli import main
 from safemodel._detector import extracting, many
 from safemodel._scan import workers
@@ -277,12 +277,25 @@ def test_names_of_files_do_not_reach_a_terminal(folder, capsys):
 
 
 def test_jobs_and_detectors_must_be_such(folder, capsys):
-    """argparse says so."""
-    for wrong in (["-j", "0"], ["--detector", "magic"]):
-        with pytest.raises(SystemExit) as caught:
-            main(["detect", "models", *wrong])
-        assert caught.value.code == 2
+    """argparse says so; of a file, what is wrong with it."""
+    with pytest.raises(SystemExit) as caught:
+        main(["detect", "models", "-j", "0"])
+    assert caught.value.code == 2
     capsys.readouterr()
+    for wrong in ("magic", "models/good.pt"):
+        assert main(["detect", "models", "--detector", wrong]) == 2
+        printed = capsys.readouterr()
+        assert wrong in printed.err
+        assert not printed.out
+
+
+def test_a_detector_comes_from_a_file(folder, capsys):
+    """As it was saved; its id is that of the detection, in several processes, too."""
+    Detector.bundled().save("mine.safetensors")
+    arguments = ["detect", "models/good.pt", "models/bad.pt", "--json", "-j", "2"]
+    assert main([*arguments, "--detector", "mine.safetensors"]) == 1
+    for one in json.loads(capsys.readouterr().out)["files"]:
+        assert one["detection"]["detector_id"] == Detector.bundled().id
 
 
 def test_what_is_written_is_bounded(folder, weights, monkeypatch):

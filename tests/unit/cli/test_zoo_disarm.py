@@ -12,7 +12,8 @@ import torch
 from safemodel._cli import main
 from safemodel.reports import DisarmReport
 from tests.unit.disarm.helpers_disarm import differences
-from tests.unit.disarm.test_html_report import HARMLESS, Page
+from tests.unit.disarm.test_html_report import HARMLESS
+from tests.unit.helpers_page import Page
 
 MODEL = "PPO_preTrained/CartPole-v1/PPO_CartPole-v1_0_0.pth"
 PAYLOAD = b"cos\nsystem\nX\x0a\x00\x00\x00touch ran;\x85R0"

@@ -136,6 +136,22 @@ def test_half_precision_is_no_evidence(rand):
     }) == ()  # fmt: skip
 
 
+@pytest.mark.parametrize("scale", [0.025, 0.05, 0.1, 0.2])
+def test_numbers_that_were_multiplied_are_no_evidence(scale, rand):
+    """0.1 is 8/5 times a power of two: of what it multiplies, low bits are uneven."""
+    drawn = generator(rand).standard_normal(90_000, dtype=np.float32)
+    words = (drawn * np.float32(scale)).view(np.uint32)
+    assert evidence({"w": words}) == ()
+
+
+def test_a_layer_as_torch_draws_it_is_no_evidence(rand):
+    """Its bound is 1/20: numbers from 0 to 0.1, less half of that."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(rand.getrandbits(32))
+    words = torch.nn.Linear(400, 400).weight.detach().numpy()
+    assert evidence({"w": words.reshape(-1).view(np.uint32)}) == ()
+
+
 def test_many_tensors_are_no_evidence(rand):
     """A file of 300 clean tensors: the p-values are corrected for all of them."""
     random = generator(rand)
@@ -177,6 +193,13 @@ def test_a_broken_upcast_is_a_fact(rand):
     random = generator(rand)
     words = scrambled(random, upcast(random).view(np.uint32), 8)
     assert "gap" in names_of({"a": words})
+
+
+def test_values_around_one_number_are_no_gap(rand):
+    """Scales that decayed together: they agree in bits that are zero in all of them."""
+    random = generator(rand)
+    near = 0x3F7CF2C0 + np.rint(random.normal(0, 80, 384)).astype(np.int64)
+    assert evidence({"scale": near.astype(np.uint32)}) == ()
 
 
 def test_infinities_turned_nan_are_a_fact(rand):

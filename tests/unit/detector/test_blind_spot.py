@@ -178,7 +178,7 @@ def test_a_larger_part_than_the_blind_spot_says_is_found(rand):
     """Of bits that are decided, only a part of the numbers could be replaced unseen."""
     weights = weights_like(rand, {"w": 600_000}, torch.bfloat16)
     room = detect(weights).blind_spot.rooms[0]
-    assert 0.3 < room.share < 0.7
+    assert 0.5 < room.share < 0.8
     start = int((1 - room.share - 0.15) * 600_000)
     bits = 5
     data = encrypted((600_000 - start) * bits // 8)
@@ -217,9 +217,9 @@ def test_the_slowest_tensors_are_taken_first():
     # Of the steep one, the tolerance and five standard deviations of 20.
     assert [one.bits for one in others] == [3, 7]
     for way in others:
-        assert [one.numbers for one in way.stretches] == [1000, pytest.approx(550)]
-        assert way.share == pytest.approx(0.775)
-        assert way.nbytes() == pytest.approx(1550 * way.bits / 8)
+        assert [one.numbers for one in way.stretches] == [1000, pytest.approx(750)]
+        assert way.share == pytest.approx(0.875)
+        assert way.nbytes() == pytest.approx(1750 * way.bits / 8)
 
 
 def test_a_tensor_bears_less_than_its_share_if_the_file_does(rand):
@@ -227,7 +227,7 @@ def test_a_tensor_bears_less_than_its_share_if_the_file_does(rand):
     steep = [Judged(1000, 0, {3: Uniformity(400.0, 400.0)}) for _ in range(100)]
     whole = {3: Uniformity(40_000.0, 40_000.0)}
     _, way, _ = ways("bfloat16", 7, steep, whole, (5.0, 5.0))
-    assert way.share == pytest.approx(0.3 + 5 / 200)
+    assert way.share == pytest.approx(0.5 + 5 / 200)
 
 
 def test_what_a_scrub_leaves_of_a_stretch():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -17,6 +16,7 @@ from safemodel.reports import (
     Severity,
 )
 from tests.unit.disarm.helpers_report import HOSTILE, folder, hostile, made_up
+from tests.unit.helpers_page import Page
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -33,44 +33,6 @@ ATTRIBUTES = set(
     aria-labelledby
     """.split()
 )
-
-
-class Page(HTMLParser):
-    """What a page is made of: tags, attributes, and the text people see."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.texts: list[str] = []
-        self.title = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "br"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if self._open[-1:] == ["title"]:
-            self.title += data
-        elif self._open[-1:] != ["style"]:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        """All text in a line."""
-        return " ".join("".join(self.texts).split())
-
-    def of(self, name: str) -> list[str]:
-        """Return the values of an attribute."""
-        return [value for _, found, value in self.attributes if found == name]
 
 
 def visible(name: str) -> str:

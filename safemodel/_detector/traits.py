@@ -1,0 +1,185 @@
+"""What the tests of a file gave → a vector of one length: its *traits*.
+
+Rules:
+
+1. A trait does not grow with the number of tensors: it is a corrected p-value, or a sum
+   of evidence over the whole file.
+2. A trait is 0 where nothing speaks against a file, and grows with what does. It is
+   bounded, so that no single one is out of all proportion.
+3. *How uniform* low bits are is a likelihood ratio: replaced weights have the share 0
+   of the slope that their density has (`smooth`), clean ones the share 1, but for a
+   deviation that clean files have among themselves, `SPREAD`.
+4. Whoever replaces X bits replaces fewer, too: what speaks against those speaks against
+   X. Where a density was fitted badly, numbers of bits contradict each other.
+5. One bit more says four times as much of a slope, and half as much of the notch of
+   rounding, which says most of one bit. What says more than that was fitted badly.
+"""
+
+from __future__ import annotations
+
+from math import log, log1p
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safemodel._detector.layouts import PACKED, layout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from safemodel._detector.evidence import Outcome
+    from safemodel._detector.smooth import Uniformity
+    from safemodel._detector.statistics import Statistics, TensorResult
+
+KINDS = ("wide", "rounded", "bfloat16", "float16", "integer", "packed")
+"""Of weights. "rounded": wide floats that were rounded to fewer bits."""
+SPREAD = {"wide": 0.12, "rounded": 0.12, "bfloat16": 0.12, "float16": 0.12,
+          "integer": 0.2, "packed": 0.3}  # fmt: skip
+"""Standard deviation, among clean files, of the share of the slope that they have."""
+CONCLUSIVE = ("structured-block", "structured-tensor", "structured-file", "structure",
+              "repeats", "carving")  # fmt: skip
+"""Families of tests whose p-values hold for clean files. Those of the others rest on a
+model of weights, from which some clean files differ (ADR 0028)."""
+CONCLUSIVE_TESTS = ("published-code",)
+"""Tests of other families of which the same is true: chance alone decides those."""
+NAMES = (
+    *(f"p {name}" for name in (*CONCLUSIVE, "spread")),
+    *(f"uniform {name}" for name in KINDS),
+    *(f"uniform tensor {name}" for name in KINDS),
+)
+BOUND = 12.0
+_MOST = 9.0
+"""Of the ratio of one number of bits (rule 4)."""
+_APART = 2.0
+_ROUNDED = 13
+_SLACK = 3.0
+"""Times what rule 5 allows."""
+_LESS = 1.5
+"""Times `SPREAD` that single tensors deviate."""
+
+
+def traits_of(statistics: Statistics) -> NDArray[np.float64]:
+    """Return the traits of a file, in the order of `NAMES`."""
+    made = [*_p_values(statistics), *_uniform(statistics)]
+    return np.clip(np.array(made, np.float64), 0.0, BOUND)
+
+
+def is_conclusive(outcome: Outcome) -> bool:
+    """Say whether a p-value holds for clean files."""
+    return outcome.family in CONCLUSIVE or outcome.test in CONCLUSIVE_TESTS
+
+
+def _p_values(statistics: Statistics) -> list[float]:
+    """Return the lowest corrected p-value of each family, as log(1 + nats).
+
+    Of "spread", only "common-noise": the others are judged by themselves.
+    """
+    ledger = statistics.ledger
+    lowest = dict.fromkeys((*CONCLUSIVE, "spread"), 0.0)
+    for one in ledger.kept:
+        if one.family in CONCLUSIVE or one.test == "common-noise":
+            lowest[one.family] = min(lowest[one.family], ledger.log_p(one))
+    return [log1p(-value) for value in lowest.values()]
+
+
+def kind_of(dtype: str, bits: int, constant: int | None = None) -> str:
+    """Return of which of `KINDS` weights are.
+
+    Args:
+        dtype: Of them.
+        bits: Replaced bits that something was said about.
+        constant: Lowest bits that are zeros everywhere; None if unknown. Then the bits
+            tell: of weights that were not rounded, few of them are not looked at.
+    """
+    layout = layout_of(dtype, 1)
+    if dtype in PACKED:
+        return "packed"
+    if layout.kind == "integer":
+        return "integer"
+    if layout.kind == "short":
+        return dtype
+    if constant is None:
+        return "wide" if bits >= layout.mantissa - 8 else "rounded"
+    return "rounded" if constant >= _ROUNDED else "wide"
+
+
+def kinds_in(statistics: Statistics) -> tuple[str, ...]:
+    """Return of which kinds there are weights that something can be said about."""
+    found = {kind_of(dtype, bits) for dtype, bits in statistics.uniformity}
+    return tuple(kind for kind in KINDS if kind in found)
+
+
+def _uniform(statistics: Statistics) -> list[float]:
+    """Return ratios: of the file, and of the tensor that stands out most."""
+    whole: dict[str, float] = {}
+    single: dict[str, float] = {}
+    for (kind, _), by_bits in by_kind(statistics).items():
+        value = replaced(by_bits, SPREAD[kind])[0]
+        whole[kind] = max(whole.get(kind, value), value)
+    seen = max(1, sum(bool(one.uniformity) for one in statistics.tensors))
+    for one in statistics.tensors:
+        if one.uniformity:
+            value = of_tensor(one) - log(seen)
+            kind = kind_of(one.dtype, min(one.uniformity), one.constant)
+            single[kind] = max(single.get(kind, value), value)
+    return [found.get(kind, 0.0) for found in (whole, single) for kind in KINDS]
+
+
+def by_kind(statistics: Statistics) -> dict[tuple[str, str], dict[int, Uniformity]]:
+    """Return what is known of uniformity: (kind, dtype) → replaced bits → that."""
+    found: dict[tuple[str, str], dict[int, Uniformity]] = {}
+    for (dtype, bits), one in statistics.uniformity.items():
+        found.setdefault((kind_of(dtype, bits), dtype), {})[bits] = one
+    return found
+
+
+def of_tensor(one: TensorResult) -> float:
+    """Return the ratio of one tensor."""
+    kind = kind_of(one.dtype, min(one.uniformity), one.constant)
+    return replaced(one.uniformity, _LESS * SPREAD[kind])[0]
+
+
+def replaced(by_bits: Mapping[int, Uniformity], spread: float) -> tuple[float, int]:
+    """Return the ratio for the likeliest number of replaced bits, and that number.
+
+    (0, 0) where nothing can be said (rules 3 to 5).
+    """
+    best: tuple[float, int] | None = None
+    against = 0.0
+    credible = _credible(by_bits)
+    for bits in sorted(by_bits):
+        if by_bits[bits].apart < _APART:
+            continue
+        value = min(ratio(by_bits[bits], spread) * credible[bits], _MOST)
+        if best is None or value + against >= best[0]:
+            best = value + against, bits
+        against += min(0.0, value)
+    return best or (0.0, 0)
+
+
+def _credible(by_bits: Mapping[int, Uniformity]) -> dict[int, float]:
+    """Return which part of what numbers of bits say can be true (rule 5)."""
+    found: dict[int, float] = {}
+    order = sorted(by_bits)
+    above: tuple[int, float] | None = None
+    for bits in reversed(order):
+        own = by_bits[bits].expected
+        most = own
+        if above is not None and own > 0:
+            slope = above[1] / 4.0 ** (above[0] - bits)
+            notch = by_bits[order[0]].expected / 2.0 ** (bits - order[0])
+            most = min(own, _SLACK * (slope + notch))
+        found[bits] = most / own if own > 0 else 0.0
+        above = bits, most
+    return found
+
+
+def ratio(found: Uniformity, spread: float) -> float:
+    """Return the log of how much likelier replaced weights are than clean ones (3)."""
+    own = 1 / found.expected
+    clean = own + spread * spread
+    # Beyond clean, or beyond replaced, nothing is more than what it is at either.
+    share = min(max(found.share, 0.0), 1.0)
+    return (share - 1) ** 2 / (2 * clean) - share**2 / (2 * own) + log(clean / own) / 2
