@@ -44,6 +44,7 @@ def check_wrapper(call: Call, ctx: CheckContext) -> object:
     elements, call.elements = call.elements, None
     if elements is None or len(elements) != 1:
         ctx.refuse(call, "no array follows it")
+    # No opcode gives a wrapper with a state anything else: `joblib_arrays.put`.
     found, state = elements[0], call.state
     if type(state) is not dict or not state.keys() <= _KNOWN:
         ctx.refuse(call, "its state is not that of an array")
@@ -64,8 +65,6 @@ def check_wrapper(call: Call, ctx: CheckContext) -> object:
         if type(made) is not ObjectArraySpec or dtype.descr != "|O":
             ctx.refuse(call, "what follows it is no array of objects")
         return made
-    if type(found) is not memoryview:
-        ctx.refuse(call, "no array follows it")
     layout = (state.get("shape"), state["order"] == "F")
     return plain_array(dtype, found, layout, call, ctx)
 

@@ -145,7 +145,7 @@ def test_shards_are_read_through_their_index(tmp_path):
             name: words_of(value).tolist() for name, value in state.items()
         }
     path.unlink()
-    with pytest.raises(ValueError, match="0 indices of shards"):
+    with pytest.raises(ValueError, match=r"no \*\.index\.json"):
         list(weights_of_file(tmp_path))
 
 

@@ -205,6 +205,14 @@ def test_wrappers_do_not_nest():
         safemodel.safe_load(before + inner + after)
 
 
+def test_arrays_of_objects_refer_to_nothing_outside():
+    """A persistent id in one would be looked for in tables of the pickle around it."""
+    before, after = state(dtype=np.dtype("O"), shape=(1,))
+
+    with pytest.raises(safemodel.MalformedFileError, match="persistent ids"):
+        safemodel.safe_load(before + b"\x80\x02]K\x01Qa." + after)
+
+
 @pytest.mark.parametrize(
     ("code", "given", "itemsize"),
     [

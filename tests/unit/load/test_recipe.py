@@ -76,6 +76,20 @@ def test_items_of_both_kinds_are_refused():
     assert (caught.value.name, caught.value.record) == ("my.C", "data.pkl")
 
 
+def test_a_name_without_a_recipe_for_calls_is_not_called():
+    """It may be named: see `stands_for`."""
+    policy = STRICT.with_extra({"my.C": Recipe(stands_for="the class")})
+    with pytest.raises(safemodel.ForbiddenCallError, match="not called"):
+        settled(called("my.C"), policy)
+
+
+def test_keyword_arguments_are_refused():
+    """NEWOBJ_EX gives them; no recipe takes any."""
+    body = b"cmy\nC\n)}" + text("k") + b"K\x01s\x92"
+    with pytest.raises(safemodel.ForbiddenCallError, match="keyword"):
+        safe_load(b"\x80\x04" + body + b".", policy=ITEMS)
+
+
 def test_what_a_state_is_to_be_without_is_never_built():
     """So an object can be made whose parts refer back to it."""
     seen = []
