@@ -150,7 +150,9 @@ def early_references() -> list[str]:
 
 
 def _warn_of_early_references() -> None:
-    found = early_references()
+    from safemodel._patch.early import is_time_to_look
+
+    found = early_references() if is_time_to_look() else []
     if found:
         from safemodel._patch.call_sites import warn_once
 

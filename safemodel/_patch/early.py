@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+_LOOKED: list[tuple[str, ...]] = []
+"""The modules that were there at the last look; at most one entry."""
+
+
 def early_references(originals: Iterable[object]) -> list[str]:
     """Return where modules and their classes hold one of the originals.
 
@@ -29,25 +33,33 @@ def early_references(originals: Iterable[object]) -> list[str]:
     }
     return sorted(
         f"{module}.{name}"
-        for module, name, value in _attributes()
-        if wanted.get(id(value), _package(module)) != _package(module)
+        for module, name, function in _functions()
+        if wanted.get(id(function), _package(module)) != _package(module)
     )
+
+
+def is_time_to_look() -> bool:
+    """Return whether modules have come or gone since this was last asked.
+
+    Looking takes longer than loading a small file, and blocks may be many.
+    """
+    there = tuple(sys.modules)
+    if [there] == _LOOKED:
+        return False
+    _LOOKED[:] = [there]
+    return True
 
 
 def _is_function(value: object) -> TypeGuard[FunctionType]:
     return issubclass(type(value), FunctionType)
 
 
-def _function(member: object) -> object:
-    return member.__func__ if type(member) is staticmethod else member
-
-
 def _package(module: str) -> str:
     return module.split(".", maxsplit=1)[0]
 
 
-def _attributes() -> Iterator[tuple[str, str, object]]:
-    """Yield what modules hold, and the classes that they define."""
+def _functions() -> Iterator[tuple[str, str, FunctionType]]:
+    """Yield the functions that modules hold, and the classes that they define."""
     seen = set()
     for module, loaded in list(sys.modules.items()):
         if id(loaded) in seen:
@@ -55,8 +67,16 @@ def _attributes() -> Iterator[tuple[str, str, object]]:
         seen.add(id(loaded))
         # Not getattr: a module may have a `__getattr__` that imports.
         for name, value in list(getattr(loaded, "__dict__", {}).items()):
-            yield module, name, value
+            kind = type(value)
+            if kind is FunctionType:
+                yield module, name, value
             # Not isinstance: it asks the value, and some answer with a warning.
-            if issubclass(type(value), type) and value.__module__ == module:
+            elif issubclass(kind, type) and value.__module__ == module:
                 for inner, member in list(vars(value).items()):
-                    yield module, f"{name}.{inner}", _function(member)
+                    function = _function(member)
+                    if type(function) is FunctionType:
+                        yield module, f"{name}.{inner}", function
+
+
+def _function(member: object) -> object:
+    return member.__func__ if type(member) is staticmethod else member
