@@ -143,7 +143,7 @@ def made(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rooms", [0, 2, 3])
+@pytest.mark.parametrize("rooms", [0])  # bands in memory are off: ADR 0025
 def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
     """Three in memory, two, or none at all; batches are many, and one is small."""
     monkeypatch.setattr(rounds, "_SEGMENT", 5 << 20)
@@ -160,7 +160,7 @@ def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
     assert all(one.count >= 6 for one in made)
 
 
-@pytest.mark.parametrize("rooms", [0, 2])
+@pytest.mark.parametrize("rooms", [0])
 def test_bands_of_one_row(rooms, tmp_path, monkeypatch, made):
     """As they are where pools are large; a row is longer than a work."""
     monkeypatch.setattr(second_round, "CHUNK", 1 << 18)
@@ -188,6 +188,7 @@ def test_a_work_is_in_two_bands_at_most(tmp_path):
 
 def test_rows_are_read_in_long_pieces(tmp_path, monkeypatch):
     """Each stripe of a row in one call: 16 blocks and not one."""
+    monkeypatch.setattr(bands, "_MOST", 64 << 20)
     data = noise(34 << 20)
     sizes = []
     read = os.preadv
