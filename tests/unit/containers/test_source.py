@@ -216,3 +216,17 @@ def test_text_mode_and_foreign_types_are_type_errors(path):
         open_source(file)
     with pytest.raises(TypeError, match="int"):
         open_source(3)
+
+
+def test_what_comes_in_parts_is_read_to_its_end(path, monkeypatch):
+    """The system may give less than was asked for at a time."""
+    read = os.preadv
+    monkeypatch.setattr(
+        os, "preadv", lambda file, views, at: read(file, [views[0][:3]], at)
+    )
+    content, target = path.read_bytes(), bytearray(8)
+
+    with open_source(path) as source:
+        source.read_into(1, memoryview(target))
+
+    assert bytes(target) == content[1:9]
