@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from safemodel._protect.scratch import ScratchFile
 
 _BAND = 4 << 20
-_MOST = (
-    0  # off: with two bands in memory, one run in ten gave other elements (ADR 0025)
-)
+_MOST = 64 << 20
 _SMALL = 16 << 20  # of longer bands two are in memory at a time, and not three
 
 

@@ -195,6 +195,10 @@ class _Turns:
     def over(self, end: int) -> None:
         """Say that all works before a byte are over; begin what can be done now."""
         self._done = end
+        self._begin(end)
+
+    def _begin(self, end: int) -> None:
+        """Begin what can be done when all works before a byte are over."""
         bands = self._bands
         while len(self._begun) < self._count:
             # Those that this band takes the place of, or all of its own.
@@ -216,7 +220,8 @@ class _Turns:
                 break
             work.result()
             done += self._work
-            self.over(done)
+            # Not `over`: they are among the works that come next time, too.
+            self._begin(done)
 
     def _has_begun(self, end: int) -> bool:
         last = min(-(-end // self._bands.size), self._count) - self._later

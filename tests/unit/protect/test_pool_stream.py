@@ -6,7 +6,9 @@ import resource
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,7 +145,7 @@ def made(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rooms", [0])  # bands in memory are off: ADR 0025
+@pytest.mark.parametrize("rooms", [0, 2, 3])
 def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
     """Three in memory, two, or none at all; batches are many, and one is small."""
     monkeypatch.setattr(rounds, "_SEGMENT", 5 << 20)
@@ -160,7 +162,7 @@ def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
     assert all(one.count >= 6 for one in made)
 
 
-@pytest.mark.parametrize("rooms", [0])
+@pytest.mark.parametrize("rooms", [0, 2])
 def test_bands_of_one_row(rooms, tmp_path, monkeypatch, made):
     """As they are where pools are large; a row is longer than a work."""
     monkeypatch.setattr(second_round, "CHUNK", 1 << 18)
@@ -186,9 +188,29 @@ def test_a_work_is_in_two_bands_at_most(tmp_path):
             assert some.size >= work or some.count == 1
 
 
+def test_no_band_takes_the_place_of_one_in_use():
+    """However often it is asked for what is needed before a work is said to be over."""
+    some = SimpleNamespace(rooms=2, count=6, size=10)
+    begun, over = [], Future()
+    over.set_result(None)
+
+    class Now:
+        def submit(self, act, band):
+            act(band)
+            return over
+
+    turns = second_round._Turns(some, begun.append, Now(), 10, before=True)
+    assert begun == [0, 1]
+    turns.need(30, [over, over])  # one work is over: band 2 may take its place
+    assert begun == [0, 1, 2]
+    turns.need(40, [over])  # the same work: nothing more is free
+    assert begun == [0, 1, 2]
+    turns.over(20)
+    assert begun == [0, 1, 2, 3]
+
+
 def test_rows_are_read_in_long_pieces(tmp_path, monkeypatch):
     """Each stripe of a row in one call: 16 blocks and not one."""
-    monkeypatch.setattr(bands, "_MOST", 64 << 20)
     data = noise(34 << 20)
     sizes = []
     read = os.preadv
