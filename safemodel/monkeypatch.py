@@ -114,17 +114,12 @@ def patched(
         ValueError: As of `patch`.
         RuntimeError: As of `unpatch`, at the end.
     """
-    from safemodel._patch.settings import OWN, settings_of
-    from safemodel._patch.switch import push, remove
+    from safemodel._patch.settings import settings_of
+    from safemodel._patch.switch import held
 
-    entry = push(settings_of(policy, on_refuse, audit, torchscript, pickle_in))
-    token = OWN.set((*OWN.get(), entry))
-    try:
+    with held(settings_of(policy, on_refuse, audit, torchscript, pickle_in)):
         _warn_of_early_references()
         yield
-    finally:
-        OWN.reset(token)
-        remove(entry)
 
 
 def is_patched() -> bool:

@@ -62,6 +62,13 @@ def current() -> Settings | None:
     return pile[-1].settings if pile else None
 
 
+def default_settings() -> Settings:
+    """Return the settings of `safemodel.patch()` without arguments."""
+    from safemodel.policy import STRICT
+
+    return Settings(policy=STRICT, audit=None, torchscript="refuse", pickle_in=())
+
+
 def settings_of(
     policy: Policy,
     on_refuse: str,

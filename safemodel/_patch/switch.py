@@ -8,26 +8,33 @@ Rules:
    names stay replaced, and the caller is told. Taking theirs away would break them;
    leaving ours under it, but without settings, would look safe and be so by luck.
 3. A module that is not imported yet is taken care of at the end of its import.
+4. A process that forks has the lock meanwhile: the child finds all or nothing replaced,
+   and no lock that a thread holds which it does not have.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._patch.call_sites import forget
+from safemodel._patch.call_sites import forget, warn_once
 from safemodel._patch.late import LateImports
-from safemodel._patch.settings import PILE, Entry
-from safemodel._patch.targets import TARGETS, targets_in
+from safemodel._patch.named_modules import out_of_reach, pickle_in
+from safemodel._patch.settings import OWN, PILE, Entry
+from safemodel._patch.targets import ALL_PICKLE, TARGETS, Target, targets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from safemodel._patch.settings import Settings
-    from safemodel._patch.targets import Target
 
 _LOCK = RLock()
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+)
 _MISSING = object()
 
 
@@ -76,6 +83,20 @@ def remove(entry: Entry | None = None) -> None:
         PILE.remove(entry if entry is not None else PILE[-1])
 
 
+@contextmanager
+def held(settings: Settings) -> Iterator[None]:
+    """Keep names replaced while the block runs, and let these settings count in it."""
+    entry = push(settings)
+    OWN.set((*OWN.get(), entry))
+    try:
+        yield
+    finally:
+        # Not by its token: a block may end in another context than it began in, as a
+        # generator's does.
+        OWN.set(tuple(one for one in OWN.get() if one is not entry))
+        remove(entry)
+
+
 def originals(package: str) -> list[Any]:
     """Return what was replaced of a package."""
     return [
@@ -99,7 +120,24 @@ def _is_importing(module: Any) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
+def _replace_pickle(target: Target, module: Any) -> None:
+    """Replace whatever unpickles in a module; tell what cannot be reached."""
+    namespace = vars(module)
+    for name, make in pickle_in(target.module, namespace):
+        _replace_one(Target(target.module, name, make), module)
+    if inside := out_of_reach(target.module, namespace):
+        warn_once(
+            "these import pickle for themselves, where safemodel.patch(pickle_in=...)"
+            f" does not reach: {', '.join(inside[:10])}"
+        )
+    elif not any(one.target.module == target.module for one in _replaced.values()):
+        warn_once(f"there is no pickle in {target.module} (safemodel.patch)")
+
+
 def _replace_one(target: Target, module: Any) -> None:
+    if target.name == ALL_PICKLE:
+        _replace_pickle(target, module)
+        return
     owner = module
     *path, name = target.name.split(".")
     for part in path:
