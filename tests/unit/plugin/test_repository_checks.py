@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 from safemodel.testing import hostile_files
 
 ROOT = Path(__file__).resolve().parents[3]
-HOOK = (ROOT / ".pre-commit-hooks.yaml").read_text()
+HOOKS = ROOT / ".pre-commit-hooks.yaml"
+HOOK = HOOKS.read_text()
 ACTION = (ROOT / "action.yml").read_text()
 
 
@@ -75,6 +77,49 @@ def test_the_hook_passes_harmless_files(repository):
     done, _ = hook(repository, "models/fine.pkl")
 
     assert done.returncode == 0, done.stderr
+
+
+def test_both_hooks_are_the_same_but_for_the_environment():
+    """One makes its own, the other uses what is on the path."""
+    own, installed = HOOK.split("- id: ")[1:]
+    for name in ("entry", "files", "types"):
+        assert field(own, name) == field(installed, name)
+    assert (field(own, "language"), field(installed, "language")) == (
+        "python",
+        "system",
+    )
+
+
+def test_with_pre_commit_for_real(repository, hostile):
+    """It finds the files, runs the hook and stops what is hostile."""
+    command = shutil.which("pre-commit")
+    if command is None:
+        pytest.skip("pre-commit is not installed")
+    hooks = repository / "hooks"
+    hooks.mkdir()
+    shutil.copy(HOOKS, hooks)
+    for folder in (hooks, repository / "models"):
+        subprocess.run(["git", "init", "--quiet", folder], check=True)
+        subprocess.run(["git", "add", "."], cwd=folder, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=n", "-c", "user.email=e@example.invalid", "commit",
+         "--quiet", "--message", "hooks"],
+        cwd=hooks, check=True,
+    )  # fmt: skip
+    hook = [command, "try-repo", "../hooks", "safemodel-scan-installed", "--all-files"]
+    environment = {**os.environ, "PRE_COMMIT_HOME": str(repository / "home")}
+    seen = []
+    for _ in range(2):
+        done = subprocess.run(
+            hook, cwd=hostile.parent, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        seen.append((done.returncode, "evil model.pt: refused" in done.stdout))
+        subprocess.run(
+            ["git", "rm", "--quiet", "--force", "--", hostile.name],
+            cwd=hostile.parent, check=False,
+        )  # fmt: skip
+    assert seen == [(1, True), (0, False)], done.stdout + done.stderr
 
 
 def action(repository, **inputs):
