@@ -146,6 +146,26 @@ def test_the_action_passes_and_fails(repository, request):
     assert sarif["runs"][0]["results"]
 
 
+@pytest.mark.parametrize(
+    ("version", "installed"), [("", "where it is"), ("name==1.0", "name==1.0")]
+)
+def test_the_action_installs_what_it_is_part_of(repository, version, installed):
+    """Not whatever an index has under that name, unless that is asked for."""
+    python = repository / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > asked\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    script = re.search(r"run: (python .*)", ACTION)[1]
+
+    subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=repository, check=True,
+        env={**os.environ, "VERSION": version, "GITHUB_ACTION_PATH": "where it is"},
+    )  # fmt: skip
+
+    asked = (repository / "asked").read_text().splitlines()
+    assert asked == ["-m", "pip", "install", "--quiet", "--", installed]
+
+
 def test_no_input_of_the_action_is_part_of_a_script():
     """`${{ }}` in a script would run what the input says."""
     scripts = re.findall(r"run: (?:\|\n((?: {8}.*\n)+)|(.*))", ACTION)
