@@ -77,7 +77,7 @@ def patch(
 
 
 def unpatch() -> None:
-    """Undo the last `patch`; put everything back if it was the only one.
+    """Undo the last `patch`; put everything back if nothing else is patched.
 
     Raises:
         RuntimeError: There is none, or somebody has replaced the same names since. Then

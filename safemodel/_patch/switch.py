@@ -52,9 +52,9 @@ _replaced: dict[tuple[str, str], _Replaced] = {}
 _ours: dict[int, _Replaced] = {}
 
 
-def push(settings: Settings) -> Entry:
+def push(settings: Settings, *, of_block: bool = False) -> Entry:
     """Put settings on the pile; replace what is not replaced yet."""
-    entry = Entry(settings)
+    entry = Entry(settings, of_block=of_block)
     with _LOCK:
         # First the settings: what is replaced looks for them.
         PILE.append(entry)
@@ -69,24 +69,25 @@ def push(settings: Settings) -> Entry:
 
 
 def remove(entry: Entry | None = None) -> None:
-    """Take settings off the pile, by default those put there last.
+    """Take settings off the pile, by default the last that belong to no block.
 
     Raises:
         RuntimeError: They are not there; or they are the last, and somebody has
             replaced one of the names meanwhile. Then all stays as it is.
     """
     with _LOCK:
-        if not PILE or (entry is not None and entry not in PILE):
+        wanted = [one for one in PILE if one is entry or not (entry or one.of_block)]
+        if not wanted:
             raise RuntimeError("safemodel is not patched")
         if len(PILE) == 1:
             _put_back()
-        PILE.remove(entry if entry is not None else PILE[-1])
+        PILE.remove(wanted[-1])
 
 
 @contextmanager
 def held(settings: Settings) -> Iterator[None]:
     """Keep names replaced while the block runs, and let these settings count in it."""
-    entry = push(settings)
+    entry = push(settings, of_block=True)
     OWN.set((*OWN.get(), entry))
     try:
         yield
@@ -94,7 +95,10 @@ def held(settings: Settings) -> Iterator[None]:
         # Not by its token: a block may end in another context than it began in, as a
         # generator's does.
         OWN.set(tuple(one for one in OWN.get() if one is not entry))
-        remove(entry)
+        with _LOCK:
+            # If that fails, all stays as it is, and `unpatch` is the way out.
+            entry.of_block = False
+            remove(entry)
 
 
 def originals(package: str) -> list[Any]:
@@ -181,8 +185,14 @@ def _put_back() -> None:
 
 
 def _imported(target: Target, module: Any) -> None:
-    """Replace a name in a module that has just been imported."""
+    """Replace a name in a module that has just been imported, or once more."""
     with _LOCK:
+        for key, one in list(_replaced.items()):
+            if (
+                one.owner is module
+                and vars(module).get(one.name) is not one.replacement
+            ):
+                del _replaced[key]
         if PILE:
             _replace_one(target, module)
 

@@ -274,6 +274,28 @@ def test_a_block_that_ends_in_another_context_is_undone():
     assert same(looked_up(), before)
 
 
+def test_unpatch_takes_nothing_from_a_block(hostile):
+    """Whichever came last: a block of another thread may be open."""
+    safemodel.patch(on_refuse="opaque")
+    with safemodel.patched():
+        safemodel.unpatch()
+        with pytest.raises(RuntimeError, match="not patched"):
+            safemodel.unpatch()
+        with pytest.raises(safemodel.ForbiddenGlobalError):
+            torch.load(hostile)
+
+
+def test_a_block_that_could_not_end_is_ended_by_unpatch():
+    """When whoever put something on top has taken it away."""
+    block = safemodel.patched()
+    block.__enter__()
+    ours, torch.load = torch.load, None
+    with pytest.raises(RuntimeError, match=r"torch\.load"):
+        block.__exit__(None, None, None)
+    torch.load = ours
+    safemodel.unpatch()
+
+
 def test_a_workaround_from_before_is_covered_and_comes_back(hostile, monkeypatch):
     """`torch.load` made lax by somebody: ours while patched, theirs afterwards."""
     lax = functools.partial(torch.load, weights_only=False)
