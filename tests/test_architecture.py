@@ -317,6 +317,18 @@ def test_the_package_keeps_the_rule(rule):
     assert [breach for file, text in found for breach in rule(file, text)] == []
 
 
+def test_a_source_distribution_has_every_folder():
+    """Its tests read all of them."""
+    lines = (PACKAGE.parent / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    words = [line.split() for line in lines]
+    grafted = {name for what, *names in words if what == "graft" for name in names}
+    assert grafted | {"safemodel"} == {*FOLDERS, "docs"}
+    included = [name for what, *names in words if what == "include" for name in names]
+    top = {one.name for one in PACKAGE.parent.glob("*.md")}
+    assert top - {"README.md"} <= set(included)
+    assert all((PACKAGE.parent / name).is_file() for name in included)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_whatever_is_silenced_says_why(folder):
     """In the package, and in what lies beside it."""
