@@ -15,7 +15,7 @@ from safemodel._cli.detections import NO_EVIDENCE, NO_MODEL, SUSPICIOUS, word_of
 from safemodel._cli.outcomes import FAILURES, reason_of
 from safemodel._cli.report_files import HeldFiles, write_whole
 from safemodel._report.detect_text import evidence_text
-from safemodel._report.words import shown, size_text
+from safemodel._report.words import size_text
 
 if TYPE_CHECKING:
     import argparse
@@ -136,6 +136,6 @@ def _row(found: FileDetection, word: str) -> tuple[str, ...]:
     """Return what the list of files says of one."""
     detection = found.detection
     if detection is None:
-        return shown(found.path), word, shown(found.message), ""
+        return found.path, word, found.message, ""
     because = next(map(evidence_text, detection.evidence), "")
     return found.path, word, because, size_text(detection.blind_spot.bytes)

@@ -137,6 +137,17 @@ def test_weights_that_are_gone_cost_the_pictures(folder, capsys, monkeypatch):
     assert "There are no pictures: not the weights of this detection" in page.text
 
 
+def test_escapes_of_a_name_are_marked_in_the_list(folder):
+    """Whether or not the file could be looked at."""
+    (folder / "good.pt").rename(folder / "go\u202eod.pt")
+    (folder / "broken.pt").rename(folder / "bro\u202eken.pt")
+    assert main(["detect", "models", "--html", "a.html"]) == 1
+    text = Path("a.html").read_text()
+    for head, tail in (("go", "od"), ("bro", "ken")):
+        marked = f'models/{head}<span class="escape">\\u202e</span>{tail}.pt'
+        assert marked in text.partition('id="files"')[2].partition("</table>")[0]
+
+
 def test_the_suspicious_are_shown_in_full_however_late_they_come(folder, monkeypatch):
     """So many files in full: a suspicious one takes the place of another."""
     from safemodel._cli import detect_pages
