@@ -115,7 +115,9 @@ def test_an_output_that_does_not_open_is_not_proven(tmp_path, stock):
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.pt")
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.safetensors")
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.npz")
-    for path in list(tmp_path.iterdir()):
+    written = list(tmp_path.iterdir())
+    assert len(written) == 3
+    for path in written:
         assert foreign(path, stock.open(path)) == ""
         path.write_bytes(path.read_bytes()[:-40])
         assert "did not open it" in foreign(path, stock.open(path))
