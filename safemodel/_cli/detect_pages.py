@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from safemodel._detector.many import FileDetection
     from safemodel._report.detect_html import Section
-    from safemodel._rewrite.output import Commit, Output
+    from safemodel._rewrite.commit import Commit
+    from safemodel._rewrite.output import Output
     from safemodel._scan.paths import Target
 
 _IN_FULL = 12

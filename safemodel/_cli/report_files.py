@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import argparse
     from types import TracebackType
 
-    from safemodel._rewrite.output import Commit, Output
+    from safemodel._rewrite.commit import Commit
+    from safemodel._rewrite.output import Output
     from safemodel.reports import DisarmReport
 
 

@@ -61,6 +61,8 @@ class Settings(Value):
         limits: How much a file may ask for.
         overwrite: Whether a target may be there already.
         digests: Whether SHA-256 and BLAKE3 are taken.
+        durable: Whether a new file has to be on the disk when it gets its name: not
+            where a whole folder gets there at once.
     """
 
     policy: Policy
@@ -68,6 +70,7 @@ class Settings(Value):
     limits: Limits
     overwrite: bool
     digests: bool
+    durable: bool = True
 
 
 class _Written(NamedTuple):
@@ -188,7 +191,12 @@ def _write(
     reading.parsed.clear()
     flat = flatten(models_of(root, kinds) if kinds else root, plain)
     check_repeats(_taken(leaves, flat, form), limits)
-    whole = whole_file(target, overwrite=settings.overwrite, digests=settings.digests)
+    whole = whole_file(
+        target,
+        overwrite=settings.overwrite,
+        digests=settings.digests,
+        durable=settings.durable,
+    )
     with whole as (out, commit), StorageReader(limits, target.parent) as storages:
         reader = Reader(storages, scrub)
         if kinds:
