@@ -105,6 +105,7 @@ def disarm_file(
     from safemodel._containers.source import open_source
     from safemodel._disarm.findings import sorted_out
     from safemodel._graph.allowlist import policy_version
+    from safemodel._rewrite.writers import TORCH
     from safemodel._version import VERSION
     from safemodel.reports import DisarmReport
 
@@ -120,7 +121,7 @@ def disarm_file(
         source=written.source,
         result=written.result,
         format=seen.format,
-        out_format=form,
+        out_format="pt" if form in TORCH else form,
         removed=found.removed,
         anomalies=found.anomalies,
         notes=found.notes,
@@ -224,20 +225,24 @@ def _values(
     from safemodel._build.assemble import Assembler
     from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.plain import Plain
+    from safemodel._rewrite.writers import TORCH
 
-    wide = form not in ("pt", "zip")
-    leaves = Leaves(limits, wide_unsigned=wide)
+    old = form == "pt-1.13"
+    wide = form not in TORCH and form != "zip"
+    leaves = Leaves(limits, wide_unsigned=wide, for_1_13=old)
     assemble = Assembler(leaves.make).assemble
     root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
-    return root, leaves, Plain(wide_unsigned=wide, limits=limits)
+    plain = Plain(wide_unsigned=wide, floats=not old, limits=limits)
+    return root, leaves, plain
 
 
 def _taken(leaves: Leaves, flat: Flat, form: Form) -> Iterator[tuple[StorageSpec, int]]:
     """Yield how many bytes of which storages are written."""
     from safemodel._rewrite.contents import row_major
+    from safemodel._rewrite.writers import TORCH
 
-    if form in ("pt", "zip"):
+    if form in TORCH or form == "zip":
         contents = {id(leaf.content): leaf for leaf in leaves.tensors}
         yield from (
             (leaf.spec.storage, leaf.content.nbytes)
