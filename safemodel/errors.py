@@ -129,8 +129,9 @@ class ForbiddenGlobalError(UnsafeFileError):
         super().__init__(
             "the file names globals that are not allowed: "
             + ", ".join(listed)
-            + ". Nothing was run. weights_only=False puts an inert Opaque in their"
-            " place (it still runs nothing); Policy.with_extra() accepts your own class"
+            + ". Nothing was run. weights_only=False, or policy=SALVAGE, puts an inert"
+            " Opaque in their place (it still runs nothing); Policy.with_extra()"
+            " accepts your own class"
         )
 
     def __str__(self) -> str:

@@ -37,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("out", metavar="DST", help=names)
     parser.add_argument(
         "--format",
-        choices=("pt", "safetensors", "npz", "zip"),
+        choices=("pt", "pt-1.13", "safetensors", "npz", "zip"),
         help="what to write, whatever the name of DST or of a model in SRC",
     )
     parser.add_argument(

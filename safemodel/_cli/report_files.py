@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from safemodel._rewrite.output import Commit, Output
+    from safemodel._rewrite.commit import Commit
+    from safemodel._rewrite.output import Output
     from safemodel.reports import DisarmReport
 
     _Held: TypeAlias = tuple[Output, Commit]
