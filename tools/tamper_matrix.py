@@ -30,11 +30,11 @@ from tests.fuzz.protected_files import (
     EPOCH,
     KEY,
     KINDS,
-    PUBLIC,
     family,
     repeatable,
     warm_up,
 )
+from tests.unit.protect.helpers_protect import PUBLIC  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -48,13 +48,12 @@ from tests.fuzz.protected_files import (
     MARK,
     NAME,
     NOTE,
-    PUBLIC,
     SECRET,
     build_protected,
 )
 from tests.fuzz.run import Target, main
 from tests.fuzz.tamper import tampered
-from tests.unit.protect.helpers_protect import text_of
+from tests.unit.protect.helpers_protect import PUBLIC, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import save
 
 from safemodel import protect, rotate
@@ -29,12 +28,11 @@ from safemodel._protect.frames import SAFETENSORS, find_seal, stored_lengths
 from safemodel._protect.opening import open_protected
 from safemodel.limits import DEFAULT_LIMITS
 from safemodel.protection import ProtectionKey
+from tests.unit.protect.helpers_protect import SIGNER
 
 SECRET = bytes(range(200, 232))
 KEY = ProtectionKey(SECRET)
 OTHER = ProtectionKey(bytes(range(100, 132)))
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 EPOCH = 3
 BIG = 700_000
 """Elements of a float32 tensor of more than two chunks."""

@@ -28,14 +28,13 @@ from tests.fuzz.protected_files import (
     KEY,
     NOTE,
     OTHER,
-    PUBLIC,
-    SIGNER,
     Seed,
     repeatable,
     seed_of,
 )
 from tests.fuzz.run import Target, main
 from tests.fuzz.tamper import WAYS, flip_in_tensor
+from tests.unit.protect.helpers_protect import PUBLIC, SIGNER
 
 Rand = random.Random
 Files = dict[str, "bytes | None"]

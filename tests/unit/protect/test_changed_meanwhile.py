@@ -31,10 +31,8 @@ from safemodel._protect import (
     writing,
 )
 from safemodel._protect.frames import find_seal
-from tests.unit.protect.helpers_protect import KEY
+from tests.unit.protect.helpers_protect import KEY, PUBLIC, SIGNER
 
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(70, 102)))
 
 
