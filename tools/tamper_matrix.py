@@ -34,7 +34,7 @@ from tests.fuzz.protected_files import (
     repeatable,
     warm_up,
 )
-from tests.unit.protect.helpers_protect import PUBLIC  # noqa: E402
+from tests.unit.protect.helpers_protect import PUBLIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
