@@ -136,7 +136,7 @@ def inert_unpickler(call: str) -> Callable[[Any], Any]:
     """
 
     def make(original: Any) -> Any:
-        class Unpickler(original):  # type: ignore[misc]
+        class Unpickler(original):  # type: ignore[misc]  # it may be any class
             def __init__(self, *arguments: Any, **named: Any) -> None:
                 # Its signature is its own: what it reads is known by what it can do.
                 given = (*arguments, *named.values())

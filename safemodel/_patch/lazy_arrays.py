@@ -16,7 +16,7 @@ from safemodel._patch.settings import current, default_settings
 def lazy_archive(original: Any) -> Any:
     """Return a class like numpy's `NpzFile`, whose pickles are data for good."""
 
-    class LazyArchive(original):  # type: ignore[misc]
+    class LazyArchive(original):  # type: ignore[misc]  # numpy's own class
         def __init__(self, *arguments: Any, **named: Any) -> None:
             self._safemodel = current() or default_settings()
             super().__init__(*arguments, **named)

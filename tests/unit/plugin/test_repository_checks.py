@@ -180,3 +180,12 @@ def test_a_path_that_looks_like_an_option_is_a_path(repository, hostile):
 
     assert done.returncode == 1
     assert "refused" in done.stdout
+
+
+def test_what_pip_is_to_install_is_no_option_of_pip():
+    """A workflow may take it from a request."""
+    assert 'pip install --quiet -- "${VERSION:-' in ACTION
+    given = [line for line in ACTION.splitlines() if "${{" in line]
+    assert len(given) == 3
+    # Variables only: text in a script would be run.
+    assert all(re.fullmatch(r" +[A-Z]+: \$\{\{ inputs\.\w+ \}\}", one) for one in given)
