@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._patch import opening
+from safemodel._patch.call_sites import warn_once
 from safemodel._patch.inert_pickle import inert_pickle
 from safemodel._patch.joblib_files import joblib_loader, joblib_seam
 from safemodel._patch.lazy_arrays import lazy_archive, lazy_archive_of_old
@@ -131,6 +132,27 @@ def _unwrapped(original: Any) -> Any:
     return load
 
 
+def _told(module: str) -> Callable[[Any], Any]:
+    """Return what calls a loader as it is, and warns that it unpickles by itself."""
+
+    def make(original: Any) -> Any:
+        def load(*arguments: Any, **named: Any) -> Any:
+            settings = current()
+            if settings is None or module not in settings.pickle_in:
+                warn_once(
+                    f"{original.__qualname__} unpickles by itself and may run what its"
+                    f" file says; safemodel.patch(pickle_in=[{module!r}]) refuses that"
+                )
+            return original(*arguments, **named)
+
+        load.__doc__ = original.__doc__
+        return load
+
+    return make
+
+
+_OF_DISTRIBUTED = "torch.distributed.checkpoint.filesystem"
+_OF_EXPORT = "torch.export.pt2_archive._package"
 _IMPORT_LATER = "import it after patch(), or call it by its full name"
 _TORCH = (
     Target("torch.serialization", "load", _loader),
@@ -148,6 +170,8 @@ _TORCH = (
            _guard("torch.jit.jit_module_from_flatbuffer", "TorchScript is not run")),
     Target("torch.package.package_importer", "PackageImporter.__init__",
            _package_importer),
+    Target(_OF_DISTRIBUTED, "FileSystemReader.read_metadata", _told(_OF_DISTRIBUTED)),
+    Target(_OF_EXPORT, "load_pt2", _told(_OF_EXPORT)),
 )  # fmt: skip
 # numpy raises an UnpicklingError for whatever goes wrong in a pickle: none of ours is.
 _NUMPY_PICKLE = inert_pickle("numpy.load", MalformedFileError)

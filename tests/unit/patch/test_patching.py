@@ -403,6 +403,28 @@ def test_torchscript_is_refused_or_gives_its_tensors(tmp_path):
     assert sorted(names) == ["bias", "weight"]
 
 
+def test_a_loader_that_unpickles_by_itself_is_told_or_refused(tmp_path):
+    """torch's own, of distributed checkpoints: it runs what `.metadata` says."""
+    module = "torch.distributed.checkpoint.filesystem"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch.distributed.checkpoint as distributed
+
+        distributed.save({"w": torch.arange(3.0)}, checkpoint_id=tmp_path)
+    reader = distributed.FileSystemReader(tmp_path)
+
+    with (
+        safemodel.patched(),
+        pytest.warns(safemodel.SafeModelWarning, match=f"pickle_in=.*{module}"),
+    ):
+        assert list(reader.read_metadata().state_dict_metadata) == ["w"]
+    with (
+        safemodel.patched(pickle_in=[module]),
+        pytest.raises(safemodel.ForbiddenGlobalError),
+    ):
+        reader.read_metadata()
+
+
 def test_a_package_is_refused(tmp_path):
     """It is Python code; a subclass, or an early reference, is no way round."""
     path = tmp_path / "package.pt"
