@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._collector import collector_paused
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from safemodel._protect.verifying import Trust
     from safemodel._types import FileLike, MapLocation, StrPath
     from safemodel.limits import Limits
+
+
+NOTED: ContextVar[list[str] | None] = ContextVar("safemodel_noted", default=None)
+"""Where legacy mode wants the names of globals that became `Opaque` values."""
 
 
 def safe_load(
@@ -116,6 +121,9 @@ def safe_load(
             source.finish(reading.consumed if plain is source else source.size)
         finally:
             reading.close()
+    noted = NOTED.get()
+    if noted is not None:
+        noted.extend(graph.opaque)
     return result
 
 
@@ -147,6 +155,8 @@ def _opened(
         with open_source(f) as source:
             yield source, _restored(source, given)
         return
+    if isinstance(f, (str, os.PathLike)):
+        _check_no_folder(f, limits)
     with open_source(f) as source:
         from safemodel._protect.frames import find_seal
 
@@ -155,6 +165,23 @@ def _opened(
 
             raise key_needed(source, limits)
         yield source, source
+
+
+def _check_no_folder(path: StrPath, limits: Limits) -> None:
+    """Raise if a path is that of a protected folder; others are no files, either.
+
+    Raises:
+        KeyRequiredError: It is.
+    """
+    from safemodel._formats.protected import SEAL_NAME
+
+    if os.path.isfile(os.path.join(path, SEAL_NAME)):  # noqa: PTH113, PTH118 - pathlib costs start-up time
+        from pathlib import Path
+
+        from safemodel._protect.folder_opening import open_folder
+        from safemodel._protect.verifying import trust_in
+
+        open_folder(Path(path), trust_in(None, limits=limits))
 
 
 def _restored(source: Source, trust: Trust) -> Source:

@@ -35,9 +35,13 @@ def saved(tensors: dict[str, Any], *, safetensors: bool) -> bytes | memoryview:
         try:
             return save({name: t.contiguous() for name, t in tensors.items()})
         except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"no .safetensors file can hold these tensors; write .pt: {error}"
-            ) from error
+            why = "not all are dense and of a dtype it has"
+            if "share memory" in str(error):
+                why = "some share their memory"
+        # Outside the handler: those errors have names of tensors, and many lines.
+        raise ValueError(
+            f"no .safetensors file can hold these tensors, {why}; write .pt"
+        )
     file = BytesIO()
     torch.save(tensors, file)
     return file.getbuffer()

@@ -28,6 +28,7 @@ from safemodel._formats.formats import read_file
 from safemodel._graph.reconstructors.torch_special import NUMPY_DTYPES
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 from safemodel._protect.layout import MAX_SHAPE, Extent
+from safemodel._protect.tracebacks import drop_frames
 from safemodel._protect.uses import LONGEST_NAME, Uses, as_name
 from safemodel._protect.value_checks import check_values
 from safemodel._rewrite.names import Names
@@ -89,6 +90,10 @@ class PlainPool(NamedTuple):
     extents: tuple[Extent, ...]
     starts: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        # What is to be sealed does not belong into a log.
+        return f"<PlainPool of {self.length:,} bytes, {self.dtype}>"
+
 
 class Anatomy(Value):
     """A file taken apart.
@@ -138,6 +143,16 @@ def dissect(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Anatomy:
         UnsupportedFormatError: Its tensors are not all spans of the file.
         LimitExceededError: It has more storages than `Limits.max_tensors`.
     """
+    try:
+        return _dissected(source, limits)
+    except BaseException as error:
+        # Where it came from: the frames of the loader hold what is to be sealed.
+        drop_frames(error)
+        raise
+
+
+def _dissected(source: Source, limits: Limits) -> Anatomy:
+    """Return a file taken apart; see `dissect`."""
     form = sniff(source)
     with collector_paused():
         graph, reading = read_file(source, policy=STRICT, limits=limits, spool=True)

@@ -150,7 +150,7 @@ class Reader:
 
     def number(self, width: int = 8) -> int:
         """Return the next number."""
-        return int.from_bytes(self.raw(width), "little")
+        return int.from_bytes(self.view(width), "little")
 
     def at_most(self, limit: str, allowed: int, width: int = 4) -> int:
         """Return the next number, which a field of `Limits` bounds."""
@@ -184,4 +184,4 @@ class Reader:
 
     def numbers(self, count: int) -> tuple[int, ...]:
         """Return the next numbers of 8 bytes."""
-        return unpack(f"<{count}Q", self.raw(8 * count))
+        return unpack(f"<{count}Q", self.view(8 * count))

@@ -74,6 +74,9 @@ class Pool(Value):
         plain: The tensors that were protected.
     """
 
+    # Beside the members: what was computed of them is no part of the value.
+    __slots__ = ("_ends",)
+
     dtype: str
     itemsize: int
     length: int
@@ -84,6 +87,7 @@ class Pool(Value):
         problem = problem_of(self)
         if problem:
             raise ValueError(problem)
+        object.__setattr__(self, "_ends", None)
 
     def __repr__(self) -> str:
         # The names of plain tensors do not belong into a log.
@@ -92,6 +96,18 @@ class Pool(Value):
     def extents(self, order: int) -> tuple[Extent, ...]:
         """Return the tensors in one of the orders; an encrypted one is a plain one."""
         return self.stored if order == STORED else self.plain
+
+    def plain_ends(self) -> tuple[int, ...]:
+        """Return where each chunk of the plain order ends (rules 2 and 3).
+
+        Looking for them takes longest where tensors are many and small, and they are
+        asked for again and again.
+        """
+        ends: tuple[int, ...] | None = object.__getattribute__(self, "_ends")
+        if ends is None:
+            ends = tuple(_plain_ends(self))
+            object.__setattr__(self, "_ends", ends)
+        return ends
 
 
 def problem_of(pool: Pool) -> str:
@@ -105,9 +121,10 @@ def problem_of(pool: Pool) -> str:
         for extent in extents:
             if extent.start != at or extent.length < 0:
                 return "tensors of a pool leave a gap or overlap"
-            if any(not 0 <= axis <= MAX_SHAPE for axis in extent.shape):
+            shape = extent.shape
+            if min(shape, default=0) < 0 or max(shape, default=0) > MAX_SHAPE:
                 return "an axis of a tensor is out of range"
-            if prod(extent.shape) * pool.itemsize != extent.length:
+            if prod(shape) * pool.itemsize != extent.length:
                 return "a tensor's shape and length do not match"
             at += extent.length
         if at != pool.length:
@@ -130,6 +147,11 @@ def leaf_ends(pool: Pool, order: int) -> list[int]:
     """Return where each chunk of a pool ends (rules 1 to 3)."""
     if order == STORED:
         return [*range(CHUNK, pool.length, CHUNK), *[pool.length][: pool.length]]
+    return list(pool.plain_ends())
+
+
+def _plain_ends(pool: Pool) -> list[int]:
+    """Return where each chunk ends in plain order (rules 2 and 3)."""
     most = _FREE_LEAVES + pool.length // _BYTES_A_LEAF
     shared = 0
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +72,6 @@ class PoolTagger:
         self._length = pool.length
         self._ends = leaf_ends(pool, order)
         self._spans = Spans(pool.extents(order))
-        self._described = [described(extent) for extent in self._spans.extents]
         head = Writer()
         head.raw(b"safemodel leaf 1")
         head.number(order, 1)
@@ -80,6 +80,11 @@ class PoolTagger:
         head.number(number, 4)
         describe(head, pool)
         self._head = head.joined()
+
+    @cached_property
+    def _described(self) -> list[bytes]:
+        # Who only compares leaves needs none of it.
+        return [described(extent) for extent in self._spans.extents]
 
     @property
     def chunks(self) -> int:

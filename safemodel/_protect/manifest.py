@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hmac
 from math import prod
+from struct import pack
 from typing import TYPE_CHECKING
 
 from safemodel._protect.encoding import Reader, Writer, deflated, inflated
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from safemodel.limits import Limits
 
     Data: TypeAlias = "tuple[bytes | memoryview, ...]"
+    Packed: TypeAlias = "tuple[int, bytes]"
 
 MAX_POOLS = 256
 _PAD = 1024
@@ -157,15 +159,18 @@ def encode(manifest: Manifest, root: bytes) -> bytes:
     return bytes(room)
 
 
-def encode_into(manifest: Manifest, root: bytes, room: memoryview) -> memoryview:
+def encode_into(
+    manifest: Manifest, root: bytes, room: memoryview, pools: Packed | None = None
+) -> memoryview:
     """Write the encoding of a manifest; return where its data are.
 
     Args:
         manifest: What to encode. Its data may be what was returned before.
         root: The root of its tags.
         room: As many bytes.
+        pools: `packed` of its pools, where that is there already.
     """
-    before = _before_data(manifest, root).joined()
+    before = _before_data(manifest, root, pools).joined()
     start = at = len(before)
     room[:start] = before
     for piece in manifest.data:
@@ -175,20 +180,32 @@ def encode_into(manifest: Manifest, root: bytes, room: memoryview) -> memoryview
     return room[start:at]
 
 
-def encoded_size(manifest: Manifest) -> int:
-    """Return how long the encoding of a manifest is, whatever its tags are."""
-    size = _before_data(manifest, bytes(TAG_BYTES)).size + sum(map(len, manifest.data))
+def encoded_size(manifest: Manifest, pools: Packed | None = None) -> int:
+    """Return how long the encoding of a manifest is, whatever its tags are.
+
+    Args:
+        manifest: What is to be encoded.
+        pools: `packed` of its pools, where that is there already.
+    """
+    before = _before_data(manifest, bytes(TAG_BYTES), pools)
+    size = before.size + sum(map(len, manifest.data))
     return size + -size % _PAD
 
 
-def _before_data(manifest: Manifest, root: bytes) -> Writer:
+def packed(pools: tuple[Pool, ...]) -> Packed:
+    """Return what lies where in all pools: how long it is, and it compressed."""
+    described = _described(pools)
+    return len(described), deflated(described)
+
+
+def _before_data(manifest: Manifest, root: bytes, pools: Packed | None) -> Writer:
     """Return the encoding up to the data."""
+    size, described = packed(manifest.pools) if pools is None else pools
     out = Writer()
     out.raw(root)
     out.raw(manifest.frame)
-    described = _described(manifest.pools)
-    out.number(len(described))
-    out.counted(deflated(described), 8)
+    out.number(size)
+    out.counted(described, 8)
     for stored, plain in manifest.leaves:
         out.raw(b"".join(stored or ()))
         if not manifest.confidential:
@@ -209,9 +226,10 @@ def _described(pools: tuple[Pool, ...]) -> bytes:
             extents = pool.extents(order)
             out.number(len(extents), 4)
             for extent in extents:
-                out.text(extent.name)
-                out.number(len(extent.shape), 4)
-                out.numbers(*extent.shape)
+                # Not field by field: there may be very many tensors.
+                name, shape = extent.name.encode("utf-8"), extent.shape
+                out.counted(name)
+                out.raw(pack(f"<I{len(shape)}Q", len(shape), *shape))
     return out.joined()
 
 

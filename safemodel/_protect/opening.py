@@ -184,10 +184,15 @@ class Opened:
 
         Nothing, if the leaves of its plain order are not sealed.
         """
-        if self.manifest.confidential or self.manifest.leaves[number][PLAIN] is None:
+        if not self.has_plain_leaves(number):
             return ()
         leaves = self.plain_tagger(number).leaves_of(read)
         return self.differences(number, leaves, PLAIN)
+
+    def has_plain_leaves(self, number: int) -> bool:
+        """Return whether leaves of a pool's plain order are sealed."""
+        leaves = self.manifest.leaves[number][PLAIN]
+        return not self.manifest.confidential and leaves is not None
 
     def plain_tagger(self, number: int) -> PoolTagger:
         """Return what takes leaves of a pool that was put back in order."""

@@ -43,11 +43,17 @@ def restore_pool_to(
         number: Which pool.
         write: Takes bytes of the pool that belong at an offset.
         scratch: Room for a pool that does not fit into memory.
-        step: Is told how many bytes more were read.
+        step: Is told how many bytes more were read or, of a permuted pool, handed on;
+            `passes` says how many those are in all.
     """
     if opened.manifest.confidential:
         return _decrypt_pool(opened, number, write, step)
     pool = opened.manifest.pools[number]
+
+    def write_counted(at: int, view: memoryview) -> None:
+        write(at, view)
+        step(len(view))
+
     load, tags = opened.loader(number, step)
     # Closed here: a traceback would keep its threads.
     with closing(ahead(load, opened.ends(number))) as chunks:
@@ -56,10 +62,26 @@ def restore_pool_to(
             pool.length,
             pool.itemsize,
             opened.permutation(number),
-            write,
+            write_counted,
             scratch=scratch,
         )
     return opened.differences(number, tags)
+
+
+def passes(*, confidential: bool) -> int:
+    """Return how often `restore_pool_to` counts each byte of a pool."""
+    return 1 if confidential else 2
+
+
+def bytes_to_restore(opened: Opened, scratch: Scratch) -> int:
+    """Return how many bytes `restore_file` counts in all."""
+    each = passes(confidential=opened.manifest.confidential)
+    again = sum(
+        pool.length
+        for number, pool in enumerate(opened.manifest.pools)
+        if scratch.on_disk(pool.length) and opened.has_plain_leaves(number)
+    )
+    return each * opened.manifest.tensor_bytes + again
 
 
 def _decrypt_pool(
@@ -90,7 +112,7 @@ def restore_file(
         out: The new file, which is not to be seen before this returns.
         limits: How much the skeleton may ask for.
         scratch: Room for pools that do not fit into memory.
-        step: Is told how many bytes more were read.
+        step: Is told how many bytes more were read or handed on: `bytes_to_restore`.
 
     Raises:
         VerificationError: Tensors were changed; what was written is to be thrown away.
@@ -117,14 +139,18 @@ def restore_file(
     for start, gap in skeleton.gaps():
         out.patch(start, gap)
 
-    def plain(number: int) -> WriteAt:
-        return lambda at, view: spans[number].each(out.read_into, at, view)
+    def plain(number: int, step: Step = lambda _: None) -> WriteAt:
+        def read(at: int, view: memoryview) -> None:
+            spans[number].each(out.read_into, at, view)
+            step(len(view))
+
+        return read
 
     if changed:
         raise opened.damage(changed, plain)
     for number, pool in enumerate(pools):
         if scratch.on_disk(pool.length) and opened.plain_differences(
-            number, plain(number)
+            number, plain(number, step)
         ):
             raise VerificationError(ON_THE_WAY)
     return skeleton.size

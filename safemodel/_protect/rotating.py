@@ -140,13 +140,16 @@ def _write(
     opened: Opened, recipe: Recipe, target: Path, trust: Trust, *, overwrite: bool
 ) -> int:
     """Write the new file; return its size."""
+    from safemodel._protect.restoring import passes
     from safemodel._protect.scratch import Scratch
     from safemodel._protect.writing import write
     from safemodel._rewrite.output import whole_file
 
     before, after = opened.manifest.confidential, recipe.confidential
-    passes = (not (before and after)) + (1 if after else 2)
-    step = Progress(trust.progress, passes * opened.manifest.tensor_bytes).step
+    # What is encrypted before and after is not restored on the way.
+    first = 0 if before and after else passes(confidential=before)
+    each = first + (1 if after else 2)
+    step = Progress(trust.progress, each * opened.manifest.tensor_bytes).step
     scratch = Scratch(target.parent, private=True)
 
     def plain_of(number: int) -> AbstractContextManager[Plain]:

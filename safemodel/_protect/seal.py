@@ -95,14 +95,17 @@ class Draft:
     """
 
     def __init__(self, manifest: Manifest, *, signed: bool) -> None:
-        size = sealed_size(manifest, signed=signed)
-        self._room = memoryview(bytearray(len(_SIGNED) + size))
+        # Once: of very many tensors it takes a while.
+        self._pools = encoding.packed(manifest.pools)
+        size = encoding.encoded_size(manifest, self._pools)
+        self._room = memoryview(bytearray(len(_SIGNED) + _seal_size(size, signed)))
         # So that a signature needs no copy of what it is about.
         self._room[: len(_SIGNED)] = _SIGNED
         self._signed = signed
         start = len(_SIGNED) + HEADER_BYTES
-        self._text = self._room[start : start + encoding.encoded_size(manifest)]
-        self.data = encoding.encode_into(manifest, bytes(TAG_BYTES), self._text)
+        self._text = self._room[start : start + size]
+        blank = bytes(TAG_BYTES)
+        self.data = encoding.encode_into(manifest, blank, self._text, self._pools)
 
     def __repr__(self) -> str:
         return f"<Draft of {len(self._room)} bytes>"
@@ -128,7 +131,7 @@ class Draft:
             raise ValueError("a signer and a public root, or neither")
         if public_root is not None and len(public_root) != TAG_BYTES:
             raise ValueError(f"a root is {TAG_BYTES} bytes")
-        if encoding.encoded_size(manifest) != len(self._text):
+        if encoding.encoded_size(manifest, self._pools) != len(self._text):
             raise AssertionError("a manifest is of another length than drafted")
         header = self._written(manifest, key, signer, public_root, limits)
         noise = secrets.token_bytes(SALT_BYTES)
@@ -146,7 +149,7 @@ class Draft:
     ) -> Header:
         """Write the manifest; return its header, without salt and commitment."""
         root = _root(manifest, key)
-        encoding.encode_into(manifest, root, self._text)
+        encoding.encode_into(manifest, root, self._text, self._pools)
         header = Header(
             key_id=key.id,
             file_id=manifest.file_id,
@@ -192,9 +195,13 @@ def sealed_size(manifest: Manifest, *, signed: bool) -> int:
         manifest: What is to be sealed.
         signed: Whether it will be signed.
     """
-    size = encoding.encoded_size(manifest)
+    return _seal_size(encoding.encoded_size(manifest), signed)
+
+
+def _seal_size(encoded: int, signed: bool) -> int:
+    """Return how long a seal is, by the length of its manifest."""
     signature = SIGNATURE_BYTES if signed else 0
-    return HEADER_BYTES + size + _CIPHER_TAG_BYTES + signature
+    return HEADER_BYTES + encoded + _CIPHER_TAG_BYTES + signature
 
 
 def open_sealed(

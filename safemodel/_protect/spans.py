@@ -51,7 +51,8 @@ class Scattered:
         """Take another piece; together with the last one if nothing is between."""
         last = self._pieces[-1] if self._pieces else None
         if last is not None and last.start + last.length == piece.start:
-            self._pieces[-1] = last._replace(length=last.length + piece.length)
+            # Of many small tensors most are; `_replace` takes three times as long.
+            self._pieces[-1] = Piece(last.at, last.start, last.length + piece.length)
         else:
             self._pieces.append(piece)
 

@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import os
 import time
+from struct import pack
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from blake3 import blake3
@@ -218,8 +219,8 @@ def describe(out: Writer, pool: Pool) -> None:
 
 def described(extent: Extent) -> bytes:
     """Return what a leaf or a layout says of a tensor."""
-    out = Writer()
-    out.text(extent.name)
-    out.number(len(extent.shape), 4)
-    out.numbers(*extent.shape, extent.start, extent.length)
-    return out.joined()
+    # Not by a `Writer`: there may be very many tensors.
+    name, shape, start, length = extent
+    said = name.encode("utf-8")
+    numbers = pack(f"<I{len(shape) + 2}Q", len(shape), *shape, start, length)
+    return b"".join((len(said).to_bytes(4, "little"), said, numbers))

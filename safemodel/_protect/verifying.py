@@ -276,18 +276,18 @@ def restore_to(
 ) -> RestoreReport:
     """Restore one file; see `safemodel.restore`."""
     from safemodel._protect.reports import RestoreReport
-    from safemodel._protect.restoring import restore_file
+    from safemodel._protect.restoring import bytes_to_restore, restore_file
     from safemodel._protect.scratch import Scratch
     from safemodel._rewrite.output import whole_file
 
     started = time.perf_counter()
     opened = open_trusted(source, trust)
     check_suffix(target, opened.contents.kind)
-    step = Progress(trust.progress, opened.manifest.tensor_bytes).step
+    scratch = Scratch(target.parent)
+    step = Progress(trust.progress, bytes_to_restore(opened, scratch)).step
     whole = whole_file(
         target, overwrite=overwrite, read_back=False, unnamed=True, like=path
     )
-    scratch = Scratch(target.parent)
     with whole as (out, commit):
         size = restore_file(opened, out, trust.limits, scratch=scratch, step=step)
         out.finish()

@@ -48,13 +48,12 @@ from tests.fuzz.protected_files import (
     MARK,
     NAME,
     NOTE,
-    PUBLIC,
     SECRET,
     build_protected,
 )
 from tests.fuzz.run import Target, main
 from tests.fuzz.tamper import tampered
-from tests.unit.protect.helpers_protect import text_of
+from tests.unit.protect.helpers_protect import PUBLIC, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,11 +93,11 @@ class Derived:
                     self.forms.update(_forms(part))
             return made
 
-        ProtectionKey._derive = derive  # type: ignore[method-assign]
+        ProtectionKey._derive = derive
         try:
             yield self
         finally:
-            ProtectionKey._derive = kept  # type: ignore[method-assign]
+            ProtectionKey._derive = kept
 
     def within(self, text: str) -> bool:
         """Return whether a text shows one."""

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import save
 
 from safemodel import protect, rotate
@@ -29,12 +28,11 @@ from safemodel._protect.frames import SAFETENSORS, find_seal, stored_lengths
 from safemodel._protect.opening import open_protected
 from safemodel.limits import DEFAULT_LIMITS
 from safemodel.protection import ProtectionKey
+from tests.unit.protect.helpers_protect import SIGNER
 
 SECRET = bytes(range(200, 232))
 KEY = ProtectionKey(SECRET)
 OTHER = ProtectionKey(bytes(range(100, 132)))
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 EPOCH = 3
 BIG = 700_000
 """Elements of a float32 tensor of more than two chunks."""
@@ -87,15 +85,15 @@ class Seed:
 def repeatable(seed: int) -> Iterator[None]:
     """Let what the system calls random be the same each time: for files of tests."""
     noise = random.Random(seed)  # noqa: S311 - that is what it is for
-    kept = os.urandom, random._urandom  # type: ignore[attr-defined]
+    kept = os.urandom, random._urandom
     new_file_id = protecting.new_file_id
-    os.urandom = random._urandom = noise.randbytes  # type: ignore[attr-defined]
+    os.urandom = random._urandom = noise.randbytes
     # Which depends on the time and on the file as well.
     protecting.new_file_id = folders.new_file_id = lambda _: noise.randbytes(32)
     try:
         yield
     finally:
-        os.urandom, random._urandom = kept  # type: ignore[attr-defined]
+        os.urandom, random._urandom = kept
         protecting.new_file_id = folders.new_file_id = new_file_id
 
 
@@ -160,7 +158,7 @@ def family(kind: str, *, confidential: bool, big: bool, signed: bool = False) ->
         def made(source: bytes, *, turn: bool = False, **how: object) -> bytes:
             out = Path(folder) / f"{next(count)}.{kind}"
             call = rotate if turn else protect
-            call(source, out, **{"key": KEY, "signer": signer, **how})  # type: ignore[operator]
+            call(source, out, **{"key": KEY, "signer": signer, **how})
             return out.read_bytes()
 
         mode = {"confidential": confidential}

@@ -8,6 +8,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 import safemodel
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.layout import (
@@ -27,6 +29,8 @@ _PACKAGE = f"{Path(safemodel.__file__).parent}{os.sep}"
 SECRET = bytes(range(200, 232))
 KEY = ProtectionKey(SECRET)
 OTHER = ProtectionKey(bytes(range(100, 132)))
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
+PUBLIC = SIGNER.public_key().public_bytes_raw()
 FILE_ID = bytes(range(32))
 
 

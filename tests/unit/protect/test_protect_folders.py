@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safemodel import (
     KeyRequiredError,
@@ -32,11 +31,16 @@ from safemodel._protect.manifest import Manifest
 from safemodel._protect.seal import seal
 from safemodel._protect.tags import Tagger
 from safemodel.limits import DEFAULT_LIMITS
-from tests.unit.protect.helpers_protect import FILE_ID, KEY, OTHER, holds_secret
+from tests.unit.protect.helpers_protect import (
+    FILE_ID,
+    KEY,
+    OTHER,
+    PUBLIC,
+    SIGNER,
+    holds_secret,
+)
 from tests.unit.protect.helpers_protection import flipped, stored_spans
 
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 SHARDS = tuple(f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
 
 
@@ -138,6 +142,10 @@ def test_a_folder_loads_by_its_index(made, tmp_path):
         safe_load(made, key=KEY, min_epoch=1)
     with pytest.raises(KeyRequiredError):
         safe_load(made, key=OTHER)
+    with pytest.raises(KeyRequiredError, match=f"key {KEY.id} is needed"):
+        safe_load(made)
+    with pytest.raises(IsADirectoryError):
+        safe_load(tmp_path / "plain")
     (made / "more.py").write_text("")
     with pytest.raises(VerificationError, match="added"):
         safe_load(made, key=KEY)

@@ -16,7 +16,6 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import safemodel
 from safemodel import (
@@ -37,12 +36,15 @@ from safemodel._containers.source import open_source
 from safemodel._protect import protecting
 from safemodel._protect.frames import SAFETENSORS, TORCH, find_seal, seal_field
 from safemodel._protect.layout import PLAIN
+from safemodel._protect.scratch import Scratch
 from safemodel.limits import DEFAULT_LIMITS
 from safemodel.protection import KeyRing
 from tests.unit.protect.helpers_protect import (
     KEY,
     OTHER,
+    PUBLIC,
     SECRET,
+    SIGNER,
     holds_secret,
     text_of,
 )
@@ -58,8 +60,6 @@ from tests.unit.protect.helpers_protection import (
     torch_file,
 )
 
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 KINDS = {"safetensors": safetensors_file, "pt": torch_file}
 
 
@@ -562,8 +562,16 @@ def test_modules_and_mappings_are_protected(tmp_path):
     )
     with pytest.raises(TypeError, match="mapping of tensors"):
         protect({"a": 1}, tmp_path / "y.pt", key=KEY)
-    with pytest.raises(ValueError, match=r"write \.pt"):
-        protect(model, tmp_path / "y.safetensors", key=KEY)
+    for given, why in (
+        (model, "some share their memory"),
+        ({"secret.name": torch.ones(3).to_sparse()}, "not all are dense"),
+        ({"secret.name": torch.ones(3, dtype=torch.complex128)}, "a dtype it has"),
+    ):
+        with pytest.raises(ValueError, match=rf"{why}.*write \.pt$") as caught:
+            protect(given, tmp_path / "y.safetensors", key=KEY)
+        assert "weight" not in str(caught.value)
+        assert "secret.name" not in str(caught.value)
+        assert caught.value.__cause__ is caught.value.__context__ is None
     assert not list(tmp_path.glob("y*"))
 
 
@@ -650,17 +658,32 @@ def test_nothing_is_replaced_without_leave(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.pt", "there.pt"]
 
 
-def test_progress_goes_up_to_the_end(tmp_path):
-    """Bytes done never go down, and reach all there are."""
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("confidential", [False, True])
+def test_progress_goes_up_to_the_end(tmp_path, monkeypatch, budget, confidential):
+    """Bytes done never go down, and reach all there are, with temporary files too."""
+    if budget is not None:
+        monkeypatch.setitem(Scratch.__init__.__kwdefaults__, "budget", budget)
+    mode = {"confidential": confidential}
     plain = safetensors_file({"big": torch.randn(BIG)})
     file = tmp_path / "p.safetensors"
     calls = [
-        lambda note: protect(plain, file, key=KEY, signer=SIGNER, progress=note),
+        lambda note: protect(
+            plain, file, key=KEY, signer=SIGNER, progress=note, **mode
+        ),
         lambda note: verify(file, key=KEY, progress=note),
         lambda note: verify(file, public_key=PUBLIC, progress=note),
         lambda note: restore(file, tmp_path / "r.safetensors", key=KEY, progress=note),
         lambda note: rotate(
             file, tmp_path / "q.safetensors", key=KEY, signer=SIGNER, progress=note
+        ),
+        lambda note: rotate(
+            file,
+            tmp_path / "o.safetensors",
+            key=KEY,
+            signer=SIGNER,
+            confidential=not confidential,
+            progress=note,
         ),
     ]
     for call in calls:
@@ -670,6 +693,8 @@ def test_progress_goes_up_to_the_end(tmp_path):
         assert [done for done, _ in notes] == sorted(done for done, _ in notes)
         assert notes[-1][0] == notes[-1][1]
         assert len({total for _, total in notes}) == 1
+        # Not there before the last of them: what comes last is counted, too.
+        assert [done for done, total in notes].count(notes[-1][1]) == 1
 
 
 def test_what_cannot_be_is_a_callers_mistake(tmp_path):

@@ -43,7 +43,9 @@ from tests.unit.protect.helpers_protect import (
     FILE_ID,
     KEY,
     OTHER,
+    PUBLIC,
     SECRET,
+    SIGNER,
     chunks,
     holds_secret,
     manifest_of,
@@ -53,8 +55,6 @@ from tests.unit.protect.helpers_protect import (
 )
 
 MANIFEST = manifest_of()
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(50, 82)))
-PUBLIC = SIGNER.public_key().public_bytes_raw()
 OLD = Path(__file__).with_name("seal_1.txt")
 """A signed seal that was written once; the files that are out there are like it."""
 

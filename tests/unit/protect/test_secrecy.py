@@ -11,7 +11,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from safemodel import protect, restore, rotate
+from safemodel import (
+    SafeModelError,
+    protect,
+    restore,
+    rotate,
+    safe_load,
+    verify,
+)
 from safemodel._protect.scratch import Scratch
 from safemodel._protect.tags import new_file_id
 from safemodel._rewrite.output import Output
@@ -135,6 +142,67 @@ def test_a_full_disk_shows_no_names(tmp_path, monkeypatch, verb):
     assert "in _write" in text or "in restore_file" in text
     assert "secret.name" not in text
     assert not holds_secret(text)
+
+
+CALLS = ("open", "fstat", "preadv", "pwritev", "write", "pwrite", "fsync", "link")
+"""What verbs ask of the system, and may not get."""
+
+
+def failing(monkeypatch, number: int) -> list[str]:
+    """Let one call of the system fail, in any thread; return which were made."""
+    made: list[str] = []
+
+    def wrap(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*given, **named):
+            made.append(name)
+            if len(made) == number:
+                raise OSError(5, "Input/output error")
+            return real(*given, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in (*CALLS, "urandom"):
+        wrap(name)
+    return made
+
+
+@pytest.mark.parametrize("confidential", [False, True])
+@pytest.mark.parametrize("verb", ["protect", "verify", "restore", "rotate", "load"])
+def test_no_call_that_fails_shows_anything(tmp_path, monkeypatch, verb, confidential):
+    """Neither key nor names nor numbers, whichever call of a verb it is."""
+    plain, file = tmp_path / "plain.pt", tmp_path / "file.pt"
+    numbers = torch.randn(99)
+    torch.save({"secret.name": numbers, "note": "secret.note"}, plain)
+    protect(plain, file, key=KEY, confidential=confidential)
+    out = tmp_path / "out.pt"
+    call = {
+        "protect": lambda: protect(plain, out, key=KEY, confidential=confidential),
+        "verify": lambda: verify(file, key=KEY, state=tmp_path / "state"),
+        "restore": lambda: restore(file, out, key=KEY),
+        "rotate": lambda: rotate(file, out, key=KEY),
+        "load": lambda: safe_load(file, key=KEY),
+    }[verb]
+    number, caught = 1, 0
+    while True:
+        out.unlink(missing_ok=True)
+        with monkeypatch.context() as patched:
+            made = failing(patched, number)
+            try:
+                call()
+            except (OSError, SafeModelError) as error:
+                text = text_of(error)
+                caught += 1
+                assert not holds_secret(text)
+                assert "secret.n" not in text, (number, made[-1])
+                # In the order that they had: what is stored anybody may see.
+                assert not holds_secret(text, numbers[:8].numpy().tobytes())
+        if number > len(made):
+            break
+        number += 1
+    assert caught > len(made) // 2
+    assert len(made) >= 5
 
 
 def test_a_file_id_comes_once_even_if_random_bytes_come_twice(monkeypatch):
