@@ -29,7 +29,16 @@ from figures import (
     table_of_rows,
     thresholds_of,
 )
-from material import ATTACKS, NETWORKS, ZOO, applies, collect, sample, sources
+from material import (
+    ATTACKS,
+    NETWORKS,
+    ZOO,
+    applies,
+    collect,
+    sample,
+    sources,
+    version,
+)
 from prototypes import Rows, fit, prototypes_of, rows_of
 
 from safemodel._detector import prototype_file
@@ -98,7 +107,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print, write nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    samples = computed(given.jobs, given.networks, given.zoo, given.cache)
+    cache = given.cache / version()
+    samples = computed(given.jobs, given.networks, given.zoo, cache)
     if not samples:
         sys.exit("no file to train on: run training/networks.py first")
     rows = rows_of(samples)

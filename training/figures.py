@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from prototypes import Rows, models_of_folds
 
+from safemodel._detector import spread_score
 from safemodel._detector.prototypes import LEAST_APART
 from safemodel._detector.traits import KINDS
 
@@ -54,13 +55,11 @@ ROWS = {
     "encrypted, int8, 1 bit": ("encrypted-int8-1", _LARGE, "0.97"),
     "the same, a scale for each row": ("encrypted-int8-rows-1", _LARGE, ""),
     "encrypted, int4, 1 bit": ("encrypted-int4-1", _LARGE // 2, ""),
+    "spread spectrum, then tuned, networks of ours": ("clean+spread", 0, "0.90"),
     "spread spectrum, 10 % of the weights": ("spread-10", 0, ""),
     "spread spectrum, 40 % of the weights": ("spread-40", 0, ""),
     "program, X = 2, matching": ("program-2-matching", 0, ""),
     "program, X = 8, keyed places, 20 %": ("program-8-spread-out", 0, ""),
-    "program, bf16, X = 2": ("program-bfloat16-2", _LARGE, ""),
-    "script, X = 2": ("script-2", 0, ""),
-    "zlib, X = 4": ("zlib-4", 0, ""),
 }
 
 
@@ -116,7 +115,13 @@ def limits_of(rows: Rows, thresholds: NDArray[np.float64]) -> NDArray[np.float64
 def found_in(rows: Rows, found: HeldOut) -> NDArray[np.bool_]:
     """Return which rows are suspicious."""
     by_logit = found.logits >= limits_of(rows, found.thresholds)
-    return by_logit | (rows.log_p <= P_VALUE)
+    return by_logit | _sure(rows)
+
+
+def _sure(rows: Rows) -> NDArray[np.bool_]:
+    """Return which rows are suspicious without the prototypes."""
+    noisy = rows.noise >= spread_score.THRESHOLD
+    return (rows.log_p <= P_VALUE) | rows.even | noisy
 
 
 def way_of_families(rows: Rows, points: NDArray[np.float64]) -> tuple[float, int]:
@@ -170,9 +175,11 @@ def table_of_alarms(rows: Rows, found: HeldOut) -> str:
         mine = rows.groups == group
         limits, _ = thresholds_of(rows, found.logits, rows.clean & ~mine)
         alarms |= mine & (found.logits >= limits_of(rows, limits))
-    alarms |= rows.log_p <= P_VALUE
-    made = ["| clean files | files | groups | false alarms | groups with one | 95 % |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
+    ways = (alarms.copy(), rows.log_p <= P_VALUE, rows.even,
+            rows.noise >= spread_score.THRESHOLD)  # fmt: skip
+    alarms |= _sure(rows)
+    made = [("| clean files | files | groups | false alarms | by way | groups with one"
+            " | 95 % |\n|---|---|---|---|---|---|---|")]  # fmt: skip
     plain = (rows.attacks == "clean") & rows.clean
     parts = {"all, as they are": plain, "of the zoo, as they are": plain & rows.zoo}
     for form in ("bfloat16", "float16", "upcast", "int8", "int8-rows", "int4"):
@@ -183,7 +190,8 @@ def table_of_alarms(rows: Rows, found: HeldOut) -> str:
         low, high = clopper(hit, len(groups))
         made.append(
             f"| {name} | {used.sum()} | {len(groups)} | {(used & alarms).sum()}"
-            f" | {hit} | {low:.3f} to {high:.3f} |"
+            f" | {', '.join(str((used & way).sum()) for way in ways)} | {hit}"
+            f" | {low:.3f} to {high:.3f} |"
         )
     return "\n".join(made) + "\n"
 
@@ -191,8 +199,8 @@ def table_of_alarms(rows: Rows, found: HeldOut) -> str:
 def table_of_rows(rows: Rows, found: HeldOut) -> str:
     """Return what is found of each attack."""
     hits = found_in(rows, found)
-    sure = rows.log_p <= P_VALUE
-    made = ["| case | must | files | found | 95 % | p-values alone | AUC of logits |",
+    sure = _sure(rows)
+    made = ["| case | must | files | found | 95 % | without prototypes | AUC |",
             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, (attack, least, must) in ROWS.items():
         used = (rows.attacks == attack) & (rows.words >= least)

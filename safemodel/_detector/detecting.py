@@ -21,12 +21,12 @@ from safemodel._version import VERSION
 from safemodel.errors import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from safemodel._detector.evidence import Candidate, Evidence
     from safemodel._detector.judging import Judgement
     from safemodel._detector.statistics import Statistics
-    from safemodel._detector.weights import Weights
+    from safemodel._detector.weights import Held, Weights
     from safemodel.limits import Limits
 
     XRayName: TypeAlias = Literal["x-ray"]
@@ -51,7 +51,7 @@ def detect_in(
             other = stack.enter_context(any_opened(reference, limits))
             comparison = Comparison(source, other)
             items = comparison.passing(items)
-        statistics, judgement, judge = _judged(items, detector)
+        statistics, judgement, judge = _judged(items, source.tensors, detector)
     judgement = with_reference(judgement, comparison)
     changes = () if comparison is None else comparison.changes
     equal = {one.name for one in changes if one.state == "equal"}
@@ -85,13 +85,16 @@ def detect_in(
 
 
 def _judged(
-    items: Iterator[Weights], detector: Detector | XRayName | None
+    items: Iterator[Weights],
+    tensors: Sequence[Held],
+    detector: Detector | XRayName | None,
 ) -> tuple[Statistics, Judgement, Detector | None]:
     """Return what was found, what a detector says of it, and which: None: the x-ray."""
     if detector == "x-ray":
-        from safemodel._detector.xray_judging import xrayed
+        from safemodel._detector.xray_judging import looked_at, xrayed
 
-        return *xrayed(items), None
+        number = sum(one.size for one in tensors if looked_at(one.dtype, one.role))
+        return *xrayed(items, number), None
     chosen = Detector.bundled() if detector is None else detector
     statistics = examine(items)
     return statistics, chosen.judge(statistics), chosen

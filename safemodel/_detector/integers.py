@@ -1,6 +1,7 @@
 """Is a tensor of integers too uniform? As `smooth`, for types without an exponent.
 
-1. Numbers of 8 bits: slopes come from the cells on both sides of each cell.
+1. Numbers of 8 bits: slopes come from the two cells on either side of each cell, and
+   from itself.
 2. Of 4 bits there are only sixteen values, and the density bends within a cell. But
    weights are about as often positive as negative, and the cells of two's complement
    lie differently on both sides of zero: {0, 1} and {-2, -1}. So the counts of single
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from safemodel._detector.smooth import STEEPEST, Uniformity, shrunk, summed
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _APART = 3.0
 _SLACK = 0.05
+_AROUND = 2
+"""Cells on either side that a slope comes from."""
 _FEWEST = 30
 """Words of a cell below which it is not used."""
 
@@ -42,9 +46,9 @@ def pairs(counts: NDArray[np.int64], bits: int) -> Uniformity:
     inner = totals[2:-2]
     steady = np.zeros(totals.size, np.bool_)
     steady[2:-2] = (inner < 3 * middle + _FEWEST) & (3 * inner + _FEWEST > middle)
+    slope, error = _local(totals, steady & (totals >= _FEWEST))
     steady[1:-1] &= steady[:-2] & steady[2:]
     steady &= totals >= _FEWEST
-    slope, error = _local(totals)
     weight = np.where(steady, shrunk(slope, error, totals * steady), 0.0)
     return summed(cells, totals, np.clip(weight, -STEEPEST, STEEPEST))
 
@@ -110,11 +114,24 @@ def by_value(top: NDArray[np.int64], dtype: str) -> NDArray[np.int64]:
 
 
 def _local(
-    totals: NDArray[np.float64],
+    totals: NDArray[np.float64], used: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return relative slopes from the cells on both sides, and their variances."""
-    slope, error = np.zeros(totals.size), np.full(totals.size, 1.0)
-    level = np.maximum(totals[1:-1], 1.0)
-    slope[1:-1] = (totals[2:] - totals[:-2]) / 2 / level
-    error[1:-1] = (totals[2:] + totals[:-2]) / 4 / level**2
-    return slope, error
+    """Return relative slopes from the cells around each, and their variances.
+
+    A line through the logarithms of their counts, each as sure as it is large. Both are
+    zeros where there is no other cell.
+    """
+    place = np.arange(-_AROUND, _AROUND + 1.0)
+    weights = np.where(used, totals, 0.0)
+    values = np.where(used, np.log(np.maximum(totals, 1.0)), 0.0)
+    some, level = (
+        sliding_window_view(np.pad(one, _AROUND), place.size)
+        for one in (weights, values)
+    )
+    number, first, second = some.sum(1), some @ place, some @ (place * place)
+    product = some * level
+    least = number * second - first * first
+    known = least > 1e-6 * number * number
+    least = np.where(known, least, 1.0)
+    slope = (number * (product @ place) - first * product.sum(1)) / least
+    return np.where(known, slope, 0.0), np.where(known, number / least, 0.0)

@@ -159,6 +159,11 @@ class _Tally:
         known = sum(part * log(part) for part in (share, 1 - share) if part)
         return -coins * (log(2) + known)
 
+    def _is_rounded(self) -> bool:
+        """Tell whether words were rounded (rule 3), and not by chance end in zeros."""
+        chance = log(_WIDEST) - self.zeros * self.changed * log(2)
+        return chance <= log(CONCLUSIVE) and self._near >= _ROUNDED * self.changed
+
     def evidence(self, log_p: float) -> Evidence:
         """Return what speaks against the tensor."""
         change = self.change()
@@ -180,7 +185,7 @@ class _Tally:
             state = "equal"
         elif self.log_p(bits) + log(_WIDEST) <= log(CONCLUSIVE):
             state = "replaced"
-        elif self.zeros and self._near >= _ROUNDED * self.changed:
+        elif self._is_rounded():
             state = "rounded"
         which = range(1, bits + 1 if state == "replaced" else self._tops.size)
         within = [self._places[top] for top in which if top in self._places]

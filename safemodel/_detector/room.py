@@ -10,7 +10,9 @@ feel the slope of the density, and only if there are enough of them.
    is that much: up to ``tolerance + needed / apart`` may be replaced and not be seen.
 2. X bits of every weight go unseen if that share is 1 for the file, and if the judge,
    who weighs all tests together, would not find it either (`would_find`). Bits below
-   those that are looked at always do: they are even in clean weights.
+   those that are looked at always do: they are even in clean weights. So it is the
+   largest such X that counts, and what says so is only what X bits leave alone: once
+   they are replaced, it is the same, and the room does not shrink.
 3. More bits of a part of the weights go unseen as long as neither their tensor nor the
    file loses more than rule 1 allows. An attacker takes the tensors first that say
    least for their size.
@@ -140,12 +142,11 @@ def ways(
     """
     tolerance = _tolerance(dtype)
     numbers = sum(one.numbers for one in tensors)
-    decided = [
-        bits
-        for bits in sorted(whole)
-        if bits in judged or _unseen(whole[bits], tolerance, needed[1]) < 1
-    ]
-    fully = decided[0] - 1 if decided else width
+    fully = width
+    for bits in sorted(whole, reverse=True):
+        if bits not in judged and _unseen(whole[bits], tolerance, needed[1]) >= 1:
+            break
+        fully = bits - 1
     full = tuple(
         Stretch(one.numbers, one.constant, min(one.constant + fully, width))
         for one in tensors
@@ -163,33 +164,42 @@ def would_find(statistics: Statistics, dtype: str, judge: Judge) -> list[int]:
     """Return of which numbers of bits, replaced everywhere, a judge is almost sure.
 
     The file is judged as if nothing else spoke against it, and as if little luck had
-    left `_SURELY` standard deviations of the slope.
+    left `_SURELY` standard deviations of the slope. What fewer bits say depends on bits
+    that are replaced, so they say a quarter of what one bit more says (rule 2).
     """
     ledger = Ledger()
     ledger.counts = dict(statistics.ledger.counts)
-
-    def as_if(found: Uniformity, *, replaced: bool) -> Uniformity:
-        left = _SURELY * found.apart if replaced else found.expected
-        return Uniformity(min(left, found.expected), found.expected)
-
+    every: dict[str, dict[int, Uniformity]] = {}
+    for (which, at), found in statistics.uniformity.items():
+        every.setdefault(which, {})[at] = found
     certain = []
-    for bits in sorted(at for which, at in statistics.uniformity if which == dtype):
+    for bits in sorted(every.get(dtype, ())):
         whole = {
-            (which, at): as_if(one, replaced=which == dtype and at <= bits)
-            for (which, at), one in statistics.uniformity.items()
+            (which, at): found
+            for which, by_bits in every.items()
+            for at, found in _as_if(by_bits, bits if which == dtype else 0).items()
         }
         tensors = tuple(
             one._replace(
-                uniformity={
-                    at: as_if(found, replaced=one.dtype == dtype and at <= bits)
-                    for at, found in one.uniformity.items()
-                }
+                uniformity=_as_if(one.uniformity, bits if one.dtype == dtype else 0)
             )
             for one in statistics.tensors
         )
         if judge.judge(Statistics(ledger, tensors, whole, ())).suspicious:
             certain.append(bits)
     return certain
+
+
+def _as_if(found: dict[int, Uniformity], bits: int) -> dict[int, Uniformity]:
+    """Return what would be found if so many bits were replaced, and the rest clean."""
+    made = {}
+    for at, one in found.items():
+        if at > bits:
+            made[at] = Uniformity(one.expected, one.expected)
+        elif bits in found:
+            expected = found[bits].expected / 4.0 ** (bits - at)
+            made[at] = Uniformity(min(_SURELY * expected**0.5, expected), expected)
+    return made
 
 
 def needed_of(ledger: Ledger, dtype: str) -> tuple[float, float]:

@@ -6,8 +6,9 @@ quite uniform: in the cells below the peak lower values are more frequent. Whoev
 replaces the X lowest bits by random ones makes each cell flat.
 
 1. A *cell* is what X bits leave alone. The slope of the density in each is estimated
-   from the counts of cells alone, which the attack does not change: a polynomial of
-   degree two is fitted over the mantissa, for each exponent by itself.
+   from the counts of cells alone, which the attack does not change: the logarithm of
+   the density is a polynomial of degree two over the mantissa, for each exponent by
+   itself. So a normal density is fitted exactly, and its tail above all.
 2. For each word, u in [-1/2, 1/2] says where in its cell it is. With slope s, relative
    to the density and the width of a cell, the mean of u is s / 12, and its variance
    1/12. So the sum of s u over all words has mean and variance I = sum s^2 / 12 in a
@@ -46,6 +47,11 @@ _LEAST = 200
 _BINS = 32
 """Cells of a row are put together into at most so many for the fit."""
 STEEPEST = 0.9
+_NEWTON = 4
+_DEEPEST = 6.0
+"""Logarithm of how far a density may be from its mean, within a row."""
+_STEP = 20.0
+"""Counts are so many times the model at most, in a step of Newton's."""
 _BELOW = (6, 5, 3, 1)
 """Of wide floats, what is looked at, below the most that can be: float32: 15, 16 ..."""
 _AROUND = 8
@@ -298,32 +304,33 @@ def _fitted(
     """Return the relative slope within each cell, and the variance of that estimate.
 
     totals: (rows, cells), the first cell of each row left out.
+
+    The logarithm of the density is fitted, as counts of chance have it (Poisson), by
+    Newton's steps from the logarithms of the counts.
     """
     width, number = 2.0**-left, totals.shape[1]
     middle = (np.arange(number) + 1.5) * width - 0.5
     starts = np.arange(0, number, max(1, (number + 1) // _BINS))
     sizes = np.diff(np.append(starts, number))
-    density = np.add.reduceat(totals, starts, axis=1) / sizes
+    counts = np.add.reduceat(totals, starts, axis=1)
     powers = np.vander(np.add.reduceat(middle, starts) / sizes, 3, increasing=True)
     products = (powers[:, :, None] * powers[:, None, :]).reshape(-1, 9)
-    mean = density.mean(1, keepdims=True)
-    floor = 0.05 * mean + 1e-9
-    fit = np.maximum(mean, floor)
-    for _ in range(2):
-        weights = sizes / fit
-        normal = (np.broadcast_to(weights, density.shape) @ products).reshape(-1, 3, 3)
+    level = np.log(np.maximum(counts.sum(1, keepdims=True), 1.0) / number)
+    model = counts + 0.5
+    target = np.log(model / sizes)
+    for _ in range(_NEWTON):
+        normal = (model @ products).reshape(-1, 3, 3)
         normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-        right = (weights * density) @ powers
         spread = _inverses(normal)
-        factors = np.einsum("rij,rj->ri", spread, right)
-        fit = np.maximum(factors @ powers.T, floor)
-    # Both are polynomials of degree two, and one product makes their values.
+        factors = np.einsum("rij,rj->ri", spread, (model * target) @ powers)
+        fit = np.clip(factors @ powers.T, level - _DEEPEST, level + _DEEPEST)
+        model = np.exp(fit) * sizes
+        target = fit + np.clip(counts / model - 1, -_STEP, _STEP)
+    # Both are polynomials of degree two at most, and one product makes their values.
     curve = np.vander(middle, 3, increasing=True).T
-    level = np.maximum(factors @ curve, floor)
-    slope = factors[:, 1:] @ np.array([curve[0], 2 * middle])
+    slope = width * factors[:, 1:] @ np.array([curve[0], 2 * middle])
     terms = np.stack((spread[:, 1, 1], 4 * spread[:, 1, 2], 4 * spread[:, 2, 2]), 1)
-    relative = width / level
-    return slope * relative, (terms @ curve) * relative**2
+    return slope, width**2 * (terms @ curve)
 
 
 def _inverses(given: NDArray[np.float64]) -> NDArray[np.float64]:

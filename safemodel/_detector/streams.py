@@ -189,7 +189,12 @@ def commons(counts: NDArray[np.int64], key: int, parts: int = 1) -> list[Common]
     noise = _NOISE * (2 * df[:, None]) ** 0.5 / scale
     usual = own <= _STRAY * np.maximum(effect, 0.0)[:, None] + noise
     alike = (usual | ~large).all(1)
-    z = effect * np.sqrt(weight / np.maximum(df, 1e-9))
+    # Were it a message, pairs of octants would differ by chance only; what they differ
+    # by beyond that is the deviation of what is in common, too.
+    each = products / np.maximum(outer, 1e-9) - effect[:, None, None]
+    apart = (each * each * outer * pairs).sum((1, 2)) / np.maximum(df, 1e-9)
+    beyond = np.maximum(1.0, apart / np.maximum(pairs.sum((1, 2)) - 1, 1))
+    z = effect * np.sqrt(weight / np.maximum(df, 1e-9) / beyond)
     known = (df > 0) & pairs.any((1, 2))
     return [
         Common(float(effect[at]), float(z[at]), int(total[at]), bool(alike[at]))

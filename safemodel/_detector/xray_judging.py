@@ -11,12 +11,11 @@ from functools import cache
 from math import nextafter
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from safemodel._detector.evidence import Evidence, Ledger
+from safemodel._detector.gray_image import Scaled
 from safemodel._detector.judging import Judgement
 from safemodel._detector.statistics import Statistics
-from safemodel._detector.xray import XRay, image_of
+from safemodel._detector.xray import XRay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,21 +27,29 @@ _THRESHOLD = nextafter(0.5, 1)
 _SEEN = ("weight", "buffer")
 
 
-def xrayed(items: Iterable[Weights]) -> tuple[Statistics, Judgement]:
+def looked_at(dtype: str, role: str) -> bool:
+    """Tell whether weights are part of the picture."""
+    return dtype == "float32" and role in _SEEN
+
+
+def xrayed(items: Iterable[Weights], number: int) -> tuple[Statistics, Judgement]:
     """Return what the published detector says; it makes none of the other tests.
+
+    Args:
+        items: Weights, piece by piece.
+        number: How many of them are part of the picture (`looked_at`).
 
     Raises:
         ValueError: There are no float32 weights.
     """
-    parts = [
-        item.bits.copy()
-        for item in items
-        if item.dtype == "float32" and item.role in _SEEN
-    ]
-    if not parts:
+    if not number:
         raise ValueError("the x-ray looks at float32 weights, and there are none")
     detector = _bundled()
-    image = image_of(np.concatenate(parts), detector.settings.side)
+    picture = Scaled(number, detector.settings.side)
+    for item in items:
+        if looked_at(item.dtype, item.role):
+            picture.take(item.bits)
+    image = picture.image()
     score = float(detector.scores([image])[0])
     judgement = Judgement(
         score=score,

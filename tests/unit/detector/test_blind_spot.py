@@ -11,7 +11,6 @@ from safemodel._cli import main
 from safemodel._detector.room import Judged, Stretch, Way, ways, width_of
 from safemodel._detector.smooth import Uniformity
 from safemodel.evaluation import stego
-from tests.conftest import Rand
 from tests.unit.detector.helpers_detection import (
     encrypted,
     filled,
@@ -60,12 +59,11 @@ def nested(tensors):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 def test_what_fills_exactly_the_room_is_gone_after_the_call_that_is_named(
-    tmp_path, monkeypatch, dtype
+    rand, tmp_path, monkeypatch, dtype
 ):
     """Weights, biases, buffers and optimiser state; as Python, and as a command."""
     monkeypatch.chdir(tmp_path)
-    # Of some twenty seeds one leaves a bit of bfloat16: docs/limitations.md.
-    tensors = flat(everything(Rand(1), dtype))
+    tensors = flat(everything(rand, dtype))
     torch.save(nested(tensors), "model.pt")
     rooms = rooms_of(detect("model.pt"))
     room, small = rooms[name_of(dtype), "weights"], rooms[name_of(dtype), "untested"]
@@ -171,7 +169,7 @@ def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
     found = detect(weights)
     assert found.verdict is Verdict.NO_EVIDENCE
     room = found.blind_spot.rooms[0]
-    assert room.bits < {torch.float32: 20, torch.float16: 7}.get(dtype, 3)
+    assert room.bits < {torch.float32: 20, torch.float16: 6}.get(dtype, 3)
     hidden, _, _ = filled(weights, room.bits + 1)
     assert detect(hidden).verdict is Verdict.SUSPICIOUS
 

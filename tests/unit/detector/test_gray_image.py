@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safemodel._detector.gray_image import fourpart, resize
+from safemodel._detector.gray_image import Scaled, fourpart, resize
 
 
 def words(*values):
@@ -70,3 +70,30 @@ def test_the_same_size_is_the_same_image(rand):
 
     assert np.array_equal(resize(image, len(image)), image)
     assert np.array_equal(resize(image, len(image), "area"), image)
+
+
+@pytest.mark.parametrize("side", [100, 256])
+@pytest.mark.parametrize("number", [1, 2, 2_500, 2_501, 16_384, 70_000, 300_007])
+def test_the_image_of_pieces_is_that_of_the_whole(rand, number, side, monkeypatch):
+    """To the pixel, however small the pieces and however little is drawn at once."""
+    every = np.frombuffer(rand.randbytes(4 * number), np.uint32)
+    monkeypatch.setattr("safemodel._detector.gray_image._AT_ONCE", 9_000)
+    picture, at = Scaled(number, side), 0
+    while at < number:
+        step = rand.randrange(1, number // 3 + 2)
+        picture.take(every[at : at + step])
+        at += step
+    made = picture.image()
+    assert np.array_equal(made, resize(fourpart(every), side))
+    assert np.array_equal(picture.image(), made)
+
+
+def test_an_image_takes_as_many_weights_as_it_was_made_for():
+    """Not none, and not more; fewer are filled up with zeros."""
+    with pytest.raises(ValueError, match="no weights"):
+        Scaled(0, 100)
+    picture = Scaled(4, 4)
+    picture.take(words(0.123, 2.13, 77.0))
+    assert np.array_equal(picture.image(), fourpart(words(0.123, 2.13, 77.0)))
+    with pytest.raises(ValueError, match="more than 4"):
+        picture.take(words(1.0, 2.0))
