@@ -15,7 +15,7 @@ from math import prod
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._containers.json_text import check_json, load_json
+from safemodel._containers.json_text import check_json, decoded, load_json
 from safemodel._containers.records import Record
 from safemodel.errors import (
     LimitExceededError,
@@ -100,7 +100,11 @@ def read_safetensors(
     if not header.startswith(b"{"):
         raise MalformedFileError("the safetensors header is not a JSON object")
     names = check_json(header, max_depth=_MAX_DEPTH, limits=limits)
-    tensors = load_json(header, unique=False)
+    text = decoded(header)
+    # It may be long: of bytes, text and what it says, two at a time are enough.
+    del header
+    tensors = load_json(text, unique=False)
+    del text
     names -= _METADATA in tensors
     metadata = _check_metadata(tensors.pop(_METADATA, {}))
     if len(tensors) > limits.max_tensors:
