@@ -26,7 +26,7 @@ def commands(small: Path) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("name", list(commands(__file__)))  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", list(commands(__file__)))
 def test_start(benchmark: BenchmarkFixture, tmp_path: Path, name: str) -> None:
     """Each ends with 0."""
     small = next(small_folder(tmp_path, TINY).rglob("*.pt"))

@@ -25,13 +25,13 @@ HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from safemodel import SafeModelError, safe_load  # noqa: E402
-from safemodel.policy import STRICT  # noqa: E402
-from safemodel.scanning import inspect_file  # noqa: E402
-from tests.vectors.packing import Member, pack_zip  # noqa: E402
+from safemodel import SafeModelError, safe_load
+from safemodel.policy import STRICT
+from safemodel.scanning import inspect_file
+from tests.vectors.packing import Member, pack_zip
 
 PRIME = 2**61 - 1
 RUNS = 3

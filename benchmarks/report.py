@@ -187,7 +187,7 @@ def measure_d(report: Report) -> None:
 
     timings = interleave(
         {
-            name: lambda name=name: [CONTENDERS[name](path) for path in paths]  # type: ignore[misc]
+            name: lambda name=name: [CONTENDERS[name](path) for path in paths]
             for name in ("safe_load", "torch")
         },
         ROUNDS,

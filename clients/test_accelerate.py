@@ -42,7 +42,7 @@ def prepared(count: int = 0):
 
 def drawn() -> tuple[float, float, float]:
     """Draw from the three generators whose state is saved."""
-    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002, S311
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002, S311 - the states that are saved
 
 
 def saved(folder: Path, *, safe: bool):

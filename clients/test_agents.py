@@ -9,11 +9,10 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from twins import poison_agent, poison_members, poisoned_archive
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from twins import poison_agent, poison_members, poison_pickle, poisoned_archive
 
 import safemodel
-
-MODULE = "stable_baselines3.common.save_util"
 
 
 def agent(folder):
@@ -54,15 +53,7 @@ def compare(made, again) -> None:
     assert made.num_timesteps == again.num_timesteps
 
 
-PICKLE_IN = f'pickle_in=["{MODULE}"]'
-
-
-@pytest.mark.case(
-    "stable-baselines3",
-    "`PPO.save`, `PPO.load(custom_objects=)`",
-    PICKLE_IN,
-    {"pickle_in": [MODULE]},
-)
+@pytest.mark.case("stable-baselines3", "`PPO.save`, `PPO.load(custom_objects=)`")
 def test_agent(case, tmp_path):
     """Its user gives the code, as `custom_objects`; the file gives the data."""
     made, file = agent(tmp_path)
@@ -75,20 +66,15 @@ def test_agent(case, tmp_path):
     poison_agent(file, "_last_obs")
     case.refuses(load, runs=True)
     case.note = (
-        "recipe below: the client unpickles by itself, so its module is named; spaces,"
-        " classes and schedules are given as `custom_objects`"
+        "recipe below: spaces, classes and schedules are given as `custom_objects`, the"
+        " rest is the file's"
     )
 
 
-@pytest.mark.case(
-    "stable-baselines3",
-    "the same without `custom_objects`",
-    PICKLE_IN,
-    {"pickle_in": [MODULE]},
-)
+@pytest.mark.case("stable-baselines3", "the same without `custom_objects`")
 def test_agent_with_classes_in_the_file(case, tmp_path):
     _, file = agent(tmp_path)
-    with safemodel.patched(pickle_in=[MODULE]):
+    with safemodel.patched():
         with pytest.raises(safemodel.ForbiddenGlobalError) as refused:
             PPO.load(file, device="cpu")
     assert refused.value.name == "ActorCriticPolicy"
@@ -104,9 +90,31 @@ def test_hostile_weights(case, tmp_path):
     made, file = agent(tmp_path)
 
     def load():
-        return PPO.load(file, device="cpu")
+        return PPO.load(file, device="cpu", custom_objects=own_parts(made))
 
-    compare(made, case.loads(load, files=3))
+    compare(made, case.loads(load, files=5))
     poison_members(file, lambda name: name == "policy.pth", poisoned_archive)
     case.refuses(load, runs=False)
-    case.note = "without `pickle_in` the pickles in its JSON are **not** covered"
+
+
+@pytest.mark.case("stable-baselines3", "`VecNormalize.load`")
+def test_statistics(case, tmp_path):
+    """They are a pickle of a class, and refused; as data they can be taken over."""
+    env = DummyVecEnv([lambda: gymnasium.make("CartPole-v1")])
+    made = VecNormalize(env)
+    made.reset()
+    for _ in range(8):
+        made.step(np.zeros(1, dtype=np.int64))
+    file = tmp_path / "statistics.pkl"
+    made.save(str(file))
+
+    with safemodel.patched():
+        with pytest.raises(safemodel.ForbiddenGlobalError) as refused:
+            VecNormalize.load(str(file), env)
+    assert refused.value.name == "VecNormalize"
+    found = safemodel.safe_load(file, weights_only=False)
+    assert np.array_equal(found["obs_rms"]["mean"], made.obs_rms.mean)
+    case.loaded = "refused: the file is an object of a class"
+    poison_pickle(file)
+    case.refuses(lambda: VecNormalize.load(str(file), env), runs=True)
+    case.note = "`safe_load(file, weights_only=False)` has the statistics, as data"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemodel._collector import collector_paused
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from safemodel._protect.verifying import Trust
     from safemodel._types import FileLike, MapLocation, StrPath
     from safemodel.limits import Limits
+
+
+NOTED: ContextVar[list[str] | None] = ContextVar("safemodel_noted", default=None)
+"""Where legacy mode wants the names of globals that became `Opaque` values."""
 
 
 def safe_load(
@@ -116,6 +121,9 @@ def safe_load(
             source.finish(reading.consumed if plain is source else source.size)
         finally:
             reading.close()
+    noted = NOTED.get()
+    if noted is not None:
+        noted.extend(graph.opaque)
     return result
 
 

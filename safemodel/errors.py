@@ -73,7 +73,12 @@ class SafeModelError(Exception):
     position: int | None = None
 
     def locate(self, *, record: str = "", position: int | None = None) -> Self:
-        """Fill in where it happened, as far as the raiser did not know; return self."""
+        """Return this error, with where it happened if the raiser did not know.
+
+        Args:
+            record: The record it happened in.
+            position: Byte offset of the opcode within its pickle.
+        """
         self.record = self.record or record
         if self.position is None:
             self.position = position
@@ -124,8 +129,9 @@ class ForbiddenGlobalError(UnsafeFileError):
         super().__init__(
             "the file names globals that are not allowed: "
             + ", ".join(listed)
-            + ". Nothing was run. weights_only=False puts an inert Opaque in their"
-            " place (it still runs nothing); Policy.with_extra() accepts your own class"
+            + ". Nothing was run. weights_only=False, or policy=SALVAGE, puts an inert"
+            " Opaque in their place (it still runs nothing); Policy.with_extra()"
+            " accepts your own class"
         )
 
     def __str__(self) -> str:

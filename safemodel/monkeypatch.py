@@ -77,7 +77,7 @@ def patch(
 
 
 def unpatch() -> None:
-    """Undo the last `patch`; put everything back if it was the only one.
+    """Undo the last `patch`; put everything back if nothing else is patched.
 
     Raises:
         RuntimeError: There is none, or somebody has replaced the same names since. Then
@@ -114,17 +114,12 @@ def patched(
         ValueError: As of `patch`.
         RuntimeError: As of `unpatch`, at the end.
     """
-    from safemodel._patch.settings import OWN, settings_of
-    from safemodel._patch.switch import push, remove
+    from safemodel._patch.settings import settings_of
+    from safemodel._patch.switch import held
 
-    entry = push(settings_of(policy, on_refuse, audit, torchscript, pickle_in))
-    token = OWN.set((*OWN.get(), entry))
-    try:
+    with held(settings_of(policy, on_refuse, audit, torchscript, pickle_in)):
         _warn_of_early_references()
         yield
-    finally:
-        OWN.reset(token)
-        remove(entry)
 
 
 def is_patched() -> bool:

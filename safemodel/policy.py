@@ -82,6 +82,9 @@ class Policy(Value):
     def with_extra(self, extra: Mapping[str, Reconstructor | Recipe], /) -> Self:
         """Return a copy that also accepts ``extra``; this policy stays as it is.
 
+        Args:
+            extra: As of the class; it wins over what this policy has of a name.
+
         Raises:
             TypeError: A reconstructor is not callable.
             ValueError: A name is not dotted.

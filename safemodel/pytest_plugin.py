@@ -13,6 +13,7 @@ docs/pytest.md shows all of it.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +31,7 @@ __all__: list[str] = []
 
 _MARKER = "safemodel_allow_unsafe"
 _OPENED: pytest.StashKey[OpenedFiles] = pytest.StashKey()
+_STILL_PATCHED: pytest.StashKey[str] = pytest.StashKey()
 _WORKER_KEY = "safemodel_opened"
 
 
@@ -65,7 +67,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if config.stash.get(_OPENED, None) is not None:
         from safemodel import unpatch
 
-        unpatch()
+        try:
+            unpatch()
+        except RuntimeError as error:  # a test module has put something on top
+            sys.stderr.write(f"safemodel: {error}\n")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,7 +82,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     from safemodel import patch, unpatch
 
-    unpatch()
+    try:
+        unpatch()
+    except RuntimeError as error:
+        item.stash[_STILL_PATCHED] = str(error)
+        return (yield)
     try:
         return (yield)
     finally:
@@ -85,10 +94,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Insist on a reason."""
+    """Insist on a reason, and on what the marker promises."""
     marker = item.get_closest_marker(_MARKER)
     if marker is not None and not _reason(marker):
         pytest.fail(f"{_MARKER} needs reason='...'", pytrace=False)
+    if _STILL_PATCHED in item.stash:
+        pytest.fail(f"{_MARKER}: {item.stash[_STILL_PATCHED]}", pytrace=False)
 
 
 def _reason(marker: pytest.Mark) -> str:

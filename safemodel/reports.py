@@ -64,6 +64,7 @@ class Finding(Value):
         """Return the finding whose JSON form this is.
 
         Raises:
+            KeyError: A member is missing.
             ValueError: There is no such severity.
         """
         return cls(**{**members, "severity": Severity(members["severity"])})
@@ -154,6 +155,7 @@ class FileReport(Value):
         """Return the report whose JSON form this is.
 
         Raises:
+            KeyError: A member is missing.
             ValueError: It is of another version of the schema.
         """
         if members.get("schema") != SCHEMA_VERSION:
@@ -311,6 +313,7 @@ class DisarmReport(Value):
         """Return the report whose JSON form this is.
 
         Raises:
+            KeyError: A member is missing.
             ValueError: It is of another version of the schema.
         """
         if members.get("schema") != SCHEMA_VERSION:

@@ -146,7 +146,7 @@ class Scrub(Value):
 def scrub_array(
     array: NDArray[Any], dtype: str, scrub: Scrub, *, threads: int | None = None
 ) -> int:
-    """Overwrite low mantissa bits in place; return how many of each number.
+    """Overwrite low mantissa bits in place.
 
     Pieces of one tensor may be given one after another: what happens to a number does
     not depend on its neighbours. The sign and the exponent of a number never change,
@@ -160,6 +160,9 @@ def scrub_array(
         dtype: Torch's name of what the numbers are, without its prefix.
         scrub: What to overwrite, and with what.
         threads: How many may work; None: one for each processor this process may use.
+
+    Returns:
+        How many bits of each number are overwritten; 0 for a dtype that has none.
 
     Raises:
         TypeError: Not an array, or not a `Scrub`.

@@ -63,9 +63,9 @@ def pytest_runtest_makereport(
     """Name the seed in the report of a failed test."""
     report = yield
     seed = item.stash.get(_SEED_KEY, None)
-    if report.failed and seed is not None:  # type: ignore[attr-defined]
+    if report.failed and seed is not None:
         line = f"rerun with {SEED_VARIABLE}={seed}"
-        report.sections.append(("seed", line))  # type: ignore[attr-defined]
+        report.sections.append(("seed", line))
     return report
 
 

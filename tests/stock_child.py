@@ -36,13 +36,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import safetensors  # noqa: E402
-import safetensors.torch  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
 
-from safemodel.testing import CANARY  # noqa: E402
-from tests.differential import values  # noqa: E402
+from safemodel.testing import CANARY
+from tests.differential import values
 
 MAX_SECONDS = 10
 MAX_MORE_BYTES = 4 << 30

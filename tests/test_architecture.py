@@ -5,8 +5,11 @@ package keeps it, and a text that breaks it is caught.
 """
 
 import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +17,9 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "safemodel"
+
+FOLDERS = "benchmarks clients examples safemodel tests tools training".split()
+"""All that holds Python."""
 
 LAYERS = {
     "_value": -1.0,
@@ -129,6 +135,17 @@ LONG_FUNCTIONS = {
     "_unpickle/machine.py:run": "the opcode loop: a call an opcode would double it",
 }
 """Functions over 40 lines of code: "file:function" → why it is not split."""
+
+
+DIRECTIVE = re.compile(
+    r"# *(?:noqa|type: *ignore|mypy|pragma: no \w+)\b"
+    r"(?:: *[A-Z]+\d+(?:, *[A-Z]+\d+)*|\[.*?\])?"
+)
+"""What silences a check, without the words behind it."""
+
+
+UNSAID = {"safemodel/_detector/xray.py": "torch does not annotate `backward`"}
+"""Files with a silenced check that cannot say why beside it → why."""
 
 
 class Import(NamedTuple):
@@ -273,6 +290,22 @@ def sources() -> list[tuple[str, str]]:
     ]
 
 
+def silence_breaches(file: str, source: str) -> list[str]:
+    """Return checks that are silenced without a word why, there or just above."""
+    said: dict[int, str] = {}
+    silent = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line = token.start[0]
+            said[line] = DIRECTIVE.sub("", token.string)
+            if DIRECTIVE.search(token.string) and not (
+                re.search(r"\w", "".join(said.get(line - up, "") for up in range(3)))
+                or file in UNSAID
+            ):
+                silent.append(f"{file}:{line}: {token.string}")
+    return silent
+
+
 RULES = (layer_breaches, ban_breaches, njit_breaches, size_breaches)
 
 
@@ -282,6 +315,33 @@ def test_the_package_keeps_the_rule(rule):
     found = sources()
     assert len(found) > 10
     assert [breach for file, text in found for breach in rule(file, text)] == []
+
+
+def test_a_source_distribution_has_every_folder():
+    """Its tests read all of them."""
+    lines = (PACKAGE.parent / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    words = [line.split() for line in lines]
+    grafted = {name for what, *names in words if what == "graft" for name in names}
+    assert grafted | {"safemodel"} == {*FOLDERS, "docs"}
+    included = [name for what, *names in words if what == "include" for name in names]
+    top = {one.name for one in PACKAGE.parent.glob("*.md")}
+    assert top - {"README.md"} <= set(included)
+    assert all((PACKAGE.parent / name).is_file() for name in included)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_whatever_is_silenced_says_why(folder):
+    """In the package, and in what lies beside it."""
+    root = PACKAGE.parent
+    paths = sorted((root / folder).rglob("*.py"))
+    assert paths
+    assert [
+        breach
+        for path in paths
+        for breach in silence_breaches(
+            path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        )
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -326,6 +386,9 @@ def test_the_package_keeps_the_rule(rule):
         (njit_breaches, "_kernels/bits.py", "from numba import njit"),
         (njit_breaches, "_kernels/bits.py", "import numba"),
         (njit_breaches, "_build/tensors.py", "def f():\n    from numba import jit"),
+        (silence_breaches, "errors.py", "x = 1  # noqa: E731, S101"),
+        (silence_breaches, "errors.py", "# words\n\n\nx = 1  # type: ignore[arg-type]"),
+        (silence_breaches, "errors.py", "x = 1  # pragma: no cover"),
         (size_breaches, "errors.py", "x = 1\n" * 401),
         (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 41),
     ],
@@ -357,6 +420,9 @@ def test_a_breach_is_caught(rule, file, source):
         (ban_breaches, "_cli/x.py", "getattr(x, name)"),
         (ban_breaches, "_graph/check.py", "getattr(x, 'name')"),
         (njit_breaches, "_kernels/_jit.py", "from numba import njit"),
+        (silence_breaches, "errors.py", "x = 1  # noqa: E731, S101 - words"),
+        (silence_breaches, "errors.py", "# words\nx = 1  # type: ignore[arg-type]"),
+        (silence_breaches, "errors.py", "x = '# noqa'"),
         (size_breaches, "errors.py", "x = 1\n" * 400),
         (size_breaches, "errors.py", "def f():\n" + "    x = 1\n" * 40),
         (size_breaches, "errors.py", 'def f():\n    """\n' + "\n" * 50 + '    """\n'),
@@ -365,6 +431,12 @@ def test_a_breach_is_caught(rule, file, source):
 def test_what_is_allowed_passes(rule, file, source):
     """The other side of each bound is not a breach."""
     assert rule(file, source) == []
+
+
+def test_no_silence_outlives_its_reason():
+    """A file that need not say why has a check silenced."""
+    for file in UNSAID:
+        assert DIRECTIVE.search((PACKAGE.parent / file).read_text(encoding="utf-8"))
 
 
 def test_no_exception_outlives_its_reason():

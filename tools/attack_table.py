@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT))
 # torch would load without protection if this were set.
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
-import picklescan.scanner  # noqa: E402
-import torch  # noqa: E402
+import picklescan.scanner
+import torch
 
-from tests.vectors.assemble import Vector, read_vector  # noqa: E402
+from tests.vectors.assemble import Vector, read_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

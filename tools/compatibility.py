@@ -21,15 +21,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-import safemodel  # noqa: E402
-from safemodel._containers.source import open_source  # noqa: E402
-from safemodel._formats.formats import read_file  # noqa: E402
-from safemodel.limits import DEFAULT_LIMITS  # noqa: E402
-from tests.differential.reach import contents, reachable  # noqa: E402
-from tests.differential.same import DifferenceError, assert_same  # noqa: E402
+import safemodel
+from safemodel._containers.source import open_source
+from safemodel._formats.formats import read_file
+from safemodel.limits import DEFAULT_LIMITS
+from tests.differential.reach import contents, reachable
+from tests.differential.same import DifferenceError, assert_same
 
 ZOO = ROOT.parent / "shared" / "zoo"
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -108,7 +108,7 @@ def ask_torch(source: object) -> tuple[object, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.load(source, weights_only=True, map_location="cpu"), _LOADS  # type: ignore[arg-type]
+            return torch.load(source, weights_only=True, map_location="cpu"), _LOADS
         except Exception as error:  # noqa: BLE001 - whatever it is, it is torch's answer
             return None, _torch_refusal(error)
 
@@ -145,7 +145,7 @@ def _compare(path: Path, container: str, ours: object) -> tuple[str, str]:
         answers[answer] += 1
         if answer != _LOADS or same == "no":
             continue
-        mine = ours[name] if container == _BUNDLE else ours  # type: ignore[index]
+        mine = ours[name] if container == _BUNDLE else ours
         try:
             assert_same(theirs, mine)
             same = "yes"

@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import safemodel  # noqa: E402
-from safemodel.testing import CANARY  # noqa: E402
+import safemodel
+from safemodel.testing import CANARY
 
 SUFFIXES = (".pt", ".safetensors", ".npz")
 POLICIES = {"SALVAGE": safemodel.SALVAGE, "STRICT": safemodel.STRICT}

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools import compatibility, disarm_scanners  # noqa: E402
-from tools.disarm_hostile import measure_all  # noqa: E402
-from tools.disarm_page import page  # noqa: E402
-from tools.disarm_survival import Survival, examine  # noqa: E402
+from tools import compatibility, disarm_scanners
+from tools.disarm_hostile import measure_all
+from tools.disarm_page import page
+from tools.disarm_survival import Survival, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

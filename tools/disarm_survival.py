@@ -83,7 +83,7 @@ def reference(path: Path, container: str) -> tuple[object, str]:
     if container != _BUNDLE:
         return found[""], "torch"
     # The members torch reads are torch's; the rest of the archive is not its business.
-    whole = {name: found.get(name, item) for name, item in ours.items()}  # type: ignore[attr-defined]
+    whole = {name: found.get(name, item) for name, item in ours.items()}
     return whole | {"data": _without_pickles(whole.get("data"))}, "torch"
 
 
@@ -133,7 +133,7 @@ def _plain(value: Any) -> Any:  # noqa: C901, PLR0912 - a table of cases
             return value
         case torch.storage.TypedStorage() | torch.UntypedStorage():
             return torch.tensor([], dtype=getattr(value, "dtype", torch.uint8)).set_(
-                value  # type: ignore[arg-type]
+                value
             )
         case Opaque():
             return _opaque(value)

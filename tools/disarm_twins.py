@@ -220,7 +220,7 @@ def _bundle(change: Callable[[bytes], bytes]) -> bytes:
 def _bare(change: Callable[[bytes], bytes]) -> bytes:
     """Return a bare pickle of arrays."""
     value = host("masked")
-    arrays = {key: item.numpy() for key, item in list(value.items())[:20]}  # type: ignore[attr-defined]
+    arrays = {key: item.numpy() for key, item in list(value.items())[:20]}
     return change(pickle.dumps(arrays, protocol=2))
 
 

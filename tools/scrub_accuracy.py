@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import numpy as np
+import torch
+from torch import nn
 
-from safemodel.evaluation import payload_recovery  # noqa: E402
-from safemodel.scrub import Scrub, scrub_array  # noqa: E402
-from tests import embedding  # noqa: E402
+from safemodel.evaluation import payload_recovery
+from safemodel.scrub import Scrub, scrub_array
+from tests import embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +232,7 @@ def row(
 
 def quantised_row(model: nn.Module) -> str:
     """Return the row of dynamic quantisation: what it does to a convolution."""
-    words = model[4].weight.detach().numpy().reshape(-1).view(np.uint32)  # type: ignore[index]
+    words = model[4].weight.detach().numpy().reshape(-1).view(np.uint32)
     payload, positions, copies = embedding.contiguous(words, BITS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch moves it to a package of its own

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
+import torch
 
-from safemodel import SafeModelError, VerificationError, verify  # noqa: E402
-from safemodel._containers.source import open_source  # noqa: E402
-from safemodel._protect.opening import Opened, open_protected  # noqa: E402
-from safemodel._protect.restoring import restore_pool_to  # noqa: E402
-from safemodel._protect.scratch import Scratch  # noqa: E402
-from safemodel.limits import DEFAULT_LIMITS  # noqa: E402
-from tests.fuzz import protected_folders, tamper  # noqa: E402
-from tests.fuzz.protected_files import (  # noqa: E402
+from safemodel import SafeModelError, VerificationError, verify
+from safemodel._containers.source import open_source
+from safemodel._protect.opening import Opened, open_protected
+from safemodel._protect.restoring import restore_pool_to
+from safemodel._protect.scratch import Scratch
+from safemodel.limits import DEFAULT_LIMITS
+from tests.fuzz import protected_folders, tamper
+from tests.fuzz.protected_files import (
     EPOCH,
     KEY,
     KINDS,
@@ -34,7 +34,7 @@ from tests.fuzz.protected_files import (  # noqa: E402
     repeatable,
     warm_up,
 )
-from tests.unit.protect.helpers_protect import PUBLIC  # noqa: E402
+from tests.unit.protect.helpers_protect import PUBLIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,7 @@ def outcome(seed: Seed, content: bytes) -> Outcome:
     """
     signed = {"public_key": PUBLIC} if seed.signed else {}
     try:
-        verify(content, key=KEY, min_epoch=EPOCH, **signed)  # type: ignore[arg-type]
+        verify(content, key=KEY, min_epoch=EPOCH, **signed)
     except SafeModelError as error:
         named = set(getattr(error, "tensors", ()))
         names = named == changed_tensors(seed, content) if named else None

@@ -142,7 +142,9 @@ def _markov(rng: np.random.Generator, size: int, test: bool) -> Batch:
     return both[:, :-1], both[:, 1:]
 
 
-def _copies(draw: Callable[[np.random.Generator, int, bool], Batch]):  # noqa: ANN202
+def _copies(
+    draw: Callable[[np.random.Generator, int, bool], Batch],
+) -> Callable[[np.random.Generator, int, bool], Batch]:
     """Return a task's images as their own target."""
 
     def copied(rng: np.random.Generator, size: int, test: bool) -> Batch:

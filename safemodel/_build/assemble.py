@@ -81,13 +81,13 @@ class Assembler:
         self._tuples: dict[int, object] = {}
         self._filled: set[int] = set()
 
-    def resolve(self, value: object) -> Any:
+    def resolve(self, value: Any) -> Any:
         """Return the finished object for one value of the graph."""
         kind = type(value)
         if kind in _ATOMS:
             return value
         while kind in _NODES:
-            value = value.value  # type: ignore[attr-defined]  # a node
+            value = value.value
             kind = type(value)
         if kind is tuple:
             return self._tuples.get(id(value), value)
@@ -113,10 +113,10 @@ class Assembler:
             self._fill(value)
         return self.resolve(root)
 
-    def _freeze(self, value: object) -> None:
+    def _freeze(self, value: Any) -> None:
         """Make something that cannot change (rule 2)."""
         while type(value) in _NODES:
-            value = value.value  # type: ignore[attr-defined]  # a node
+            value = value.value
         if type(value) is tuple:
             if not _ATOMS.issuperset(map(type, value)):
                 parts = [self.resolve(part) for part in value]
@@ -132,11 +132,11 @@ class Assembler:
 
     def _fill_below(self, spec: ExtraSpec) -> None:
         """Fill all that an object's arguments reach, each once (rule 4)."""
-        pending: list[object] = [spec.args, spec.state]
+        pending: list[Any] = [spec.args, spec.state]
         while pending:
             value = pending.pop()
             while type(value) in _NODES:
-                value = value.value  # type: ignore[attr-defined]  # a node
+                value = value.value
             if type(value) in _ATOMS or id(value) in self._filled:
                 continue
             if type(value) is ExtraSpec and value.built is UNBUILT:
@@ -146,28 +146,28 @@ class Assembler:
             pending.extend(_parts(value))
             self._fill(value)
 
-    def _fill(self, value: object) -> None:
+    def _fill(self, value: Any) -> None:
         """Put the parts of one mutable container in place (rule 3)."""
         kind = type(value)
         if kind is dict:
-            self._fill_dict(value)  # type: ignore[arg-type]
+            self._fill_dict(value)
         elif kind is list:
-            self._fill_list(value)  # type: ignore[arg-type]
+            self._fill_list(value)
         elif kind is MappingSpec:
-            self._fill_mapping(value)  # type: ignore[arg-type]
+            self._fill_mapping(value)
         elif kind is SequenceSpec:
-            self._fill_sequence(value)  # type: ignore[arg-type]
+            self._fill_sequence(value)
         elif kind is NamespaceSpec:
-            attributes = value.attributes  # type: ignore[attr-defined]
-            vars(value.built).update(  # type: ignore[attr-defined]
+            attributes = value.attributes
+            vars(value.built).update(
                 {name: self.resolve(part) for name, part in attributes.items()}
             )
         elif kind is OpaqueSpec:
-            self._fill_opaque(value)  # type: ignore[arg-type]
+            self._fill_opaque(value)
         elif kind is ObjectArraySpec:
-            self._fill_array(value)  # type: ignore[arg-type]
+            self._fill_array(value)
 
-    def _fill_dict(self, value: dict[object, object]) -> None:
+    def _fill_dict(self, value: dict[object, Any]) -> None:
         if not _ATOMS.issuperset(map(type, value)):
             keys = [self.resolve(key) for key in value]
             if any(new is not old for new, old in zip(keys, value, strict=True)):
@@ -181,7 +181,7 @@ class Assembler:
         for key, part in value.items():
             kind = type(part)
             if kind is TensorCall or kind is Call:
-                spec = part.value  # type: ignore[attr-defined]
+                spec = part.value
                 # Nearly always a tensor; anything else takes the long way.
                 built = spec.built if type(spec) is TensorSpec else UNBUILT
                 value[key] = resolve(spec) if built is UNBUILT else built
@@ -252,18 +252,20 @@ def _insert(
     try:
         # Not `update`: a Counter's adds, and dict's own loses an OrderedDict's order.
         for key, value in zip(keys, values, strict=True):
-            target[key] = value  # noqa: PERF403
+            target[key] = value  # noqa: PERF403 - as above
     except TypeError as error:
         raise ForbiddenCallError("dict", "a key cannot be hashed") from error
 
 
 def _shell(spec: Spec) -> object:
     """Return the empty container a composite spec will be (rule 1)."""
-    if type(spec) is MappingSpec or type(spec) is SequenceSpec:
+    if type(spec) is MappingSpec:
         if spec.kind == "defaultdict":
-            return defaultdict(_FACTORIES[spec.factory])  # type: ignore[union-attr]
+            return defaultdict(_FACTORIES[spec.factory])
+        return _EMPTY[spec.kind]()
+    if type(spec) is SequenceSpec:
         if spec.kind == "deque":
-            return deque(maxlen=spec.maxlen)  # type: ignore[union-attr]
+            return deque(maxlen=spec.maxlen)
         return _EMPTY[spec.kind]()
     if type(spec) is NamespaceSpec:
         return _EMPTY[spec.kind]()
@@ -274,23 +276,22 @@ def _shell(spec: Spec) -> object:
     raise TypeError(f"{type(spec).__name__} has no shell")
 
 
-def _parts(value: Any) -> Iterable[object]:
+def _parts(value: object) -> Iterable[object]:
     """Return what a container or composite spec holds."""
-    kind = type(value)
-    if kind is dict:
-        return value.values()  # type: ignore[no-any-return]
-    if kind is list or kind is tuple:
-        return value  # type: ignore[no-any-return]
-    if kind is SequenceSpec or kind is ObjectArraySpec:
-        return value.elements  # type: ignore[no-any-return]
-    if kind is MappingSpec:
+    if type(value) is dict:
+        return value.values()
+    if type(value) is list or type(value) is tuple:
+        return value
+    if type(value) is SequenceSpec or type(value) is ObjectArraySpec:
+        return value.elements
+    if type(value) is MappingSpec:
         return (*value.pairs, value.metadata)
-    if kind is NamespaceSpec:
-        return value.attributes.values()  # type: ignore[no-any-return]
+    if type(value) is NamespaceSpec:
+        return value.attributes.values()
     return _held(value)
 
 
-def _held(value: Any) -> Iterable[object]:
+def _held(value: object) -> Iterable[object]:
     """Return what an opaque or caller's object holds; nothing for any other."""
     if type(value) is OpaqueSpec:
         pairs, elements = value.pairs or (), value.elements or ()

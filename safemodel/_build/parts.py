@@ -20,7 +20,7 @@ LAYOUTS = {
     "sparse_csc": torch.sparse_csc,
     "sparse_bsr": torch.sparse_bsr,
     "sparse_bsc": torch.sparse_bsc,
-    "_mkldnn": torch._mkldnn,  # type: ignore[attr-defined]
+    "_mkldnn": torch._mkldnn,  # type: ignore[attr-defined]  # not exported
     "jagged": torch.jagged,
 }
 

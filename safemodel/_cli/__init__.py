@@ -70,7 +70,7 @@ class _Verb(argparse.ArgumentParser):
     def __init__(self, **given: Any) -> None:
         super().__init__(formatter_class=HelpText, allow_abbrev=False, **given)
 
-    def parse_known_args(  # type: ignore[override]
+    def parse_known_args(  # type: ignore[override]  # one of its overloads
         self,
         args: Sequence[str] | None = None,
         namespace: argparse.Namespace | None = None,

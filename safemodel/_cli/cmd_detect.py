@@ -112,9 +112,14 @@ def run(options: argparse.Namespace) -> int:
             complain(path, error)
             return CANNOT
     targets = whole_models(list(find_targets(options.paths)), DEFAULT_LIMITS)
+    read = [
+        path
+        for path in (options.reference, options.detector)
+        if path not in (None, _XRAY)
+    ]
     with ends_clean(), ExitStack() as stack:
         try:
-            pages = stack.enter_context(DetectPages(options, targets))
+            pages = stack.enter_context(DetectPages(options, targets, read))
         except (OSError, ValueError) as error:
             return complain("", error)
         return _run(options, targets, pages)

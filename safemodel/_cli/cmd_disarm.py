@@ -37,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("out", metavar="DST", help=names)
     parser.add_argument(
         "--format",
-        choices=("pt", "safetensors", "npz", "zip"),
+        choices=("pt", "pt-1.13", "safetensors", "npz", "zip"),
         help="what to write, whatever the name of DST or of a model in SRC",
     )
     parser.add_argument(
@@ -86,6 +86,7 @@ def _bits(text: str) -> int | Literal["auto"]:
 def run(options: argparse.Namespace) -> int:
     """Disarm; return the exit code."""
     from safemodel._cli.interrupts import ends_clean
+    from safemodel._cli.outcomes import system_said
     from safemodel._cli.report_files import ReportFiles
     from safemodel._cli.summary import REFUSED, UNREADABLE
     from safemodel._report.words import shown
@@ -101,7 +102,8 @@ def run(options: argparse.Namespace) -> int:
             report = _disarmed(options)
             files.write(report)
     except (DisarmError, OSError, ValueError) as error:
-        sys.stderr.write(f"safemodel: {shown(str(error))}\n")
+        said = system_said(error) if isinstance(error, OSError) else str(error)
+        sys.stderr.write(f"safemodel: {shown(said)}\n")
         return UNREADABLE
     except SafeModelError as error:
         # Of a folder, a note says which of its files it is.

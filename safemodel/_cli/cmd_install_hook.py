@@ -16,7 +16,7 @@ exit codes:
 
 Afterwards SAFEMODEL_PATCH=1 python ... opens model files as safe_load does; without the
 variable, nothing changes. Words, parted by commas: 1, opaque, torchscript=tensors,
-audit-wall.
+pickle-in=package.module, audit-wall.
 """
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 exit codes:
-  that of the program; 2 if there is no such program
+  that of the program; 2 if there is no such program, or if the workers of the program
+  could not be patched (python -E, -I or -S)
 
 The interpreters that the program starts are patched as well: workers of
 multiprocessing, torchrun (safemodel run -m torch.distributed.run ...), and others that
@@ -61,6 +62,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="let torch.jit.load give the tensors of TorchScript archives as data",
     )
     parser.add_argument(
+        "--pickle-in",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="let pickle read files as data in this module; may be given again",
+    )
+    parser.add_argument(
         "--audit-wall",
         action="store_true",
         help="end any load that is about to import something or to start a process, by"
@@ -75,7 +83,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the program; return its exit code."""
-    from safemodel._patch.start import Wanted, apply
+    from safemodel._patch.start import Wanted, apply, is_module_name
 
     arguments: list[str] = options.program if options.module is None else options.module
     if not arguments:
@@ -83,10 +91,19 @@ def run(options: argparse.Namespace) -> int:
     if options.module is None and not os.path.exists(arguments[0]):  # noqa: PTH110 - pathlib costs start-up time
         sys.stderr.write(f"safemodel: no such file: {arguments[0]}\n")
         return _CANNOT
+    if odd := [one for one in options.pickle_in if not is_module_name(one)]:
+        options.parser.error(f"--pickle-in: {odd[0]!r} is no name of a module")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        sys.stderr.write(
+            "safemodel: python -E, -I and -S keep the interpreters that a program"
+            " starts from being patched\n"
+        )
+        return _CANNOT
     asked = Wanted(
         on_refuse="opaque" if options.opaque else "raise",
         torchscript="tensors" if options.torchscript_tensors else "refuse",
         audit_wall=options.audit_wall,
+        pickle_in=tuple(options.pickle_in),
     )
     _prepare_children(asked, options.log)
     apply(asked)
@@ -96,12 +113,12 @@ def run(options: argparse.Namespace) -> int:
 def _prepare_children(asked: Wanted, log: str | None) -> None:
     """Have the interpreters that the program starts patched, too."""
     from safemodel._patch import on_path
+    from safemodel._patch.journal import LOG_VARIABLE
     from safemodel._patch.start import VARIABLE
 
     os.environ[VARIABLE] = asked.to_text()
     if log is not None:
-        # A child may have another current folder.
-        os.environ["SAFEMODEL_LOG"] = os.path.abspath(log)  # noqa: PTH100 - pathlib costs start-up time
+        os.environ[LOG_VARIABLE] = log
     before = os.environ.get("PYTHONPATH", "")
     folders = [next(iter(on_path.__path__)), *([before] if before else [])]
     os.environ["PYTHONPATH"] = os.pathsep.join(folders)
@@ -110,13 +127,16 @@ def _prepare_children(asked: Wanted, log: str | None) -> None:
 def _run_program(arguments: list[str], *, is_module: bool) -> int:
     """Run a program as the main module; return its exit code."""
     import runpy
+    from types import ModuleType
 
     try:
         sys.argv[:] = arguments
         if is_module:
             # As `python -m`: the current folder is searched first.
             sys.path.insert(0, os.getcwd())  # noqa: PTH109 - pathlib costs start-up time
-            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+            sys.modules["__main__"] = ModuleType("__main__")
+            # Not run_module: its main module is gone when exit handlers still run.
+            runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined]
         else:
             sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))  # noqa: PTH100, PTH120 - pathlib costs start-up time
             _run_script(arguments[0])

@@ -9,25 +9,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._cli.detections import NO_EVIDENCE, NO_MODEL, SUSPICIOUS, word_of
 from safemodel._cli.outcomes import FAILURES, reason_of
-from safemodel._cli.report_files import check_place, write_whole
+from safemodel._cli.report_files import HeldFiles, write_whole
 from safemodel._report.detect_text import evidence_text
-from safemodel._report.words import shown, size_text
-from safemodel._rewrite.output import whole_file
+from safemodel._report.words import size_text
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-    from types import TracebackType
 
     from safemodel._detector.many import FileDetection
     from safemodel._report.detect_html import Section
-    from safemodel._rewrite.output import Commit, Output
     from safemodel._scan.paths import Target
 
 _IN_FULL = 12
@@ -44,71 +39,38 @@ class _Full(NamedTuple):
     section: Section
 
 
-class DetectPages:
+class DetectPages(HeldFiles):
     """The files that ``--html`` and ``--plot`` ask for, open until they are written.
 
     Args:
-        options: With ``html``, ``plot`` and ``reference``.
+        options: With ``html`` and ``plot``.
         targets: What will be looked at.
+        others: Other files that are read.
+
+    Raises:
+        ValueError: There is no one model to draw.
     """
 
-    def __init__(self, options: argparse.Namespace, targets: Sequence[Target]) -> None:
-        self._html_path: str | None = options.html
-        self._plot_path: str | None = options.plot
-        self._others = [one.path for one in targets]
-        if options.reference is not None:
-            self._others.append(options.reference)
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        targets: Sequence[Target],
+        others: Sequence[str],
+    ) -> None:
         self._files = len(targets)
-        self._rows: list[tuple[int, int, tuple[str, ...]]] = []
-        self._full: list[_Full] = []
-        self._picture = b""
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        """Open them (rule 1).
-
-        Raises:
-            ValueError: One would take the place of something else, or there is no one
-                model to draw.
-            OSError: One cannot be written there.
-        """
-        if self._plot_path is not None and self._files != 1:
+        if options.plot is not None and self._files != 1:
             raise ValueError(
                 f"--plot draws one model, not {self._files:,}; --html has a page of all"
             )
-        for path, other in (
-            (self._html_path, None),
-            (self._plot_path, self._html_path),
-        ):
-            if path is not None:
-                check_place(path, *self._others, other)
-        try:
-            self._html = self._opened(self._html_path)
-            self._plot = self._opened(self._plot_path)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def _opened(self, path: str | None) -> tuple[Output, Commit] | None:
-        if path is None:
-            return None
-        return self._stack.enter_context(
-            whole_file(Path(path), overwrite=True, digests=False)
-        )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Take away what did not get its name."""
-        self._stack.__exit__(kind, error, traceback)
+        models = [*(one.path for one in targets), *others]
+        super().__init__(options.html, options.plot, models)
+        self._rows: list[tuple[int, int, tuple[str, ...]]] = []
+        self._full: list[_Full] = []
+        self._picture = b""
 
     def add(self, found: FileDetection) -> None:
         """Take what became of a file."""
-        if self._html is None and self._plot is None:
+        if not any(self._held):
             return
         word = word_of(found)
         rank, at = _ORDER.get(word, _CANNOT), len(self._rows)
@@ -125,13 +87,14 @@ class DetectPages:
         """
         from safemodel._report.detect_html import page_of
 
-        if self._html is not None:
+        page, picture = self._held
+        if page is not None:
             rows = [row for _, _, row in sorted(self._rows)]
             sections = [one.section for one in sorted(self._full, key=_place)]
-            page = page_of(rows, sections, self._files)
-            write_whole(*self._html, page.encode())
-        if self._plot is not None and self._picture:
-            write_whole(*self._plot, self._picture)
+            text = page_of(rows, sections, self._files)
+            write_whole(*page, text.encode())
+        if picture is not None and self._picture:
+            write_whole(*picture, self._picture)
 
     def _is_kept(self, rank: int) -> bool:
         """Make room for a file in full, if it is worth more than another (rule 2)."""
@@ -158,9 +121,10 @@ class DetectPages:
             drawn = pictures(detection, found.path, amount=amount)
         except FAILURES as error:
             drawn, note = (), f"There are no pictures: {reason_of(error)}"
-        if self._html is not None:
+        page, picture = self._held
+        if page is not None:
             self._full.append(_Full(rank, at, section(detection, drawn, note)))
-        if self._plot is not None:
+        if picture is not None:
             self._picture = plot(detection, drawn)
 
 
@@ -172,6 +136,6 @@ def _row(found: FileDetection, word: str) -> tuple[str, ...]:
     """Return what the list of files says of one."""
     detection = found.detection
     if detection is None:
-        return shown(found.path), word, shown(found.message), ""
+        return found.path, word, found.message, ""
     because = next(map(evidence_text, detection.evidence), "")
     return found.path, word, because, size_text(detection.blind_spot.bytes)

@@ -10,7 +10,7 @@ from safemodel._cli.summary import is_other
 from safemodel._report.detect_text import (
     candidate_text,
     detection_lines,
-    evidence_text,
+    evidence_texts,
     short_text,
 )
 from safemodel._report.words import shown, size_text
@@ -168,8 +168,8 @@ def short_lines(found: FileDetection) -> Iterator[tuple[str, str]]:
         yield word, f"{shown(found.path)}: {word} ({shown(found.message)})"
         return
     yield word, f"{shown(found.path)}: {word} ({short_text(detection)})"
-    for one in detection.evidence[:_MOST]:
-        yield "danger", f"  {evidence_text(one)}"
+    for text, _ in evidence_texts(detection.evidence)[:_MOST]:
+        yield "danger", f"  {text}"
     for candidate in detection.candidates[:_MOST]:
         yield "warning", f"  {candidate_text(candidate)}"
     for written in found.extracted:

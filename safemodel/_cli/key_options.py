@@ -190,7 +190,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def epoch(text: str) -> int:
     """Return an epoch; argparse reports anything else."""
-    if not (text.isascii() and text.isdecimal() and int(text[:20]) <= _MAX_EPOCH):
+    is_number = text.isascii() and text.isdecimal() and len(text) <= 20
+    if not is_number or int(text) > _MAX_EPOCH:
         raise argparse.ArgumentTypeError(f"not an epoch: {text!r}")
     return int(text)
 

@@ -1,4 +1,4 @@
-"""How the verbs of protected files end: what is said of an error, which code it is."""
+"""How verbs end that write files: what is said of an error, which code it is."""
 
 from __future__ import annotations
 

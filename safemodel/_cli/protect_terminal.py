@@ -14,17 +14,31 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
+
+from safemodel._report.words import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rich.progress import Task
+
 _PATIENCE_S = 0.5
 _PAUSE_S = 0.05
 _INDENT = 2
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second, in the units that reports have: rich's own has others."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed, if it is known yet."""
+        speed = task.finished_speed or task.speed
+        said = "" if speed is None else f"{size_text(int(speed))}/s"
+        return Text(said, style="progress.data.speed")
 
 
 class BytesBar:
@@ -40,8 +54,8 @@ class BytesBar:
         self._bar = Progress(
             "{task.description}",
             BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            DownloadColumn(binary_units=True),
+            _Speed(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,

@@ -15,51 +15,59 @@ import os
 import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from safemodel._report.words import shown
 from safemodel._rewrite.output import whole_file
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from types import TracebackType
 
-    from safemodel._rewrite.output import Commit, Output
+    from safemodel._rewrite.commit import Commit
+    from safemodel._rewrite.output import Output
     from safemodel.reports import DisarmReport
 
+    _Held: TypeAlias = tuple[Output, Commit]
 
-class ReportFiles:
-    """The report files a command line asks for, open until they are written.
+
+class HeldFiles:
+    """Two files that a command line asks for, open until they are written.
 
     Args:
-        options: With ``source``, ``out``, ``report`` and ``html``.
+        first: Path of one, or None for none.
+        second: Path of the other; they are not the same.
+        models: What is read and written, whose place they do not take.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
+    def __init__(
+        self, first: str | None, second: str | None, models: Sequence[str]
+    ) -> None:
+        self._paths = first, second
+        self._models = models
         self._stack = ExitStack()
-        self._json: tuple[Output, Commit] | None = None
-        self._html: tuple[Output, Commit] | None = None
+        self._held: tuple[_Held | None, _Held | None] = None, None
 
     def __enter__(self) -> Self:
         """Open them (rules 1 and 3).
 
         Raises:
-            ValueError: A report would take the place of something else.
-            OSError: A report cannot be written there.
+            ValueError: One would take the place of something else.
+            OSError: One cannot be written there.
         """
-        report, page = self._options.report, self._options.html
-        for path, others in ((report, ()), (page, (report,))):
+        first, second = self._paths
+        for path, other in ((first, None), (second, first)):
             if path is not None:
-                check_place(path, self._options.source, self._options.out, *others)
+                _check_place(path, *self._models, other)
         try:
-            self._json, self._html = self._opened(report), self._opened(page)
+            self._held = self._opened(first), self._opened(second)
         except BaseException:
             self._stack.close()
             raise
         return self
 
-    def _opened(self, path: str | None) -> tuple[Output, Commit] | None:
+    def _opened(self, path: str | None) -> _Held | None:
         if path is None:
             return None
         return self._stack.enter_context(
@@ -75,17 +83,29 @@ class ReportFiles:
         """Take away what did not get its name."""
         self._stack.__exit__(kind, error, traceback)
 
+
+class ReportFiles(HeldFiles):
+    """The report files that ``safemodel disarm`` is asked for.
+
+    Args:
+        options: With ``source``, ``out``, ``report`` and ``html``.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options.report, options.html, (options.source, options.out))
+
     def write(self, report: DisarmReport) -> None:
         """Write the reports (rule 2).
 
         Raises:
             OSError: The disk is full, or the like; the new model is there.
         """
+        json, html = self._held
         try:
-            if self._json is not None:
-                write_whole(*self._json, f"{report.to_json(indent=1)}\n".encode())
-            if self._html is not None:
-                write_whole(*self._html, report.to_html().encode())
+            if json is not None:
+                write_whole(*json, f"{report.to_json(indent=1)}\n".encode())
+            if html is not None:
+                write_whole(*html, report.to_html().encode())
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(
@@ -100,7 +120,7 @@ def write_whole(out: Output, commit: Commit, data: bytes) -> None:
     commit()
 
 
-def check_place(path: str, *others: str | None) -> None:
+def _check_place(path: str, *others: str | None) -> None:
     """Refuse a report that would take the place of something else (rule 3)."""
     try:
         mode = os.lstat(path).st_mode

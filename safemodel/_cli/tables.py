@@ -50,8 +50,8 @@ _IN_TABLE = 3
 _SHORT = 60
 _PATIENCE_S = 0.5
 _NEXT = """\
-  Nothing was run. `safemodel inspect FILE` shows what a file holds. Unless it is
-  broken, safe_load(FILE, weights_only=False) opens it, and runs nothing either."""
+  Nothing was run. `safemodel inspect FILE` shows what a file holds. Unless it
+  is broken, safe_load(FILE, weights_only=False) opens it, and runs nothing."""
 _LINES = {
     **{severity.value: colour for severity, colour in _COLOURS.items()},
     "verdict": "bold",

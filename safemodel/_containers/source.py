@@ -329,7 +329,7 @@ def open_source(f: FileLike) -> Source:
     if callable(getattr(f, "read", None)):
         return _open_file_object(f)
     try:
-        data = memoryview(f)  # type: ignore[arg-type]
+        data = memoryview(f)  # type: ignore[arg-type]  # which is what is asked
     except TypeError:
         raise TypeError(
             "expected a path, a bytes-like object or a binary file object, not "

@@ -40,8 +40,9 @@ def disarm(
         f: What to read: a path, bytes, or a binary file object; or the path of a
             folder in the layout of a model hub, of which a new folder is written.
         out: Where to write. A folder must not be there yet, or be empty.
-        format: "safetensors", "pt", "npz", or "zip" for an archive of models; None to
-            go by the suffix of ``out``, or by that of each file of a folder.
+        format: "safetensors", "pt", "npz", or "zip" for an archive of models; "pt-1.13"
+            for a "pt" without floats, which torch 1.13 does not read; None to go by the
+            suffix of ``out``, or by that of each file of a folder.
         policy: Which globals are allowed. By default all others become plain data;
             `STRICT` refuses the file instead, and a folder with such a file.
         scrub: Low mantissa bits of floating-point tensors to overwrite, in which data

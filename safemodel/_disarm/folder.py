@@ -6,7 +6,8 @@
 3. Indices of shards come last: they are made from the shards that were written.
 4. Whatever is in the new folder and in no report ends the call.
 5. Only then is the folder renamed into place, in one step: its bytes are on the disk
-   before. A folder that is there is never replaced, which takes two steps.
+   before, those of small files all at once.
+6. A folder that is there is never replaced: that takes two steps.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from safemodel.errors import DisarmError, MalformedFileError, SafeModelError
 from safemodel.reports import DisarmReport, FileDigests, LeftBehind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from safemodel._disarm.folder_plan import Plan, Task
     from safemodel._disarm.one_file import Settings
     from safemodel._disarm.tasks import Answer
@@ -49,7 +52,7 @@ def disarm_folder(
     with whole_folder(real) as part:
         answers = _write_all(plan, part, settings)
         _check_is_all(part, answers)
-        commit_folder(part, real)
+        commit_folder(part, real, _unsynced(plan, part, answers))
     return _report(folder, target, plan, answers, settings, started)
 
 
@@ -63,7 +66,7 @@ def _write_all(plan: Plan, part: Path, settings: Settings) -> dict[str, Answer]:
     from safemodel._disarm.processes import do_tasks
     from safemodel._disarm.shards import read_index, rewrite_index
 
-    settings = Settings(**{**vars(settings), "overwrite": False})
+    settings = Settings(**{**vars(settings), "overwrite": False, "durable": False})
     indices = [
         read_index(task, settings.limits) for task in plan.tasks if task.kind == "index"
     ]
@@ -128,6 +131,15 @@ def _check_is_all(part: Path, answers: dict[str, Answer]) -> None:
                 Path(place, name).rmdir()
     if expected:
         raise DisarmError(f"{len(expected):,} files of the new folder are gone")
+
+
+def _unsynced(plan: Plan, part: Path, answers: dict[str, Answer]) -> Iterator[Path]:
+    """Yield each new file that may not be on the disk yet (rule 5)."""
+    from safemodel._disarm.tasks import syncs_itself
+
+    for task in plan.tasks:
+        if answers[task.name].report is not None and not syncs_itself(task):
+            yield part / task.out
 
 
 def _report(

@@ -30,7 +30,12 @@ _MODELS: dict[str, Form] = {
     ".pickle": "pt", ".th": "pt", ".chkpt": "pt", ".ptl": "pt", ".jit": "pt",
     ".tar": "pt", ".joblib": "pt",
 }  # fmt: skip
-SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "pt": ".bin"}
+SUFFIXES = {
+    "safetensors": ".safetensors",
+    "npz": ".npz",
+    "pt": ".bin",
+    "pt-1.13": ".bin",
+}
 """Format that all models of a folder may get → what their names end in then."""
 _TEXTS = (".txt", ".md", ".rst", ".csv", ".tsv", ".vocab", ".bpe")
 _TEXT_NAMES = frozenset(
@@ -139,11 +144,12 @@ def _model_naming(name: str, stem: str, suffix: str, form: Form | None) -> Namin
         return Naming("model", name, "zip")
     own = _MODELS.get(suffix)
     kind: Kind = "other" if own is None else "model"
-    if form is None or own == form:
+    torch = form in ("pt", "pt-1.13")
+    if form is None or own == form or (torch and own == "pt"):
         out = f"{stem}.npz" if suffix == ".npy" else name
-        return Naming(kind, out, own or "pt")
+        return Naming(kind, out, form or own or "pt")
     if form == "safetensors":
         stem = re.sub(r"\Apytorch_model(?=[.-]|\Z)", "model", stem)
-    elif form == "pt" and own == "safetensors":
+    elif torch and own == "safetensors":
         stem = re.sub(r"\Amodel(?=[.-]|\Z)", "pytorch_model", stem)
     return Naming(kind, stem + SUFFIXES[form], form)

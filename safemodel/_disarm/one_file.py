@@ -61,6 +61,8 @@ class Settings(Value):
         limits: How much a file may ask for.
         overwrite: Whether a target may be there already.
         digests: Whether SHA-256 and BLAKE3 are taken.
+        durable: Whether a new file has to be on the disk when it gets its name: not
+            where a whole folder gets there at once.
     """
 
     policy: Policy
@@ -68,6 +70,7 @@ class Settings(Value):
     limits: Limits
     overwrite: bool
     digests: bool
+    durable: bool = True
 
 
 class _Written(NamedTuple):
@@ -102,6 +105,7 @@ def disarm_file(
     from safemodel._containers.source import open_source
     from safemodel._disarm.findings import sorted_out
     from safemodel._graph.allowlist import policy_version
+    from safemodel._rewrite.writers import TORCH
     from safemodel._version import VERSION
     from safemodel.reports import DisarmReport
 
@@ -117,7 +121,7 @@ def disarm_file(
         source=written.source,
         result=written.result,
         format=seen.format,
-        out_format=form,
+        out_format="pt" if form in TORCH else form,
         removed=found.removed,
         anomalies=found.anomalies,
         notes=found.notes,
@@ -188,7 +192,12 @@ def _write(
     reading.parsed.clear()
     flat = flatten(models_of(root, kinds) if kinds else root, plain)
     check_repeats(_taken(leaves, flat, form), limits)
-    whole = whole_file(target, overwrite=settings.overwrite, digests=settings.digests)
+    whole = whole_file(
+        target,
+        overwrite=settings.overwrite,
+        digests=settings.digests,
+        durable=settings.durable,
+    )
     with whole as (out, commit), StorageReader(limits, target.parent) as storages:
         reader = Reader(storages, scrub)
         if kinds:
@@ -216,20 +225,24 @@ def _values(
     from safemodel._build.assemble import Assembler
     from safemodel._rewrite.leaves import Leaves
     from safemodel._rewrite.plain import Plain
+    from safemodel._rewrite.writers import TORCH
 
-    wide = form not in ("pt", "zip")
-    leaves = Leaves(limits, wide_unsigned=wide)
+    old = form == "pt-1.13"
+    wide = form not in TORCH and form != "zip"
+    leaves = Leaves(limits, wide_unsigned=wide, for_1_13=old)
     assemble = Assembler(leaves.make).assemble
     root = assemble(graph.root, graph.mutables, graph.immutables)
     leaves.settle()
-    return root, leaves, Plain(wide_unsigned=wide, limits=limits)
+    plain = Plain(wide_unsigned=wide, floats=not old, limits=limits)
+    return root, leaves, plain
 
 
 def _taken(leaves: Leaves, flat: Flat, form: Form) -> Iterator[tuple[StorageSpec, int]]:
     """Yield how many bytes of which storages are written."""
     from safemodel._rewrite.contents import row_major
+    from safemodel._rewrite.writers import TORCH
 
-    if form in ("pt", "zip"):
+    if form in TORCH or form == "zip":
         contents = {id(leaf.content): leaf for leaf in leaves.tensors}
         yield from (
             (leaf.spec.storage, leaf.content.nbytes)

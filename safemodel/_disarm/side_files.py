@@ -202,12 +202,15 @@ def write_text(
     from safemodel._version import VERSION
 
     started = time.perf_counter()
+    whole = whole_file(
+        target,
+        overwrite=settings.overwrite,
+        digests=settings.digests,
+        durable=settings.durable,
+    )
     with (
         SourceDigests(source, wanted=settings.digests) as digests,
-        whole_file(target, overwrite=settings.overwrite, digests=settings.digests) as (
-            out,
-            commit,
-        ),
+        whole as (out, commit),
     ):
         checksum = 0
         for piece in pieces:

@@ -9,6 +9,8 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safemodel._disarm.one_file import Settings
+from safemodel._rewrite.output import SYNC
 from safemodel._scan.render import one_line
 from safemodel.errors import (
     DisarmError,
@@ -20,7 +22,6 @@ from safemodel.reports import DisarmReport
 
 if TYPE_CHECKING:
     from safemodel._disarm.folder_plan import Task
-    from safemodel._disarm.one_file import Settings
 
 DIED = "the process that worked on it ended: it may need more memory than there is"
 _OF_THE_FILE = frozenset(
@@ -53,6 +54,14 @@ def may_be_model(task: Task) -> bool:
     return task.kind in ("model", "other")
 
 
+def syncs_itself(task: Task) -> bool:
+    """Tell whether a new file is put on the disk while it is written: large ones.
+
+    To wait for the disk after each small file takes longer than all else.
+    """
+    return task.size >= SYNC
+
+
 def do_task(task: Task, folder: Path, settings: Settings) -> Answer:
     """Disarm one file into a folder; return what became of it.
 
@@ -61,6 +70,7 @@ def do_task(task: Task, folder: Path, settings: Settings) -> Answer:
         OSError: Writing failed.
     """
     target = folder / task.out
+    settings = Settings(**{**vars(settings), "durable": syncs_itself(task)})
     is_model = task.kind == "model"
     try:
         report, tensors = _disarmed(task, target, settings)

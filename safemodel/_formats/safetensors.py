@@ -59,7 +59,7 @@ def read_safetensors_file(reading: Reading, source: Source, prefix: str) -> obje
             storage, torch_dtype, 0, tuple(shape), tuple(reversed(stride))
         )
     reading.check.add_storages(storages, prefix)
-    reading.check.add_specs(tensors.values())  # type: ignore[arg-type]
+    reading.check.add_specs(tensors.values())  # type: ignore[arg-type]  # made above
     return tensors
 
 

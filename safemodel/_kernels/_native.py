@@ -215,7 +215,7 @@ def compiled(
 
 def entry_of(function: Callable[..., int]) -> int:
     """Return where a compiled function begins, for others to call it."""
-    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]  # made by ctypes
 
 
 def _engine(text: str, cpu: str, features: str) -> Any:

@@ -9,6 +9,7 @@ from safemodel.errors import LimitExceededError
 from safemodel.limits import DEFAULT_LIMITS
 
 _PIECE = 1 << 16
+_PACKERS = ("bz2", "gzip", "lzma", "zipfile", "zlib")
 
 
 def in_memory(stream: Any) -> io.BytesIO:
@@ -36,6 +37,10 @@ def bounded(f: Any) -> Any:
         LimitExceededError: That is more than a pickle may have.
     """
     plain = (io.BytesIO, io.BufferedReader, io.BufferedRandom, io.FileIO, bytes)
-    if isinstance(f, plain) or not hasattr(f, "read"):
-        return f
-    return in_memory(f)
+    holds = isinstance(f, plain) and not unpacks(f)
+    return f if holds or not hasattr(f, "read") else in_memory(f)
+
+
+def unpacks(f: object) -> bool:
+    """Return whether a file gives more than it holds, by what made it."""
+    return type(getattr(f, "raw", f)).__module__ in _PACKERS

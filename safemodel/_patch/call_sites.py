@@ -15,6 +15,8 @@ _PACKAGE = __name__.split(".", maxsplit=1)[0] + "."
 _OF_TORCH = ("torch.storage", "torch.hub")
 """Modules that ask for `weights_only=False` on behalf of others: a pickled tensor has
 its storage as a file within the pickle, and opens it so."""
+_BETWEEN = ("contextlib", "importlib._bootstrap", "importlib._bootstrap_external")
+"""Modules of `with` and `import` themselves."""
 _SEEN: set[tuple[str, int, str]] = set()
 _MOST_SEEN = 10_000
 
@@ -34,12 +36,12 @@ class CallSite(NamedTuple):
 
 
 def _caller() -> FrameType | None:
-    """Return the nearest frame that is not of this package, nor of `with` itself."""
+    """Return the nearest frame that is not of this package, nor between it and code."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         ours = isinstance(module, str) and (module + ".").startswith(_PACKAGE)
-        if not ours and module != "contextlib":
+        if not ours and module not in _BETWEEN:
             return frame
         frame = frame.f_back
     return None

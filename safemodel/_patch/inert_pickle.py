@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from safemodel._patch.bounded import bounded
 from safemodel._patch.opening import load_other
+from safemodel.errors import UnpatchedCallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+OF_PICKLE = frozenset(
+    {
+        "_pickle", "pickle", "pickle5", "cloudpickle", "cloudpickle.cloudpickle",
+        "cloudpickle.cloudpickle_fast", "dill", "dill._dill",
+        "joblib.externals.cloudpickle", "joblib.externals.cloudpickle.cloudpickle",
+    }
+)  # fmt: skip
+"""Modules that unpickle."""
 
 
 class InertPickle(ModuleType):
@@ -34,9 +45,12 @@ class InertPickle(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         # What writes pickles, and the names of errors, are no way to run a file.
-        if name in ("_loads", "_load", "decode_long"):
+        if name.startswith(("load", "_load")) or name == "decode_long":
             raise AttributeError(name)
-        return getattr(self._original, name)
+        found = getattr(self._original, name)
+        if isinstance(found, ModuleType) and found.__name__ in OF_PICKLE:
+            return InertPickle(found, self._call)
+        return found
 
     def load(
         self,
@@ -100,9 +114,6 @@ def inert_pickle(call: str, failure: Any = None) -> Callable[[Any], Any]:
     return lambda original: InertPickle(original, call, failure)
 
 
-_OF_PICKLE = ("_pickle", "pickle", "cloudpickle", "dill", "dill._dill")
-
-
 def inert_function(call: str, name: str) -> Callable[[Any], Any]:
     """Return what replaces a function or class that was taken from `pickle`.
 
@@ -110,12 +121,43 @@ def inert_function(call: str, name: str) -> Callable[[Any], Any]:
     """
 
     def make(original: Any) -> Any:
-        if getattr(original, "__module__", None) not in _OF_PICKLE:
+        if getattr(original, "__module__", None) not in OF_PICKLE:
             return original
         module = InertPickle(ModuleType("pickle"), call)
         return getattr(module, name)
 
     return make
+
+
+def inert_unpickler(call: str) -> Callable[[Any], Any]:
+    """Return what replaces a class that derives from `pickle.Unpickler`.
+
+    Its own methods are never asked: they say what a file may name, or look it up.
+    """
+
+    def make(original: Any) -> Any:
+        class Unpickler(original):  # type: ignore[misc]  # it may be any class
+            def __init__(self, *arguments: Any, **named: Any) -> None:
+                # Its signature is its own: what it reads is known by what it can do.
+                given = (*arguments, *named.values())
+                files = [one for one in given if hasattr(one, "read")]
+                if len(files) != 1:
+                    raise UnpatchedCallError(call, "it reads no file that is known")
+                text = {key: named[key] for key in _TEXT if key in named}
+                self._inert = InertUnpickler(files[0], **text)
+                self._inert.name = f"{call}.{original.__name__}"
+
+            def load(self) -> Any:
+                """Read a pickle from where the file stands."""
+                return self._inert.load()
+
+        Unpickler.__name__ = Unpickler.__qualname__ = original.__name__
+        return Unpickler
+
+    return make
+
+
+_TEXT = ("encoding", "errors")
 
 
 def _load(

@@ -7,6 +7,7 @@ is kept, as all content of a pickle is (`Limits.max_pickle_bytes`).
 from __future__ import annotations
 
 import os
+import sys
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from safemodel._patch.bounded import in_memory
@@ -43,11 +44,16 @@ def joblib_loader(_: Any) -> Any:
     return load
 
 
-def joblib_seam(_: Any) -> Any:
+def joblib_seam(original: Any) -> Any:
     """Return what stands further in, for those who took `joblib.load` before."""
+    own = original.__globals__.get("load_temporary_memmap")
 
-    def unpickle(fobj: Any, *_: Any, **__: Any) -> Any:
+    def unpickle(fobj: Any, *arguments: Any, **named: Any) -> Any:
         """Read a stream that joblib has opened, and unpacked, already."""
+        # An array on its way to a worker of joblib's, in a file that joblib has just
+        # written: a memory map, and no model.
+        if own is not None and sys._getframe(1).f_code is own.__code__:
+            return original(fobj, *arguments, **named)
         return load_other("joblib.load", fobj, opened=in_memory)
 
     return unpickle

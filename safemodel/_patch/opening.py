@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from safemodel._load import safe_load
+from safemodel._load import NOTED, safe_load
 from safemodel._patch.call_sites import call_site, warn_once
 from safemodel._patch.journal import LOG_VARIABLE, digest_of, opened_file, write_line
 from safemodel._patch.settings import current
@@ -95,20 +95,25 @@ def watched(call: str, f: object, loading: Callable[[], Any]) -> Any:
         with behind_wall():
             return loading()
     digest, where = digest_of(f), call_site()
+    opaque: list[str] = []
 
-    def write_down(failure: Exception | None) -> None:
-        opened = opened_file(call, f, digest, failure, where)
+    def write_down(failure: BaseException | None) -> None:
+        opened = opened_file(call, f, digest, failure, where, opaque)
         if log:
             write_line(log, opened)
         if audit is not None:
             audit(opened)
 
+    token = NOTED.set(opaque)
     try:
         with behind_wall():
             result = loading()
-    except Exception as failure:
+    # Also what ends programs: the file was opened all the same.
+    except BaseException as failure:
         write_down(failure)
         raise
+    finally:
+        NOTED.reset(token)
     write_down(None)
     return result
 

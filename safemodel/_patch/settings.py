@@ -39,12 +39,18 @@ class Settings(Value):
 
 
 class Entry:
-    """Settings on the pile: two of the same settings are two entries."""
+    """Settings on the pile: two of the same settings are two entries.
 
-    __slots__ = ("settings",)
+    Attributes:
+        settings: What is asked.
+        of_block: Whether a `with` block is to take them away, and no `unpatch()`.
+    """
 
-    def __init__(self, settings: Settings) -> None:
+    __slots__ = ("of_block", "settings")
+
+    def __init__(self, settings: Settings, *, of_block: bool = False) -> None:
         self.settings = settings
+        self.of_block = of_block
 
 
 PILE: list[Entry] = []
@@ -60,6 +66,13 @@ def current() -> Settings | None:
         if entry in pile:
             return entry.settings
     return pile[-1].settings if pile else None
+
+
+def default_settings() -> Settings:
+    """Return the settings of `safemodel.patch()` without arguments."""
+    from safemodel.policy import STRICT
+
+    return Settings(policy=STRICT, audit=None, torchscript="refuse", pickle_in=())
 
 
 def settings_of(

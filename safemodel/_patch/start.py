@@ -1,9 +1,9 @@
 """Patch an interpreter from the environment, as it starts.
 
 ``SAFEMODEL_PATCH`` holds words, parted by commas: ``1`` (or ``raise``), ``opaque``,
-``torchscript=tensors``, ``audit-wall``. It is read by the hook that ``safemodel
-install-hook`` puts into an environment, and by what ``safemodel run`` puts on the path
-of the interpreters that a program starts.
+``torchscript=tensors``, ``pickle-in=package.module``, ``audit-wall``. It is read by the
+hook that ``safemodel install-hook`` puts into an environment, and by what ``safemodel
+run`` puts on the path of the interpreters that a program starts.
 
 Rules:
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 VARIABLE = "SAFEMODEL_PATCH"
+_PICKLE_IN = "pickle-in="
 _OFF = ("", "0", "false", "no")
 _CANNOT = 78  # EX_CONFIG
 
@@ -32,17 +33,20 @@ class Wanted(NamedTuple):
         on_refuse: As of `safemodel.patch`.
         torchscript: As of `safemodel.patch`.
         audit_wall: Whether imports and process starts are stopped during a load.
+        pickle_in: As of `safemodel.patch`.
     """
 
     on_refuse: Literal["raise", "opaque"] = "raise"
     torchscript: Literal["refuse", "tensors"] = "refuse"
     audit_wall: bool = False
+    pickle_in: tuple[str, ...] = ()
 
     def to_text(self) -> str:
         """Return the value of the variable that asks for this."""
         words: list[str] = [self.on_refuse]
         if self.torchscript != "refuse":
             words.append(f"torchscript={self.torchscript}")
+        words += [f"{_PICKLE_IN}{module}" for module in self.pickle_in]
         if self.audit_wall:
             words.append("audit-wall")
         return ",".join(words)
@@ -58,6 +62,9 @@ def wanted(text: str) -> Wanted | None:
         return None
     asked = Wanted()
     for word in text.split(","):
+        if module := _module_of(word.strip()):
+            asked = asked._replace(pickle_in=(*asked.pickle_in, module))
+            continue
         match word.strip().lower():
             case "1" | "true" | "yes" | "raise":
                 pass
@@ -72,13 +79,29 @@ def wanted(text: str) -> Wanted | None:
     return asked
 
 
+def _module_of(word: str) -> str:
+    """Return the module that a word names; "" if it names none."""
+    module = word.removeprefix(_PICKLE_IN)
+    return module if module != word and is_module_name(module) else ""
+
+
+def is_module_name(text: str) -> bool:
+    """Return whether a module may have this dotted name."""
+    return all(part.isidentifier() for part in text.split("."))
+
+
 def apply(asked: Wanted) -> None:
     """Patch this process for as long as it lives."""
+    from safemodel._patch.journal import LOG_VARIABLE
     from safemodel._patch.settings import settings_of
     from safemodel._patch.switch import push
     from safemodel.policy import STRICT
 
-    push(settings_of(STRICT, asked.on_refuse, None, asked.torchscript, ()))
+    push(settings_of(STRICT, asked.on_refuse, None, asked.torchscript, asked.pickle_in))
+    log = os.environ.get(LOG_VARIABLE)
+    if log:
+        # The program, or a child, may go to another folder.
+        os.environ[LOG_VARIABLE] = os.path.abspath(log)  # noqa: PTH100 - pathlib costs start-up time
     if asked.audit_wall:
         from safemodel._patch.wall import build_wall
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._patch import opening
-from safemodel._patch.inert_pickle import inert_function, inert_pickle
+from safemodel._patch.inert_pickle import inert_pickle
 from safemodel._patch.joblib_files import joblib_loader, joblib_seam
+from safemodel._patch.lazy_arrays import lazy_archive, lazy_archive_of_old
 from safemodel._patch.settings import current
 from safemodel.errors import (
     MalformedFileError,
@@ -20,7 +21,7 @@ from safemodel.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
 
 class Target(NamedTuple):
@@ -28,13 +29,17 @@ class Target(NamedTuple):
 
     Attributes:
         module: The module that has it.
-        name: Its name there; dotted for a member of a class.
+        name: Its name there; dotted for a member of a class; `ALL_PICKLE` for whatever
+            unpickles there.
         make: original → replacement.
     """
 
     module: str
     name: str
     make: Callable[[Any], Any]
+
+
+ALL_PICKLE = "*"
 
 
 def _loader(_: Any) -> Any:
@@ -95,6 +100,18 @@ def _refuse_package() -> Any:
     )
 
 
+def _joblib_of_old(_: Any) -> Any:
+    def refuse(filename: Any) -> Any:
+        """Refuse: the format of joblib before 0.10, which others take for a pickle."""
+        return opening.watched("joblib.load", filename, _refuse_joblib_of_old)
+
+    return refuse
+
+
+def _refuse_joblib_of_old() -> Any:
+    raise UnsupportedFormatError("a joblib file in the format of joblib before 0.10")
+
+
 def _unwrapped(original: Any) -> Any:
     """Return a loader of numpy's that gives our errors as they are.
 
@@ -140,6 +157,8 @@ _NUMPY = (
     Target("numpy.lib.format", "pickle", _NUMPY_PICKLE),
     Target("numpy.lib.npyio", "pickle", _NUMPY_PICKLE),
     Target("numpy", "load", _unwrapped),
+    Target("numpy.lib._npyio_impl", "NpzFile", lazy_archive),
+    Target("numpy.lib.npyio", "NpzFile", lazy_archive_of_old),
 )
 # pandas tries again with an unpickler of its own where the first one raises.
 _PANDAS = tuple(
@@ -150,16 +169,19 @@ _JOBLIB = (
     Target("joblib.numpy_pickle", "load", joblib_loader),
     Target("joblib", "load", joblib_loader),
     Target("joblib.numpy_pickle", "_unpickle", joblib_seam),
+    Target("joblib.numpy_pickle", "load_compatibility", _joblib_of_old),
+    Target("joblib.numpy_pickle_compat", "load_compatibility", _joblib_of_old),
     Target("sklearn.externals.joblib.numpy_pickle", "load", joblib_loader),
 )
-TARGETS = _TORCH + _NUMPY + _PANDAS + _JOBLIB
 
 
-def targets_in(modules: tuple[str, ...]) -> Iterator[Target]:
-    """Yield what replaces `pickle` in modules of the caller's own choice."""
-    for module in modules:
-        made = inert_pickle(f"{module}:pickle")
-        for name in ("pickle", "_pickle", "cPickle", "cloudpickle", "dill"):
-            yield Target(module, name, made)
-        for name in ("load", "loads", "Unpickler"):
-            yield Target(module, name, inert_function(f"{module}:pickle", name))
+def targets_in(modules: Iterable[str]) -> tuple[Target, ...]:
+    """Return what replaces `pickle` in modules, whatever it is called there."""
+    return tuple(Target(module, ALL_PICKLE, _loader) for module in modules)
+
+
+_AGENTS = targets_in(
+    f"stable_baselines3.common.{name}"
+    for name in ("save_util", "vec_env.vec_normalize")
+)
+TARGETS = _TORCH + _NUMPY + _PANDAS + _JOBLIB + _AGENTS

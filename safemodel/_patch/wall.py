@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from threading import Lock, local
@@ -45,6 +46,9 @@ class _Loading(local):
 
 _LOADING = _Loading()
 _LOCK = Lock()
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+)
 _state = {"wanted": False, "built": False}
 
 
@@ -59,11 +63,12 @@ def behind_wall() -> Iterator[None]:
     if not _state["wanted"]:
         yield
         return
-    with _LOCK:
-        if not _state["built"]:
-            _import_loaders()
-            sys.addaudithook(_watch)
-            _state["built"] = True
+    if not _state["built"]:
+        with _LOCK:
+            if not _state["built"]:
+                _import_loaders()
+                sys.addaudithook(_watch)
+                _state["built"] = True
     _LOADING.depth += 1
     try:
         yield

@@ -1,8 +1,7 @@
 """Rows of a pool in memory, some at a time, between scratch and the second round.
 
-A *band* is some rows that follow each other: 4 MiB of them, or one. In memory it lies
-as in the scratch: batch after batch, row after row, see `rows`. Here runs are put in
-the order of their row, and back.
+In memory a band lies as in the scratch: batch after batch, row after row, see `rows`.
+Here runs are put in the order of their row, and back.
 
 Where a row is longer than 64 MiB, rows are never in memory as a whole: runs are read
 and written where they are in the scratch, 4 KiB at a time, which takes longer.
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from safemodel._protect.rows import Rows
     from safemodel._protect.scratch import ScratchFile
 
-_BAND = 4 << 20
 _MOST = 64 << 20
 _SMALL = 16 << 20  # of longer bands two are in memory at a time, and not three
 
@@ -54,14 +52,13 @@ class Bands:
             many before. 0: none, and there is nothing to load or to store.
     """
 
-    __slots__ = ("_file", "_places", "_rows", "_some", "count", "rooms", "size")
+    __slots__ = ("_file", "_places", "_rows", "count", "rooms", "size")
 
     def __init__(self, rows: Rows, file: ScratchFile) -> None:
         self._rows, self._file = rows, file
         width = rows.width * rows.line
-        self._some = min(max(_BAND // width, 1), rows.count)
-        self.count = -(-rows.count // self._some)
-        self.size = self._some * width
+        self.count = -(-rows.count // rows.band)
+        self.size = rows.band * width
         self.rooms = 0 if self.size > _MOST else 2 if self.size > _SMALL else 3
         self.rooms = min(self.rooms, self.count)
         self._places = [aligned(self.size, "u1") for _ in range(self.rooms)]
@@ -79,6 +76,11 @@ class Bands:
         first, last = self._span(band)
         room = self._places[band % self.rooms][: self._bytes(last - first)]
         self._file.read_parts(self._rows.stripes(first, last), room.data)
+
+    def drop(self, end: int) -> None:
+        """Give up the parts of the scratch whose rows are all before a byte."""
+        row = end // (self._rows.width * self._rows.line)
+        self._file.drop(self._rows.begin(min(row, self._rows.count - 1)))
 
     def store(self, band: int) -> None:
         """Write a band.
@@ -152,13 +154,13 @@ class Bands:
         """Yield the same for a part of one row, from a line on."""
         runs = self._rows.runs(row, low, low + len(lines))
         if self.rooms:
-            band = row // self._some
+            band = row // self._rows.band
             first, last = self._span(band)
             starts = self._rows.lines(runs, row - first, last - first)
             room = self._places[band % self.rooms].reshape(-1, self._rows.line)
             cuts = _stretches(runs.sizes)
         else:
-            starts, room = self._rows.lines(runs, row, self._rows.count), None
+            starts, room = self._rows.scattered(runs, row), None
             cuts = ((k, k + 1) for k in range(len(starts)))
         at = (runs.at - low).tolist()
         at.append(len(lines))
@@ -167,8 +169,8 @@ class Bands:
 
     def _span(self, band: int) -> tuple[int, int]:
         """Return the first row of a band, and where its last ends."""
-        first = band * self._some
-        return first, min(first + self._some, self._rows.count)
+        first = band * self._rows.band
+        return first, min(first + self._rows.band, self._rows.count)
 
     def _bytes(self, rows: int) -> int:
         return rows * self._rows.width * self._rows.line

@@ -56,7 +56,10 @@ class FirstRound:
         def spread(batch: int, room: NDArray[Any], desk: _Desk) -> None:
             bits = self._bits(batch, desk)
             permute.spread(room, desk.stage, desk.deal, desk.span, bits)
-            file.write_at(self._begin(batch), bytes_of(desk.stage))
+            made, done = bytes_of(desk.stage), 0
+            for at, length in self._rows.pieces(batch):
+                file.write_at(at, made[done : done + length])
+                done += length
 
         desks = self._desks()
 
@@ -86,7 +89,7 @@ class FirstRound:
             write(self._shape.whole * self._shape.itemsize, rest)
 
         def gather(batch: int, room: NDArray[Any], desk: _Desk) -> None:
-            file.read_into(self._begin(batch), bytes_of(desk.stage))
+            file.read_parts(self._rows.pieces(batch), bytes_of(desk.stage))
             patch.apply(batch, desk.stage)
             bits = self._bits(batch, desk)
             permute.gather(desk.stage, room, desk.deal, desk.span, bits)
@@ -192,10 +195,6 @@ class FirstRound:
     @property
     def _numbers(self) -> range:
         return range(len(self._rows.batches) - 1)
-
-    def _begin(self, batch: int) -> int:
-        """Return where a batch begins in the scratch."""
-        return self._rows.batch(batch)[0] * self._shape.unit * self._shape.itemsize
 
     def _bits(self, batch: int, desk: _Desk) -> Words:
         """Return where the words of a batch come from."""

@@ -7,7 +7,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from safemodel._rewrite.output import SUFFIX, sync_folder
+from safemodel._rewrite.commit import sync_folder
+from safemodel._rewrite.output import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -75,7 +75,7 @@ def permuted(
         permute_pool(plain, stored, key)
         yield from chunks_of(bytes_of(stored))
         return
-    with scratch.file(pool.whole) as file, pool.threads() as threads:
+    with scratch.file(pool.whole, pool.rows.edges) as file, pool.threads() as threads:
         rest = pool.room(pool.shape.size - pool.shape.whole)
         if rest.size:
             read(pool.whole, bytes_of(rest))
@@ -118,7 +118,7 @@ def restored(
         for start in range(0, length, 1 << 15):
             write(start, bytes_of(plain)[start : start + (1 << 15)])
         return
-    with scratch.file(pool.whole) as file, pool.threads() as threads:
+    with scratch.file(pool.whole, pool.rows.edges) as file, pool.threads() as threads:
         values = pool.second(file, threads).unstirred(chunks)
         pool.first(threads).gather(values, pool.exchange, write, file)
 
@@ -137,7 +137,7 @@ class _Pool:
         if self.shape.tiles:
             self._rounds = Rounds(self.shape, key)
             self.exchange = Exchange(self._rounds)
-            self._rows = Rows(self._rounds, self._workers)
+            self.rows = Rows(self._rounds, self._workers)
 
     def room(self, size: int | None = None) -> NDArray[Any]:
         """Return room for elements, or for all of the pool."""
@@ -149,9 +149,9 @@ class _Pool:
 
     def first(self, threads: ThreadPoolExecutor) -> FirstRound:
         """Return what takes the first round."""
-        return FirstRound(self._rounds, self._rows, threads, self._workers)
+        return FirstRound(self._rounds, self.rows, threads, self._workers)
 
     def second(self, file: ScratchFile, threads: ThreadPoolExecutor) -> SecondRound:
         """Return what takes the second round."""
-        bands = Bands(self._rows, file)
+        bands = Bands(self.rows, file)
         return SecondRound(self._rounds, self.exchange, bands, threads, self._workers)

@@ -5,11 +5,12 @@ After the first round a pool is rows of lines; in each row each block of tiles h
 are made one after the other, and rows are used one after the other: what is between
 the rounds has to be turned from one to the other.
 
-Blocks that are made together are a *batch*, up to 16 MiB. Scratch has batch after
-batch; in each, row after row; and in each row of it a *stripe*: the runs of all its
-blocks, in their order. So a batch is written or read in one piece, and a row in as many
-pieces as there are batches. Only in memory runs are put in the order of their row, see
-`bands`.
+Blocks that are made together are a *batch*, up to 16 MiB. A *band* is some rows that
+are in memory together, and some bands are a *part* of the scratch. In each part is
+batch after batch; in each, row after row; and in each row of it a *stripe*: the runs of
+all its blocks, in their order. So a batch is written or read in as many pieces as there
+are parts, a row in as many as there are batches, and parts are done with one after the
+other. Only in memory runs are put in the order of their row, see `bands`.
 
 A last block that has fewer tiles is a batch by itself, so that all other runs begin at
 multiples of their length.
@@ -17,6 +18,7 @@ multiples of their length.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from safemodel._protect.rounds import Rounds
 
 _BATCH = 16 << 20
+_BAND = 4 << 20
+_PARTS = 8
 
 
 class Runs(NamedTuple):
@@ -56,11 +60,13 @@ class Rows:
     Attributes:
         line: Bytes of a line.
         batches: First block of each batch, and where the last ends.
+        band: Rows of a band: 4 MiB of them, or one; the last may have fewer.
+        parts: First row of each part, and where the last ends.
     """
 
     __slots__ = (
-        "_first", "_known", "_rounds", "_shape", "_stripes", "_tiles", "batches",
-        "line",
+        "_first", "_known", "_rounds", "_shape", "_stripes", "_tiles", "band",
+        "batches", "line", "parts",
     )  # fmt: skip
 
     def __init__(self, rounds: Rounds, workers: int) -> None:
@@ -75,6 +81,9 @@ class Rows:
         self._stripes = tiles[:-1], np.diff(tiles)
         self._first, self._tiles = (np.repeat(one, blocks) for one in self._stripes)
         self._known: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self.band = min(max(_BAND // (self.width * self.line), 1), self.count)
+        some = -(-self.count // (self.band * _PARTS)) * self.band
+        self.parts = [*range(0, self.count, some), self.count]
 
     def _cut(self, workers: int) -> list[int]:
         """Return the first block of each batch: some of a segment each."""
@@ -102,15 +111,56 @@ class Rows:
         first, last = self.batches[number : number + 2]
         return first * BLOCK, min(last * BLOCK, self._shape.tiles)
 
+    @property
+    def edges(self) -> list[int]:
+        """Bytes of the scratch where all parts but the first begin."""
+        return [first * self.width * self.line for first in self.parts[1:-1]]
+
+    def begin(self, row: int) -> int:
+        """Return where the part that a row is in begins in the scratch."""
+        return self._part(row)[0] * self.width * self.line
+
+    def _part(self, row: int) -> tuple[int, int]:
+        """Return the first row of the part that a row is in, and where it ends."""
+        last = bisect_right(self.parts, row, hi=len(self.parts) - 1)
+        return self.parts[last - 1], self.parts[last]
+
+    def pieces(self, batch: int) -> list[tuple[int, int]]:
+        """Return where a batch is in the scratch: offset and length, part after part.
+
+        In memory the pieces follow each other.
+        """
+        starts, tiles = self._stripes
+        start, count = int(starts[batch]), int(tiles[batch])
+        return [
+            (
+                (first * self.width + (last - first) * start) * self.line,
+                (last - first) * count * self.line,
+            )
+            for first, last in pairwise(self.parts)
+        ]
+
     def stripes(self, first: int, last: int) -> list[tuple[int, int]]:
         """Return where rows from one to below another are in the scratch.
 
-        Offset and length in bytes, for each batch.
+        Offset and length in bytes, for each batch. The rows are of one part.
         """
         starts, tiles = self._stripes
-        at = (self._shape.rows * starts + first * tiles) * self.line
+        low, high = self._part(first)
+        at = low * self.width + (high - low) * starts + (first - low) * tiles
         sizes = (last - first) * self.line * tiles
-        return list(zip(at.tolist(), sizes.tolist(), strict=True))
+        return list(zip((at * self.line).tolist(), sizes.tolist(), strict=True))
+
+    def scattered(self, runs: Runs, row: int) -> NDArray[Any]:
+        """Return which line of the scratch each run begins with.
+
+        Args:
+            runs: Those of one row.
+            row: Which one.
+        """
+        low, high = self._part(row)
+        made: NDArray[Any] = low * self.width + self.lines(runs, row - low, high - low)
+        return made
 
     def lines(self, runs: Runs, row: int, rows: int) -> NDArray[Any]:
         """Return which line each run begins with where there are some rows only.

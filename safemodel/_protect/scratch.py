@@ -11,6 +11,9 @@
 5. What is small stays in memory.
 6. Files are read and written, never mapped: a full or failing disk is an `OSError` and
    no signal.
+7. Where a caller says what belongs together, that has a file of its own. Threads that
+   write to one file wait for each other, and keep a processor busy with that; and a
+   file that is done with can be given up, before the system sends it to the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from bisect import bisect_right
+from contextlib import ExitStack
 from pathlib import Path
 from threading import local
 from typing import TYPE_CHECKING, Self
@@ -25,7 +30,7 @@ from typing import TYPE_CHECKING, Self
 from safemodel._rewrite.output import MOST_WRITTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from cryptography.hazmat.primitives.ciphers import CipherContext
@@ -60,17 +65,21 @@ class Scratch:
         """Return whether a file of so many bytes is one, and others may change it."""
         return length > self._budget
 
-    def file(self, length: int) -> ScratchFile:
+    def file(self, length: int, edges: Sequence[int] = ()) -> ScratchFile:
         """Return a new file of so many bytes, to be closed by the caller.
+
+        Args:
+            length: How many.
+            edges: Offsets, ascending, that nothing is written or read across: what is
+                between two of them has its own file (rule 7).
 
         Raises:
             OSError: It cannot be made.
         """
         if not self.on_disk(length):
             return _InMemory(length)
-        if self._private:
-            return _Private(self._folder, length)
-        return _OnDisk(self._folder, length)
+        kind = _Private if self._private else _OnDisk
+        return kind(self._folder, length, edges)
 
 
 class ScratchFile:
@@ -107,6 +116,9 @@ class ScratchFile:
             ValueError: A part is not in the file.
         """
         raise NotImplementedError
+
+    def drop(self, end: int) -> None:
+        """Give up what is before an offset, as far as it has files of its own."""
 
     def close(self) -> None:
         """Give up the file, and what is in it."""
@@ -156,23 +168,34 @@ class _InMemory(ScratchFile):
 class _OnDisk(ScratchFile):
     """A file without a name."""
 
-    __slots__ = ("_file", "_folder")
+    __slots__ = ("_closing", "_descriptors", "_edges", "_files", "_folder")
 
-    def __init__(self, folder: Path, length: int) -> None:
+    def __init__(self, folder: Path, length: int, edges: Sequence[int] = ()) -> None:
         super().__init__(length)
-        self._folder = folder
-        # The caller closes it, as it closes this.
-        self._file = tempfile.TemporaryFile(  # noqa: SIM115
-            buffering=0, dir=folder, prefix=".", suffix=".safemodel-part"
-        )
+        self._folder, self._edges = folder, edges
+        with ExitStack() as files:
+            made = [
+                files.enter_context(
+                    tempfile.TemporaryFile(
+                        buffering=0, dir=folder, prefix=".", suffix=".safemodel-part"
+                    )
+                )
+                for _ in range(len(edges) + 1)
+            ]
+            self._files, self._closing = made, files.pop_all()
+            self._descriptors = [file.fileno() for file in made]
+
+    def _descriptor(self, at: int) -> int:
+        """Return the file of what begins at an offset (rule 7)."""
+        return self._descriptors[bisect_right(self._edges, at) if self._edges else 0]
 
     def write_at(self, at: int, view: memoryview) -> None:
         self._check(at, len(view))
-        done = 0
+        descriptor, done = self._descriptor(at), 0
         while done < len(view):
             try:
                 piece = view[done : done + MOST_WRITTEN]
-                done += os.pwrite(self._file.fileno(), piece, at + done)
+                done += os.pwrite(descriptor, piece, at + done)
             except OSError as error:
                 raise OSError(
                     error.errno,
@@ -182,11 +205,11 @@ class _OnDisk(ScratchFile):
                 ) from error
 
     def read_parts(self, parts: Iterable[tuple[int, int]], view: memoryview) -> None:
-        descriptor, done = self._file.fileno(), 0
+        done = 0
         for at, length in parts:
             part = view[done : done + length]
             # At -1 the system would read where it read last.
-            if at < 0 or os.preadv(descriptor, [part], at) != length:
+            if at < 0 or os.preadv(self._descriptor(at), [part], at) != length:
                 self._read_rest(at, part)
             done += length
 
@@ -195,13 +218,19 @@ class _OnDisk(ScratchFile):
         self._check(at, len(part))
         done = 0
         while done < len(part):
-            count = os.preadv(self._file.fileno(), [part[done:]], at + done)
+            count = os.preadv(self._descriptor(at), [part[done:]], at + done)
             if not count:
                 raise ValueError("these bytes were never written")
             done += count
 
+    def drop(self, end: int) -> None:
+        for number, edge in enumerate(self._edges):
+            if edge <= end:
+                self._descriptors[number] = -1  # its number may be another's soon
+                self._files[number].close()
+
     def close(self) -> None:
-        self._file.close()
+        self._closing.close()
 
 
 class _Private(_OnDisk):
@@ -209,8 +238,8 @@ class _Private(_OnDisk):
 
     __slots__ = ("_key", "_own")
 
-    def __init__(self, folder: Path, length: int) -> None:
-        super().__init__(folder, length)
+    def __init__(self, folder: Path, length: int, edges: Sequence[int] = ()) -> None:
+        super().__init__(folder, length, edges)
         from cryptography.hazmat.primitives.ciphers import algorithms
 
         # One file, one key: the counter can begin at zero.

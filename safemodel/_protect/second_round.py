@@ -78,6 +78,7 @@ class SecondRound:
                 pool = works.popleft().result()
                 start = starts[number - ahead]
                 bands.over(start + self._work)
+                self._bands.drop(start + self._work)
                 yield from chunks_of(bytes_of(self._ended(start, pool)))
             # The room to be filled is that of the work which is held no more.
             if number < len(starts):

@@ -14,7 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from safemodel._containers.records import STORED, Record
@@ -44,6 +47,7 @@ _EVERYWHERE = frozenset(
 """Dtypes that every torch has."""
 _TEXT = "U"
 _PIECE = 1 << 20
+_THREADS = 2
 
 
 def check_values(
@@ -61,12 +65,7 @@ def check_values(
     """
     from safemodel._build.assemble import Assembler
 
-    room = memoryview(bytearray(_PIECE))
-    for storage in _read(graph, used):
-        if storage.record is not None:
-            _check_sum(storage.record, room, limits)
-        if storage.location != "cpu":
-            checked_location(storage.location)
+    _check_storages(_read(graph, used), limits)
     needed = _needed(graph.specs)
     rest = [
         _without_numbers(spec) if type(spec) is QuantizedSpec else spec
@@ -95,12 +94,49 @@ def _read(graph: TensorGraph, used: Iterable[StorageSpec]) -> list[StorageSpec]:
     return list(found.values())
 
 
-def _check_sum(record: Record, room: memoryview, limits: Limits) -> None:
-    """Rule 1; a deflated record is inflated, and nothing kept of it."""
-    if record.method != STORED:
-        for _ in record.inflated(limits=limits):
-            pass
-        return
+def _check_storages(storages: list[StorageSpec], limits: Limits) -> None:
+    """Rule 1, and where storages say that they are; the first error is raised."""
+    rooms: SimpleQueue[memoryview] = SimpleQueue()
+    for _ in range(_THREADS + 1):
+        rooms.put(memoryview(bytearray(_PIECE)))
+
+    def check(record: Record) -> None:
+        room = rooms.get()
+        try:
+            _check_sum(record, room)
+        finally:
+            rooms.put(room)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="safemodel-sums") as threads:
+        try:
+            begun = {
+                id(storage): threads.submit(check, storage.record)
+                for storage in storages
+                if storage.record is not None and _is_large(storage.record)
+            }
+            for storage in storages:
+                if id(storage) in begun:
+                    begun[id(storage)].result()
+                elif storage.record is not None:
+                    if storage.record.method == STORED:
+                        check(storage.record)
+                    else:  # inflated, and nothing kept of it
+                        deque(storage.record.inflated(limits=limits), maxlen=0)
+                if storage.location != "cpu":
+                    checked_location(storage.location)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _is_large(record: Record) -> bool:
+    """Return whether it is worth a thread: a file may have a million small ones."""
+    stored = record.method == STORED and record.crc32 is not None
+    return stored and record.size >= _PIECE
+
+
+def _check_sum(record: Record, room: memoryview) -> None:
+    """Rule 1, for a record that is stored as it is. Threads may do it at once."""
     if record.crc32 is None:
         return
     from safemodel._build.checksums import crc32

@@ -33,6 +33,7 @@ from safemodel._protect.layout import CHUNK, PLAIN, STORED, Pool, leaf_ends
 from safemodel._protect.leaves import PoolTagger
 from safemodel._protect.manifest import Manifest
 from safemodel._protect.permutation import PoolKey
+from safemodel._protect.plain_leaves import PlainLeaves
 from safemodel._protect.public_tags import public_root
 from safemodel._protect.seal import Draft, sealed_size
 from safemodel._protect.tags import TAG_BYTES, Tagger
@@ -261,28 +262,31 @@ def _write_pool(
     if recipe.confidential:
         return _encrypt_pool(recipe, number, plain, tagger, holes, step)
     pool = recipe.pools[number]
+    stored = PoolTagger(tagger, number, pool, STORED)
+    tags: list[bytes] = []
+    key = PoolKey.of(tagger, recipe.key, number, pool)
+    size = pool.itemsize
 
     def read_counted(at: int, view: memoryview) -> None:
         plain.read(at, view)
         step(len(view))
 
-    first = PoolTagger(tagger, number, pool, PLAIN)
-    found = first.leaves_of(read_counted, check=plain.check)
-    stored = PoolTagger(tagger, number, pool, STORED)
-    tags: list[bytes] = []
+    in_order = PoolTagger(tagger, number, pool, PLAIN)
+    with PlainLeaves(in_order, read_counted, plain.check) as leaves:
 
-    def use(view: memoryview) -> None:
-        tags.append(stored.leaf(len(tags), view))
-        holes.put(view)
-        step(len(view))
+        def use(view: memoryview) -> None:
+            leaves.begin()
+            tags.append(stored.leaf(len(tags), view))
+            holes.put(view)
+            step(len(view))
 
-    key = PoolKey.of(tagger, recipe.key, number, pool)
-    size = pool.itemsize
-    chunks = permuted(plain.read, pool.length, size, key, scratch=scratch, held=AHEAD)
-    behind(chunks, use)
-    if len(tags) != stored.chunks:
-        raise AssertionError("a pool came out in another length")
-    return tuple(tags), tuple(found)
+        chunks = permuted(
+            plain.read, pool.length, size, key, scratch=scratch, held=AHEAD
+        )
+        behind(chunks, use)
+        if len(tags) != stored.chunks:
+            raise AssertionError("a pool came out in another length")
+        return tuple(tags), tuple(leaves.begin().result())
 
 
 def _encrypt_pool(

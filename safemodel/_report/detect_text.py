@@ -21,9 +21,10 @@ def detection_lines(found: Any, most: int = _MOST) -> Iterator[tuple[str, str]]:
     yield _labelled("file", f"{shown(found.path or 'no path')}: {form}")
     if found.evidence:
         yield _labelled("evidence", _count(found.evidence, "test", "tests"))
-        for one in found.evidence[:most]:
-            yield "danger", f"  {evidence_text(one)}"
-        yield from _more(len(found.evidence) - most)
+        said = evidence_texts(found.evidence)
+        for text, _ in said[:most]:
+            yield "danger", f"  {text}"
+        yield from _more(sum(tests for _, tests in said[most:]))
     named = [one for one in found.by_tensor if one.suspicious]
     if named:
         yield _labelled("tensors", _names(named, len(found.by_tensor), most))
@@ -54,12 +55,21 @@ def short_text(found: Any) -> str:
     return f"{bits}score {found.score:.3f} of {found.threshold:g}; {blind}"
 
 
-def evidence_text(one: Any) -> str:
-    """Return what one test found, and where."""
+def evidence_texts(evidence: Any) -> list[tuple[str, int]]:
+    """Return what tests found, and how many of them say each."""
+    same: dict[str, list[Any]] = {}
+    for one in evidence:
+        same.setdefault(evidence_text(one), []).append(one)
+    return [(evidence_text(ones[0], len(ones)), len(ones)) for ones in same.values()]
+
+
+def evidence_text(one: Any, tests: int = 1) -> str:
+    """Return what one test found, or several the same, and where."""
     where = f"{shown(one.tensor[:_LONGEST])}" if one.tensor else "whole file"
     if one.end:
         where += f" from {one.start:,} to {one.end:,}"
-    return f"{where}: {shown(one.what)} ({p_text(one.p_value)})"
+    several = f"; {tests:,} tests" if tests > 1 else ""
+    return f"{where}: {shown(one.what)} ({p_text(one.p_value)}{several})"
 
 
 def p_text(p_value: float) -> str:
@@ -110,7 +120,7 @@ def room_text(room: Any) -> str:
     """Return one part of a blind spot in a line."""
     noun, after = {
         "weights": ("weight", ""),
-        "untested": ("number", " that no such test looks at"),
+        "untested": ("number", " that no test looks at"),
         "slack": ("word", " that no tensor reaches"),
     }[room.kind]
     what = count_text(room.numbers, f"{room.dtype} {noun}") + after

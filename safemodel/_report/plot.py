@@ -124,11 +124,7 @@ def _said(found: Any) -> Iterator[tuple[str, int, int]]:
         yield f"NO EVIDENCE, which is no proof ({score})", INK, 2
     yield f"Up to {unseen} of encrypted data could lie here unseen.", QUIET, 1
     yield "Middle gray: as many ones as zeros. Lighter: more ones.", QUIET, 1
-    yield (
-        "Upper bits are never even. Low bits that are not are to be looked at.",
-        QUIET,
-        1,
-    )
+    yield "Upper bits are never even. Look at low bits that are not.", QUIET, 1
 
 
 def _tensors(canvas: Canvas, y: int, found: Any, pictured: Sequence[Pictured]) -> int:

@@ -33,7 +33,7 @@ from safemodel._graph.specs import (
     TorchValueSpec,
 )
 from safemodel._rewrite.contents import Content, Gathered, Stretch
-from safemodel.errors import ForbiddenCallError
+from safemodel.errors import ForbiddenCallError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     from safemodel.limits import Limits
@@ -56,6 +56,9 @@ STORAGE_CLASSES = {
     "quint4x2": "QUInt4x2Storage", "quint2x4": "QUInt2x4Storage",
 }  # fmt: skip
 """Element types that have a storage class of their own."""
+_OF_1_13 = frozenset(name for name in STORAGE_CLASSES if not name.startswith("q"))
+_META_OF_1_13 = _OF_1_13 - {"bfloat16", "uint8", "bool"} | {"complex32"}
+"""Element types of tensors, with and without elements, that torch 1.13 reads."""
 WIDE_UNSIGNED = frozenset({"uint16", "uint32", "uint64"})
 
 
@@ -130,14 +133,18 @@ class Leaves:
     Args:
         limits: How much the file may ask for.
         wide_unsigned: As for `Plain`.
+        for_1_13: Whether torch 1.13 has to read what is written.
 
     Attributes:
         tensors: Every strided tensor, parts of others included, in order.
         changed: Kind of value → how many of them became something else here.
     """
 
-    def __init__(self, limits: Limits, *, wide_unsigned: bool = True) -> None:
+    def __init__(
+        self, limits: Limits, *, wide_unsigned: bool = True, for_1_13: bool = False
+    ) -> None:
         self._limits = limits
+        self._for_1_13 = for_1_13
         self._wide_unsigned = wide_unsigned
         self.tensors: list[TensorLeaf] = []
         self.changed: Counter[str] = Counter()
@@ -212,6 +219,7 @@ class Leaves:
             case QuantizedSpec():
                 return self._quantized(spec)
             case MetaTensorSpec():
+                self._check_kind(spec.dtype, _META_OF_1_13)
                 dtype = GlobalLeaf(spec.dtype)
                 return CallLeaf(
                     "torch._utils", "_rebuild_meta_tensor_no_storage",
@@ -239,7 +247,13 @@ class Leaves:
         """Return what stands for a part, which other values may share."""
         return self.make(spec) if spec.built is UNBUILT else spec.built
 
+    def _check_kind(self, kind: str, known: frozenset[str]) -> None:
+        """Check that torch 1.13 reads tensors of an element type, or of a layout."""
+        if self._for_1_13 and kind not in known:
+            raise UnsupportedFormatError(f"torch 1.13 reads no tensors of {kind}")
+
     def _tensor(self, spec: TensorSpec) -> TensorLeaf:
+        self._check_kind(spec.dtype, _OF_1_13)
         leaf = TensorLeaf(spec)
         if leaf.requires_grad and not leaf.parameter:
             # What rebuilds a tensor without a storage class fails if it asks for one:
@@ -260,11 +274,15 @@ class Leaves:
         return data
 
     def _sparse(self, spec: SparseSpec) -> CallLeaf:
+        self._check_kind(spec.layout, frozenset({"sparse_coo"}))
         layout = CallLeaf("torch.serialization", "_get_layout", f"torch.{spec.layout}")
         parts = tuple(self._part(part) for part in spec.parts)
         data: tuple[object, ...] = (*parts, spec.shape)
         if spec.layout == "sparse_coo" and spec.coalesced is not None:
-            data = (*data, spec.coalesced)
+            if self._for_1_13:
+                self.changed["coalesced"] += spec.coalesced
+            else:
+                data = (*data, spec.coalesced)
         return CallLeaf("torch._utils", "_rebuild_sparse_tensor", layout, data)
 
     def _quantized(self, spec: QuantizedSpec) -> TensorLeaf:

@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
+from safemodel._rewrite.commit import DESCRIPTORS, Commit
 from safemodel._rewrite.trail import Trail
 from safemodel.reports import FileDigests
 
@@ -39,8 +40,8 @@ MOST_WRITTEN = 1 << 18
 that, up to a few MiB, and looking for large ones in a memory that is in pieces takes
 five times as long as all else: 1.0 s a gigabyte instead of 0.2 for 1 MiB at a time."""
 
-_SYNC = 64 << 20
-_DESCRIPTORS = "/proc/self/fd"
+SYNC = 64 << 20
+"""Bytes after which a file is sent to the disk while the rest of it is written."""
 
 
 class Output:
@@ -191,7 +192,7 @@ class _Syncs:
 
     def written(self, end: int) -> None:
         """Say how far the file goes."""
-        if end - self._goal < _SYNC:
+        if end - self._goal < SYNC:
             return
         with self._more:
             self._goal = end
@@ -253,7 +254,7 @@ def whole_file(
         overwrite: Whether it may be there already.
         digests: Whether to take digests of it.
         read_back: Whether what is written is read back (rule 5).
-        durable: Whether it has to be on the disk in the end.
+        durable: Whether it has to be on the disk in the end, and its name, too.
         unnamed: Whether to write it without a name, where that can be done (rule 4);
             then `Commit.part` is nothing yet.
         like: The file that it is made of; "" for none (rule 6).
@@ -282,11 +283,15 @@ def whole_file(
             read_back=read_back,
             durable=durable,
         )
-        yield output, Commit(part, path, overwrite=overwrite, nameless=nameless)
+        yield (
+            output,
+            Commit(part, path, overwrite=overwrite, durable=durable, nameless=nameless),
+        )
     finally:
         if output is not None:
             output.close()
-        part.unlink(missing_ok=True)
+        if os.path.lexists(part):  # where nothing may be written, to remove is an error
+            part.unlink(missing_ok=True)
 
 
 def _mode_of(path: Path) -> int:
@@ -314,7 +319,7 @@ def _unnamed_file(folder: Path, mode: int) -> int | None:
     What speaks against it here is said, with more reason, when a file with a name
     cannot be made either.
     """
-    if not hasattr(os, "O_TMPFILE") or not os.path.lexists(_DESCRIPTORS):
+    if not hasattr(os, "O_TMPFILE") or not os.path.lexists(DESCRIPTORS):
         return None
     try:
         return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode)
@@ -333,68 +338,3 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
     # A link is replaced itself; one to a device, as to /dev/null, is there to stay.
     if path.exists() and not path.is_file():
         raise FileExistsError(17, "Not a regular file", str(path))
-
-
-class Commit:
-    """Makes one written file appear under its name, once its bytes are on the disk."""
-
-    def __init__(
-        self, part: Path, path: Path, *, overwrite: bool, nameless: int | None = None
-    ) -> None:
-        self._part = part
-        self._path = path
-        self._overwrite = overwrite
-        self._nameless = nameless
-
-    @property
-    def part(self) -> Path:
-        """Where the bytes are until then."""
-        return self._part
-
-    def __call__(self) -> None:
-        """Rename the file into place (rules 2 and 3)."""
-        if self._nameless is not None:
-            # A link never replaces a file: that takes another name, for a moment.
-            target = self._part if self._overwrite else self._path
-            _give_name(self._nameless, target)
-        if self._overwrite:
-            self._part.replace(self._path)
-        elif self._nameless is None:
-            _rename_new(self._part, self._path)
-        sync_folder(self._path.parent)
-
-
-def _give_name(descriptor: int, path: Path) -> None:
-    """Give a file without a name one that is not taken."""
-    try:
-        # With a descriptor of a folder, which is not needed here, the call is the one
-        # that follows the link to the file.
-        os.link(f"{_DESCRIPTORS}/{descriptor}", path, src_dir_fd=descriptor)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-
-
-def _rename_new(part: Path, path: Path) -> None:
-    """Rename a file to a name that is not taken."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise FileExistsError(17, "File exists", str(path)) from None
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            raise FileExistsError(17, "File exists", str(path)) from None
-        part.replace(path)
-        return
-    part.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, where the system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some file systems cannot; the file itself is safe.
-        pass
-    finally:
-        os.close(descriptor)

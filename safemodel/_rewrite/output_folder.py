@@ -1,7 +1,8 @@
 """A folder that appears whole or not at all.
 
 1. It is made beside the target, under another name: renaming it is one step.
-2. The names in it are on the disk before it gets its own.
+2. What is in it is on the disk before it gets its name: files that are not yet, all
+   at once, then the names.
 3. A folder that is there is never replaced, which takes two steps.
 """
 
@@ -15,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safemodel._rewrite.output import sync_folder
+from safemodel._rewrite.commit import sync_files, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _PART = ".safemodel-part"
 _MOST_NAME = 50
@@ -72,12 +73,18 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(part)
 
 
-def commit_folder(part: Path, target: Path) -> None:
+def commit_folder(part: Path, target: Path, unsynced: Iterable[Path] = ()) -> None:
     """Give a folder its name, if that is free or an empty folder has it.
 
+    Args:
+        part: The folder.
+        target: Its name.
+        unsynced: Files in it that may not be on the disk yet (rule 2).
+
     Raises:
-        OSError: It is not, or the disk fails.
+        OSError: It is not free, or the disk fails.
     """
+    sync_files(unsynced)
     for place, _, _ in os.walk(part, topdown=False):
         sync_folder(Path(place))
     # The system refuses to replace a folder that has filled meanwhile.

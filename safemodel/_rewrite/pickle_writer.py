@@ -189,21 +189,36 @@ class PickleWriter:
         self._global("torch._utils", name)
         self._out += b"("
         self._storage(content)
-        yield leaf.offset
-        yield leaf.shape
-        yield leaf.stride
+        self._scalar(leaf.offset)
+        self._numbers(leaf.shape)
+        self._numbers(leaf.stride)
         if leaf.scheme is not None:
             yield leaf.scheme
-        yield leaf.requires_grad and not leaf.parameter
+        self._scalar(leaf.requires_grad and not leaf.parameter)
         self._hooks()
         if not typed:
             self._global("torch", leaf.dtype)
         self._out += b"tR"
         if leaf.parameter:
-            yield leaf.requires_grad
+            self._scalar(leaf.requires_grad)
             self._hooks()
             self._out += b"tR"
         self._put(id(leaf), leaf)
+
+    def _numbers(self, numbers: tuple[int, ...]) -> None:
+        """Write a shape or a stride: equal ones once, since nobody can change them."""
+        if not numbers:
+            self._out += b")"
+            return
+        if self._fetch(numbers):
+            return
+        marked = len(numbers) not in _TUPLES
+        if marked:
+            self._out += b"("
+        for number in numbers:
+            self._scalar(number)
+        self._out += b"t" if marked else _TUPLES[len(numbers)]
+        self._put(numbers)
 
     def _hooks(self) -> None:
         self._global("collections", "OrderedDict")

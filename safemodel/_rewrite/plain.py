@@ -48,6 +48,8 @@ class Plain:
     Args:
         wide_unsigned: Whether tensors may be of unsigned integers wider than a byte,
             which torch reads since 2.3 only.
+        floats: Whether floats are written as such, which torch 1.13 does not read; else
+            each is a tensor of float64 without axes.
         limits: `max_tensors` bounds how many bytes and arrays become tensors here: a
             few bytes of a pickle are one.
 
@@ -56,9 +58,15 @@ class Plain:
     """
 
     def __init__(
-        self, *, wide_unsigned: bool = True, limits: Limits = DEFAULT_LIMITS
+        self,
+        *,
+        wide_unsigned: bool = True,
+        floats: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._wide_unsigned = wide_unsigned
+        self._floats = floats
+        self._written = _WRITTEN if floats else _WRITTEN - {float}
         self._limits = limits
         self._tensors = 0
         self.changed: Counter[str] = Counter()
@@ -69,12 +77,17 @@ class Plain:
     def of(self, value: Any) -> Any:
         """Return a value of one of the kinds that are written."""
         kind = type(value)
-        if kind in _WRITTEN and (kind is not int or _is_written(value)):
+        if kind in self._written and (kind is not int or _is_short(value)):
             return value
         known = self._made.get(id(value))
         if known is None:
             self.changed[_name(value)] += 1
-            made = hex(value) if kind is int else self._made_of(value)
+            if kind is int:
+                made: object = hex(value)
+            elif kind is float:
+                made = self._tensor(np.array(value))
+            else:
+                made = self._made_of(value)
             known = self._made[id(value)] = (value, made)
         return known[1]
 
@@ -83,16 +96,16 @@ class Plain:
         keys = list(mapping)
         if _TEXT.issuperset(map(type, keys)):
             return keys
-        taken = {key for key in keys if _is_written(key)}
+        taken = {key for key in keys if self._is_written(key)}
         turns: dict[str, int] = {}
         for at, key in enumerate(keys):
-            if not _is_written(key):
+            if not self._is_written(key):
                 keys[at] = _untaken(self._key(key), taken, turns)
                 taken.add(keys[at])
         return keys
 
     def _key(self, key: Any) -> Any:
-        if _is_written(key):
+        if self._is_written(key):
             return key
         if type(key) is tuple:
             return tuple(map(self._key, key))
@@ -103,6 +116,15 @@ class Plain:
             self.changed[_name(key)] += 1
             known = self._texts[id(key)] = (key, _text(key))
         return known[1]
+
+    def _is_written(self, key: Any) -> bool:
+        """Say whether a scalar is written as it is."""
+        kind = type(key)
+        return (
+            kind in _SCALARS
+            and kind in self._written
+            and (kind is not int or _is_short(key))
+        )
 
     def _made_of(self, value: Any) -> object:
         match value:
@@ -194,10 +216,9 @@ def _order(value: Any) -> tuple[object, ...]:
     return type(value).__name__, _text(value), place
 
 
-def _is_written(value: Any) -> bool:
-    """Say whether a scalar is written as it is."""
-    kind = type(value)
-    return kind in _SCALARS and (kind is not int or value.bit_length() <= _MOST_BITS)
+def _is_short(value: int) -> bool:
+    """Say whether an opcode holds an integer."""
+    return value.bit_length() <= _MOST_BITS
 
 
 def _untaken(key: Any, taken: set[Any], turns: dict[str, int]) -> Any:

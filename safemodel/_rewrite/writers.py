@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from safemodel._rewrite.output import Output
     from safemodel._rewrite.plain import Plain
 
-Form: TypeAlias = Literal["safetensors", "pt", "npz", "zip"]
+Form: TypeAlias = Literal["safetensors", "pt", "pt-1.13", "npz", "zip"]
+TORCH: frozenset[Form] = frozenset({"pt", "pt-1.13"})
+"""Forms that are torch archives; the second one holds nothing that torch 1.13 lacks."""
 Check: TypeAlias = "Callable[[Path, Mapping[tuple[int, int], int]], None]"
 _CONSTANTS = frozenset(
     f"torch {name}" for name in (*DTYPE_ITEMSIZE, *QSCHEMES, *STORAGE_CLASSES.values())
@@ -53,7 +55,7 @@ def write(
         SafeModelError: The bytes of a tensor are not what the input describes.
         OSError: Writing failed.
     """
-    if form == "pt":
+    if form in TORCH:
         made = write_torch(out, root, plain, read)
         return lambda path, found: check_torch(
             path, made, root, plain, _CONSTANTS, found

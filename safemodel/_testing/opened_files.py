@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _MOST = 10_000
 _LONGEST = 200
+_SHOWN = 3
 
 
 class _Seen(NamedTuple):
@@ -20,6 +21,7 @@ class _Seen(NamedTuple):
     sha256: str
     outcome: str
     error: str
+    opaque: tuple[str, ...]
 
 
 class OpenedFiles:
@@ -31,7 +33,8 @@ class OpenedFiles:
 
     def add(self, opened: OpenedFile) -> None:
         """Take note of one opening."""
-        self._count(_Seen(opened.path, opened.sha256, opened.outcome, opened.error), 1)
+        what = opened.path, opened.sha256, opened.outcome, opened.error, opened.opaque
+        self._count(_Seen(*what), 1)
 
     def to_list(self) -> list[Any]:
         """Return plain data, for another process."""
@@ -39,24 +42,28 @@ class OpenedFiles:
 
     def add_list(self, plain: list[Any]) -> None:
         """Take what another process noted."""
-        for *seen, times in plain:
-            self._count(_Seen(*seen), times)
+        for path, sha256, outcome, error, opaque, times in plain:
+            self._count(_Seen(path, sha256, outcome, error, tuple(opaque)), times)
 
     def lines(self) -> Iterator[str]:
-        """Yield the summary: refused files first, then by path."""
+        """Yield the summary: refused files, then those with inert values, by path."""
         from safemodel._report.words import shown
 
         order = sorted(self._times.items(), key=_order)
         for seen, times in order:
             name = shown(seen.path) if seen.path else "(no path)"
             error = f"  {shown(seen.error[:_LONGEST])}" if seen.error else ""
+            inert = f"  inert: {_names(seen.opaque)}" if seen.opaque else ""
             often = f" x{times}" if times > 1 else ""
-            yield f"{seen.outcome:<11} {name}  sha256 {seen.sha256[:12]}{often}{error}"
+            found = f"  sha256 {seen.sha256[:12]}{often}{error}{inert}"
+            yield f"{seen.outcome:<11} {name}{found}"
         if self._more:
             yield f"and {self._more:,} more"
         refused = sum(seen.outcome != "loaded" for seen in self._times)
         noun = "file" if len(self._times) == 1 else "files"
-        yield f"{len(self._times):,} {noun}, {refused:,} not loaded"
+        count = sum(bool(seen.opaque) for seen in self._times)
+        some = f", {count:,} with inert values" if count else ""
+        yield f"{len(self._times):,} {noun}, {refused:,} not loaded{some}"
 
     def _count(self, seen: _Seen, times: int) -> None:
         if seen in self._times or len(self._times) < _MOST:
@@ -65,6 +72,13 @@ class OpenedFiles:
             self._more += times
 
 
-def _order(pair: tuple[_Seen, int]) -> tuple[bool, str, str]:
+def _order(pair: tuple[_Seen, int]) -> tuple[bool, bool, str, str]:
     seen = pair[0]
-    return seen.outcome == "loaded", seen.path, seen.sha256
+    return seen.outcome == "loaded", not seen.opaque, seen.path, seen.sha256
+
+
+def _names(opaque: tuple[str, ...]) -> str:
+    from safemodel._report.words import shown
+
+    more = f" and {len(opaque) - _SHOWN} more" if len(opaque) > _SHOWN else ""
+    return ", ".join(shown(name) for name in opaque[:_SHOWN]) + more

@@ -131,7 +131,7 @@ class _Machine(RareOpcodes):
                     pos += 4
                 elif code == 0x85:  # TUPLE1
                     stack[-1] = (stack[-1],)
-                elif code == 0x52 or code == 0x81:  # REDUCE, NEWOBJ  # noqa: PLR1714
+                elif code == 0x52 or code == 0x81:  # REDUCE, NEWOBJ  # noqa: PLR1714 - builds no tuple
                     args = stack.pop()
                     if type(args) is not tuple:
                         raise MalformedFileError("the arguments are not a tuple")

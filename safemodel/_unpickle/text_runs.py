@@ -116,7 +116,7 @@ def _text_run(
         elif code == 0x58:  # BINUNICODE
             pos = after + 5
             length = operand & 0xFFFFFFFF
-        elif code == 0x4D or code == 0x4B:  # BININT2, BININT1  # noqa: PLR1714
+        elif code == 0x4D or code == 0x4B:  # BININT2, BININT1  # noqa: PLR1714 - builds no tuple
             if code == 0x4D:
                 push(operand & 0xFFFF)
                 pos = after + 8

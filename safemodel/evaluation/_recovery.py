@@ -85,6 +85,9 @@ def payload_recovery(
         copies: How many times the payload was written.
         confidence: Of the bounds on the capacity, between 0 and 1.
 
+    Returns:
+        How many bits read differently, and what could still be sent through them.
+
     Raises:
         TypeError: The weights are no array or tensor, or of two dtypes.
         ValueError: An argument is out of range, or `before` does not hold the payload:

@@ -173,7 +173,7 @@ def checkpoint() -> Any:
 
 def metadata() -> Any:
     made = collections.OrderedDict(a=torch.ones(2))
-    made._metadata = collections.OrderedDict([("", {"version": 1})])  # type: ignore[attr-defined]
+    made._metadata = collections.OrderedDict([("", {"version": 1})])
     return made
 
 
@@ -281,7 +281,7 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "dates": lambda: [
         datetime.date(2024, 2, 29),
         datetime.datetime(2024, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
-        datetime.datetime(2024, 1, 2),  # noqa: DTZ001
+        datetime.datetime(2024, 1, 2),  # noqa: DTZ001 - one without a zone
         datetime.time(1, 2, 3),
         datetime.timedelta(-1, 2, 3),
         datetime.timezone(datetime.timedelta(hours=2), "here"),

@@ -93,11 +93,11 @@ class Derived:
                     self.forms.update(_forms(part))
             return made
 
-        ProtectionKey._derive = derive  # type: ignore[method-assign]
+        ProtectionKey._derive = derive
         try:
             yield self
         finally:
-            ProtectionKey._derive = kept  # type: ignore[method-assign]
+            ProtectionKey._derive = kept
 
     def within(self, text: str) -> bool:
         """Return whether a text shows one."""

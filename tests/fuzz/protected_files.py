@@ -85,15 +85,15 @@ class Seed:
 def repeatable(seed: int) -> Iterator[None]:
     """Let what the system calls random be the same each time: for files of tests."""
     noise = random.Random(seed)  # noqa: S311 - that is what it is for
-    kept = os.urandom, random._urandom  # type: ignore[attr-defined]
+    kept = os.urandom, random._urandom
     new_file_id = protecting.new_file_id
-    os.urandom = random._urandom = noise.randbytes  # type: ignore[attr-defined]
+    os.urandom = random._urandom = noise.randbytes
     # Which depends on the time and on the file as well.
     protecting.new_file_id = folders.new_file_id = lambda _: noise.randbytes(32)
     try:
         yield
     finally:
-        os.urandom, random._urandom = kept  # type: ignore[attr-defined]
+        os.urandom, random._urandom = kept
         protecting.new_file_id = folders.new_file_id = new_file_id
 
 
@@ -158,7 +158,7 @@ def family(kind: str, *, confidential: bool, big: bool, signed: bool = False) ->
         def made(source: bytes, *, turn: bool = False, **how: object) -> bytes:
             out = Path(folder) / f"{next(count)}.{kind}"
             call = rotate if turn else protect
-            call(source, out, **{"key": KEY, "signer": signer, **how})  # type: ignore[operator]
+            call(source, out, **{"key": KEY, "signer": signer, **how})
             return out.read_bytes()
 
         mode = {"confidential": confidential}

@@ -80,10 +80,10 @@ def build_folder(*, confidential: bool) -> Folder:
         (root / "plain" / "config.json").write_text(json.dumps({"note": NOTE}))
 
         how = {"key": KEY, "signer": SIGNER, "confidential": confidential}
-        protect(root / "plain", root / "oldest", epoch=EPOCH - 2, **how)  # type: ignore[arg-type]
+        protect(root / "plain", root / "oldest", epoch=EPOCH - 2, **how)
         for old, new in (("oldest", "older"), ("older", "folder"), ("folder", "newer")):
             rotate(root / old, root / new, key=KEY, signer=SIGNER)
-        protect(root / "plain", root / "again", epoch=EPOCH, **how)  # type: ignore[arg-type]
+        protect(root / "plain", root / "again", epoch=EPOCH, **how)
         rotate(root / "older", root / "twin", key=KEY, signer=SIGNER)
         rotate(root / "older", root / "rekeyed", key=KEY, new_key=OTHER, signer=SIGNER)
         found = {path.name: files_of(path) for path in sorted(root.iterdir())}

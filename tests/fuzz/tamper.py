@@ -445,7 +445,7 @@ def header_order(rand: Rand, seed: Seed) -> bytes | None:
     if rand.random() < 0.2:
         items = [*rest, items[0]]
     elif rand.random() < 0.2:
-        metadata = dict(reversed(list(items[0][1].items())))  # type: ignore[attr-defined]
+        metadata = dict(reversed(list(items[0][1].items())))
         items = [("__metadata__", metadata), *rest]
     else:
         items = [items[0], *rest]

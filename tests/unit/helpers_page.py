@@ -69,7 +69,7 @@ def listening() -> Iterator[tuple[str, list[str]]]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *_: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - its name
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)

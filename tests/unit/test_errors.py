@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +35,29 @@ CLASSES = [
     for value in vars(errors).values()
     if isinstance(value, type) and issubclass(value, SafeModelError)
 ]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_every_error_below_its_family_with_what_it_carries():
+    """In the order of the tree, with the members that its class describes."""
+    tree: list[tuple[str, str, list[str]]] = []
+
+    def add(kind: type[SafeModelError], depth: int) -> None:
+        described = re.findall(
+            r"^    (\w+): ", inspect.getdoc(kind) or "", re.MULTILINE
+        )
+        tree.append(("– " if depth == 2 else "", kind.__name__, described))
+        for one in kind.__subclasses__():
+            add(one, depth + 1)
+
+    add(SafeModelError, 0)
+    rows = re.findall(r"^\| (– )?`(\w+)` \| .* \|(.*)\|$", PAGE, re.MULTILINE)
+    assert [
+        (indent, name, re.findall(r"`(\w+)`", carries))
+        for indent, name, carries in rows
+    ] == tree
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -93,7 +93,7 @@ def load_outcome(source: Path | bytes, *, opaque: bool, **options: object) -> Ou
     value: object = None
     try:
         value = WATCH.run(
-            lambda: safe_load(source, weights_only=not opaque, **options),  # type: ignore[arg-type]
+            lambda: safe_load(source, weights_only=not opaque, **options),
             allowed=str(source) if isinstance(source, Path) else "",
         )
     except SafeModelError as error:
@@ -125,11 +125,11 @@ def describe(value: object, _above: tuple[int, ...] = ()) -> str:
     if kind is dict or kind is OrderedDict or kind is defaultdict:
         inner = "{" + ", ".join(
             f"{describe(key, above)}: {describe(item, above)}"
-            for key, item in list(value.items())[:20]  # type: ignore[attr-defined]
+            for key, item in list(value.items())[:20]
         ) + "}"  # fmt: skip
         return inner if kind is dict else f"{kind.__name__}({inner})"
     if kind in (list, tuple, set, frozenset):
-        items = list(value)[:20]  # type: ignore[call-overload]
+        items = list(value)[:20]
         inner = ", ".join(describe(item, above) for item in items)
         return f"{kind.__name__}({inner})"
     return _describe_leaf(value, above)

@@ -72,7 +72,7 @@ def check(vector: Vector, outcome: Outcome, *, opaque: bool) -> None:
 def _check_error(header: dict[str, str], found: dict[str, object]) -> None:
     """Require what a header states about the error of the strict mode."""
     if header["expect"] == "ForbiddenGlobalError":
-        named = [f"{module}.{name}" for module, name, _, _ in found["globals"]]  # type: ignore[attr-defined]
+        named = [f"{module}.{name}" for module, name, _, _ in found["globals"]]
         assert named == header["globals"].split()
     elif "limit" in header:
         assert found["limit"] == header["limit"]

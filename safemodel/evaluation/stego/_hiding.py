@@ -207,6 +207,9 @@ def listen(
         dtype: As for `embed`.
         tensors: As for `embed`.
 
+    Returns:
+        The payload, whether its hash is that of the payload, and how strong it is.
+
     Raises:
         TypeError: An argument has another type, or there is no size.
         ValueError: The weights are too few for such a payload, or no floats; or the
@@ -268,6 +271,9 @@ def recovery(
         dtype: As for `embed`.
         tensors: As for `embed`.
         confidence: Of the bounds on the capacity, between 0 and 1.
+
+    Returns:
+        As `payload_recovery`.
 
     Raises:
         TypeError: The two are not the same weights, or an argument has another type.

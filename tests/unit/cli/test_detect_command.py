@@ -6,6 +6,7 @@ import json
 import re
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from safemodel import Detection, Detector
 from safemodel._cli import main
 from safemodel._detector import extracting, many
+from safemodel._report.detect_text import evidence_texts
 from safemodel._scan import workers
 from safemodel._scan.paths import Target
 from safemodel._scan.workers import _Worker
@@ -47,6 +49,28 @@ def folder(tmp_path, monkeypatch, weights):
     (models / "README.md").write_text("# models\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_what_several_tests_say_is_said_once():
+    """With how many they are; the others are counted as tests, not as lines."""
+    one = {"tensor": "a", "start": 0, "end": 1000, "what": "odd", "p_value": 0.5}
+    evidence = [SimpleNamespace(**{**one, "start": at}) for at in (0, 7, 0, 8, 8, 0)]
+    assert evidence_texts(evidence) == [
+        ("a from 0 to 1,000: odd (p = 0.5; 3 tests)", 3),
+        ("a from 7 to 1,000: odd (p = 0.5)", 1),
+        ("a from 8 to 1,000: odd (p = 0.5; 2 tests)", 2),
+    ]
+
+
+def test_lines_of_evidence_are_all_different(folder, capsys):
+    """And together they are all tests."""
+    assert main(["detect", "models/bad.pt"]) == 1
+    out = capsys.readouterr().out
+    lines = re.findall(r"^  .*\(p .*\)$", out, flags=re.MULTILINE)
+    assert len(lines) == len(set(lines)) > 1
+    tests = sum(int((re.findall(r"; (\d+) tests", one) or [1])[0]) for one in lines)
+    more = sum(map(int, re.findall(r"\.\.\. (\d+) more; the JSON", out)))
+    assert f"evidence     {tests + more} tests\n" in out
 
 
 def test_a_file_is_shown_as_a_whole(folder, capsys):

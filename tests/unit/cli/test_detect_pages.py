@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from safemodel._cli import main
+from safemodel.detection import Detector
 from safemodel.evaluation import stego
 from tests.unit.detector.helpers_detection import weights_like
 from tests.unit.detector.helpers_detector import program
@@ -19,6 +20,12 @@ from tests.unit.helpers_png import decoded
 def listed():
     """Return what lies in the current folder."""
     return sorted(one.name for one in Path.cwd().iterdir())
+
+
+def contents():
+    """Return every file below the current folder, with what is in it."""
+    places = Path.cwd().rglob("*")
+    return {one: one.read_bytes() if one.is_file() else b"" for one in places}
 
 
 @pytest.fixture
@@ -94,21 +101,22 @@ def test_a_file_that_is_refused_has_a_page_and_no_picture(folder, capsys):
              "models/good.pt"],
             "would change",
         ),
+        (["models/bad.pt", "--detector", "d", "--html", "d"], "would change d"),
     ],
 )  # fmt: skip
 def test_what_would_go_wrong_is_found_before_anything_is_looked_at(
     folder, capsys, arguments, said
 ):
     """Code 2, a line that says why, nothing printed, nothing changed."""
+    Detector.bundled().save("d")
     Path("link").symlink_to("elsewhere")
     Path("hard").hardlink_to("models/bad.pt")
-    before = {one: one.read_bytes() for one in folder.iterdir()}
+    before = contents()
     assert main(["detect", *arguments]) == 2
     out = capsys.readouterr()
     assert out.out == ""
     assert said in out.err
-    assert {one: one.read_bytes() for one in folder.iterdir()} == before
-    assert listed() == ["hard", "link", "models"]
+    assert contents() == before
 
 
 def test_weights_that_are_gone_cost_the_pictures(folder, capsys, monkeypatch):
@@ -127,6 +135,17 @@ def test_weights_that_are_gone_cost_the_pictures(folder, capsys, monkeypatch):
     page = Page(Path("a.html").read_text())
     assert "img" not in page.tags
     assert "There are no pictures: not the weights of this detection" in page.text
+
+
+def test_escapes_of_a_name_are_marked_in_the_list(folder):
+    """Whether or not the file could be looked at."""
+    (folder / "good.pt").rename(folder / "go\u202eod.pt")
+    (folder / "broken.pt").rename(folder / "bro\u202eken.pt")
+    assert main(["detect", "models", "--html", "a.html"]) == 1
+    text = Path("a.html").read_text()
+    for head, tail in (("go", "od"), ("bro", "ken")):
+        marked = f'models/{head}<span class="escape">\\u202e</span>{tail}.pt'
+        assert marked in text.partition('id="files"')[2].partition("</table>")[0]
 
 
 def test_the_suspicious_are_shown_in_full_however_late_they_come(folder, monkeypatch):

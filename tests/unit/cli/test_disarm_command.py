@@ -196,7 +196,9 @@ def test_an_error_says_which_file_it_is_about(folder, capsys):
         (["models/bad.pt", "out.pt"], 1, "models/bad.pt: refused: the zip archive has"),
         (["models", "out", "--strict"], 1, "models/bad.pt: refused: the zip archive"),
         (["evil.pt", "out.pt", "--strict"], 1, "evil.pt: refused: the file names"),
-        (["none.pt", "out.pt"], 2, "[Errno 2] No such file or directory: 'none.pt'"),
+        (["none.pt", "out.pt"], 2, "none.pt: No such file or directory\n"),
+        (["evil.pt", "models/bad.pt"], 2, "models/bad.pt: File exists; -f replaces it"),
+        (["note.txt", "models"], 2, "models: a folder; name the file"),
     ):
         assert main(["disarm", *arguments]) == code
         assert capsys.readouterr().err.startswith(f"safemodel: {said}")

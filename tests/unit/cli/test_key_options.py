@@ -102,7 +102,8 @@ def test_epochs(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "1.0", "x", "²", "٣", str(2**63), "9" * 5000]
+    "text",
+    ["", "-1", "1.0", "x", "²", "٣", str(2**63), "9" * 5000, "0" * 20 + str(2**63)],
 )
 def test_what_is_no_epoch_is_refused(text):
     """Bounded before it becomes a number."""

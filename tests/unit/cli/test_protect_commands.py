@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from safemodel._cli import main, make_parser
+from safemodel._cli import main, make_parser, protect_terminal
 from safemodel._cli.verdicts import Verdict
 from safemodel._protect.keys import ProtectionKey
 from safemodel._protect.signing import write_signing_key
@@ -526,6 +526,18 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(folder):
     )
     assert done.stderr == b""
     assert done.stdout.startswith(b"p.safetensors: verified")
+
+
+def test_a_bar_has_the_units_of_reports():
+    """Of 1,024, and none before anything is known."""
+    bar = protect_terminal.BytesBar("restoring")
+    bar.update(3 << 20, 5 << 20)
+    bar.close()
+    bar._bar.tasks[0].finished_speed = 1536.0
+    cells = [column(bar._bar.tasks[0]) for column in bar._bar.columns[2:4]]
+    assert [str(cell) for cell in cells] == ["3.0/5.0 MiB", "1.5 KiB/s"]
+    bar._bar.tasks[0].finished_speed = None
+    assert str(bar._bar.columns[3](bar._bar.tasks[0])) == ""
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -260,7 +260,7 @@ def test_an_interrupt_is_not_lost_in_a_finaliser():
 def test_an_interrupt_is_not_lost_in_the_compiler():
     """It calls back from C, where Python would print it and go on, too."""
     namespace = {"__name__": "llvmlite.binding.x", "os": os, "signal": signal}
-    exec("def back():\n    os.kill(os.getpid(), signal.SIGINT)", namespace)  # noqa: S102
+    exec("def back():\n    os.kill(os.getpid(), signal.SIGINT)", namespace)  # noqa: S102 - a module for the test
     with interrupts_count() as check:
         namespace["back"]()
         with pytest.raises(KeyboardInterrupt):

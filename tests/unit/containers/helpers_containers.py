@@ -25,7 +25,7 @@ class Stream(io.RawIOBase):
         return True
 
     def write(self, data: object) -> int:
-        chunk = bytes(data)  # type: ignore[call-overload]
+        chunk = bytes(data)
         self.data += chunk
         return len(chunk)
 

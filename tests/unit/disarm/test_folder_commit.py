@@ -17,6 +17,7 @@ import torch
 
 from safemodel import SALVAGE, STRICT, DisarmError, MalformedFileError, Scrub, disarm
 from safemodel._disarm import folder as folder_module
+from safemodel._disarm import tasks as tasks_module
 from safemodel._disarm.folder_plan import Task, plan_folder
 from safemodel._disarm.one_file import Settings
 from safemodel._disarm.processes import _request, _Work, do_tasks, serve, worker_count
@@ -106,6 +107,62 @@ def test_a_folder_that_fills_meanwhile_stays(tmp_path):
         with pytest.raises(OSError, match="not empty"):
             folder_module.commit_folder(part, tmp_path / "out")
     assert written(tmp_path) == ["out/theirs.txt"]
+
+
+def test_every_file_is_on_the_disk_before_the_folder_has_its_name(
+    tmp_path, monkeypatch
+):
+    """Small ones at the end, all at once, after them the folders they are in."""
+    source = hub(tmp_path / "in")
+    fill(source, {"sub/notes.txt": "notes"})
+    real, done = os.fsync, []
+
+    def fsync(descriptor):
+        real(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append((os.path.relpath(path, tmp_path), (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    disarm(source, tmp_path / "out")
+    synced = {name for name, _ in done if name != "."}
+    (part,) = {name.split("/")[0] for name in synced}
+    files = [f"{part}/{name}" for name in written(tmp_path / "out")]
+    folders = {str(Path(name).parent) for name in files}
+    assert f"{part}/sub" in folders
+    assert synced == folders.union(files)
+    assert [name for name, there in done if there] == ["."]
+
+
+def test_a_small_file_that_cannot_be_put_on_the_disk_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    """The error has the name of the file."""
+    source = fill(tmp_path / "in", {f"{at}.txt": "x" for at in range(40)})
+    real = os.fsync
+
+    def fsync(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "27.txt":
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: .*/27\.txt"):
+        disarm(source, tmp_path / "out")
+    assert names(tmp_path) == ["in"]
+
+
+def test_large_files_are_put_on_the_disk_while_they_are_written(tmp_path, monkeypatch):
+    """The end of the folder does not wait for all of them."""
+    monkeypatch.setattr(tasks_module, "SYNC", 1000)
+    source = fill(tmp_path / "in", {"a.pt": saved(torch.zeros(1000)), "b.txt": "x"})
+    kept = []
+
+    def commit(_, __, unsynced):
+        kept.extend(path.name for path in unsynced)
+
+    monkeypatch.setattr(folder_module, "commit_folder", commit)
+    disarm(source, tmp_path / "out")
+    assert kept == ["b.txt"]
 
 
 def test_what_no_report_names_never_gets_its_place(tmp_path):

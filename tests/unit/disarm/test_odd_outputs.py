@@ -36,7 +36,7 @@ def opened(path) -> tuple[dict[str, torch.Tensor], dict]:
         notes = tensors.pop("safemodel.json", None)
         return tensors, {} if notes is None else strict(bytes(notes).decode())
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         return tensors, strict(file.metadata().get("safemodel", "{}"))
 
 

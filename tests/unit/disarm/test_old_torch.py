@@ -9,19 +9,21 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import struct
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
-from safemodel import disarm
+from safemodel import UnsupportedFormatError, disarm
 from safemodel._rewrite.readback import FUNCTIONS, OPCODES
 from tests.unit.disarm.helpers_disarm import saved
 
 SINCE_2_0 = {"BINFLOAT"}
-"""Opcodes of ours that torch 1.13 lacks: no call it allows makes a float, either."""
+"""Opcodes of ours that torch 1.13 lacks: no call it allows returns a float, either."""
 NEWER = {
     "torch._utils _rebuild_qtensor": "2.4",
     "torch._utils _rebuild_tensor_v3": "2.2",
@@ -62,6 +64,85 @@ def test_weights_are_written_for_1_13(tmp_path):
     opcodes, names = said(tmp_path / "out.pt")
     assert opcodes <= OPCODES_1_13
     assert not names & NEWER.keys()
+
+
+NAN = struct.unpack("<d", b"\x01\0\0\0\0\0\xf8\xff")[0]
+
+
+def test_no_float_is_written_for_1_13(tmp_path):
+    """Each is a tensor with the same bits, the same one where it was shared."""
+    shared = [0.1]
+    value = {
+        "lr": 0.001, "betas": (0.9, 0.999), "a": shared, "b": shared, "nan": NAN,
+        "n": 3, "c": complex(1, -0.0), "ns": Namespace(x=float("-inf")),
+        0.5: "key", (1, 0.5): "part of one", "0.5": "taken",
+    }  # fmt: skip
+    report = disarm(saved(value), tmp_path / "out.pt", format="pt-1.13")
+    opcodes, names = said(tmp_path / "out.pt")
+    assert opcodes <= OPCODES_1_13
+    assert not names & NEWER.keys()
+    assert report.out_format == "pt"
+    # Eight floats that are values, and two that are (part of) a key.
+    assert report.changed == {"float": 10, "complex": 1, "Namespace": 1}
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert loaded["a"] is loaded["b"]
+    assert loaded["n"] == 3
+    pairs = [
+        (loaded["lr"], 0.001), (loaded["betas"][1], 0.999), (loaded["a"][0], 0.1),
+        (loaded["nan"], NAN), (loaded["c"][1], -0.0),
+        (loaded["ns"]["x"], float("-inf")),
+    ]  # fmt: skip
+    for tensor, number in pairs:
+        assert tensor.dtype is torch.float64
+        assert tensor.shape == ()
+        assert tensor.numpy().tobytes() == struct.pack("<d", number)
+    assert loaded["0.5"] == "taken"
+    assert loaded["0.5~2"] == "key"
+    assert loaded[1, "0.5"] == "part of one"
+
+
+def test_floats_stay_floats_otherwise(tmp_path):
+    """Whoever does not ask for the old form keeps them."""
+    disarm(saved({"lr": 0.001}), tmp_path / "out.pt")
+    assert type(torch.load(tmp_path / "out.pt", weights_only=True)["lr"]) is float
+
+
+def test_sparse_tensors_are_written_for_1_13(tmp_path):
+    """Its function takes no mark that they are coalesced."""
+    value = {"coo": torch.eye(3).to_sparse().coalesce()}
+    report = disarm(saved(value), tmp_path / "out.pt", format="pt-1.13")
+    assert report.changed == {"coalesced": 1}
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)["coo"]
+    assert not loaded.is_coalesced()
+    assert loaded.to_dense().equal(torch.eye(3))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(2).to(torch.float8_e5m2),
+        lambda: torch.ones(2, dtype=torch.uint16),
+        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        lambda: torch.empty(2, dtype=torch.bool, device="meta"),
+        lambda: torch.eye(2).to_sparse_csr(),
+    ],
+    ids=["float8", "uint16", "quantised", "meta", "csr"],
+)
+def test_what_1_13_does_not_read_is_refused(tmp_path, make):
+    """By name, and with nothing written; a folder goes on without the file."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.pt").write_bytes(saved({"t": make()}))
+    (tmp_path / "in" / "b.pth").write_bytes(saved({"x": 0.5}))
+    with pytest.raises(
+        UnsupportedFormatError, match=r"torch 1\.13 reads no tensors of"
+    ):
+        disarm(tmp_path / "in" / "a.pt", tmp_path / "out.pt", format="pt-1.13")
+    report = disarm(tmp_path / "in", tmp_path / "out", format="pt-1.13")
+    assert [(one.kind, one.name) for one in report.left_behind] == [("refused", "a.pt")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    opcodes, _ = said(tmp_path / "out" / "b.pth")
+    assert opcodes <= OPCODES_1_13
 
 
 @pytest.mark.parametrize("dtype", ["u2", ">u4", "<u8"])

@@ -115,7 +115,9 @@ def test_an_output_that_does_not_open_is_not_proven(tmp_path, stock):
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.pt")
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.safetensors")
     disarm(saved({"w": torch.ones(100)}), tmp_path / "out.npz")
-    for path in list(tmp_path.iterdir()):
+    written = list(tmp_path.iterdir())
+    assert len(written) == 3
+    for path in written:
         assert foreign(path, stock.open(path)) == ""
         path.write_bytes(path.read_bytes()[:-40])
         assert "did not open it" in foreign(path, stock.open(path))
@@ -306,3 +308,17 @@ def test_a_target_that_appears_meanwhile_is_named(tmp_path, monkeypatch):
     assert (caught.value.filename, caught.value.filename2) == (str(path), None)
     assert path.read_bytes() == b"theirs"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_may_be_written_the_folder_is_named(tmp_path, monkeypatch):
+    """Such a file system refuses to remove, too, even what is not there."""
+
+    def refuse(path, *_, **__):
+        raise OSError(30, "Read-only file system", str(path))
+
+    source = saved([1])
+    monkeypatch.setattr(output.os, "open", refuse)
+    monkeypatch.setattr(output.Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        disarm(source, tmp_path / "out.pt")
+    assert caught.value.filename == str(tmp_path)

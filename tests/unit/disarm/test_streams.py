@@ -29,7 +29,7 @@ def small_steps(monkeypatch):
     """Let small files be read, followed and synced in many steps, in threads."""
     monkeypatch.setattr(trail, "_PIECE", 1000)
     monkeypatch.setattr(trail, "_STEP", 3000)
-    monkeypatch.setattr(output, "_SYNC", 5000)
+    monkeypatch.setattr(output, "SYNC", 5000)
     monkeypatch.setattr(output, "_SMALL", 100)
     monkeypatch.setattr(storage_bytes, "PIECE", 1024)
     from safemodel._rewrite import digests

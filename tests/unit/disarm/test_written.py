@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickletools
 import warnings
 import zipfile
 
@@ -81,6 +82,20 @@ def shared() -> dict[str, torch.Tensor]:
         "part": whole[100:110], "overlap": whole[105:120], "alone": whole[500:503],
         "step": whole[600:700:10], "tied": whole[100:110],
     }  # fmt: skip
+
+
+def test_equal_shapes_are_written_once(tmp_path):
+    """A tuple for all shapes (2, 3), one for their strides; values stay two values."""
+    shape = (2, 3)
+    value = [torch.ones(shape), torch.zeros(shape), shape, tuple(range(2, 4))]
+    disarm(saved(value), tmp_path / "out.pt")
+    with zipfile.ZipFile(tmp_path / "out.pt") as archive:
+        opcodes = pickletools.genops(archive.read("archive/data.pkl"))
+    assert [opcode.name for opcode, _, _ in opcodes].count("TUPLE2") == 4
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert loaded[2:] == [shape, shape]
+    assert [tuple(tensor.shape) for tensor in loaded[:2]] == [shape, shape]
+    assert [tensor.stride() for tensor in loaded[:2]] == [(3, 1), (3, 1)]
 
 
 def test_bytes_that_no_tensor_reaches_are_not_written(tmp_path):

@@ -130,7 +130,7 @@ def test_what_a_file_chooses_is_escaped_and_cut_where_it_is_printed():
 def test_printing_looks_at_no_more_than_it_shows():
     """Many may share one large state."""
 
-    class Counted(dict):  # type: ignore[type-arg]
+    class Counted(dict):
         """Counts the keys it has given."""
 
         given = 0

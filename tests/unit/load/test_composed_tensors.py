@@ -35,7 +35,7 @@ def refused(data: bytes, match: str, **options: object) -> None:
     """Require that a file is refused in both modes."""
     for weights_only in (True, False):
         with pytest.raises(ForbiddenCallError, match=match):
-            safe_load(data, weights_only=weights_only, **options)  # type: ignore[arg-type]
+            safe_load(data, weights_only=weights_only, **options)
 
 
 BYTES = storage("QInt8Storage", 0, 4)

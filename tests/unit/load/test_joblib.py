@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -15,6 +21,7 @@ from safemodel import testing
 from safemodel._unpickle.joblib_arrays import elements_of
 from safemodel._unpickle.nodes import Call
 
+ROOT = Path(__file__).resolve().parents[3]
 ARRAYS = {
     "rows": np.arange(12.0).reshape(3, 4),
     "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
@@ -268,6 +275,64 @@ def test_what_unpacks_without_end_is_refused(tmp_path, compress, monkeypatch):
             (tmp_path / "cut").write_bytes(data[:end])
             with pytest.raises(safemodel.SafeModelError):
                 joblib.load(tmp_path / "cut")
+
+
+def test_the_format_of_old_is_refused(tmp_path, canary):
+    """joblib reads it with another function, also for an early reference."""
+    early = joblib.load
+    packed, size = (
+        zlib.compress(pickle.dumps(Tripping())),
+        len(pickle.dumps(Tripping())),
+    )
+    (tmp_path / "old").write_bytes(b"ZF" + hex(size).encode().ljust(19) + packed)
+
+    with safemodel.patched(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for load in (joblib.load, early, joblib.numpy_pickle_compat.load_compatibility):
+            with pytest.raises(safemodel.UnsupportedFormatError, match=r"old|0\.10"):
+                load(str(tmp_path / "old"))
+    assert canary.trips == []
+
+
+PARALLEL = """\
+import joblib, numpy as np
+
+def total(x):
+    return type(x).__name__, float(x.sum())
+
+class Own:
+    pass
+
+if __name__ == "__main__":
+    large = np.ones(200_000)
+    workers = joblib.Parallel(n_jobs=2, max_nbytes=1_000)
+    print(workers(joblib.delayed(total)(large) for _ in range(2)))
+    memory = joblib.Memory("cache", verbose=0)
+    count = []
+    for make in (lambda: {"a": np.arange(3)}, Own):
+        @memory.cache
+        def made(name):
+            count.append(name)
+            return make()
+        for _ in range(2):
+            made(make.__name__)
+    print(count)
+"""
+
+
+def test_joblib_s_own_workers_and_cache_go_on(tmp_path):
+    """Arrays go to workers through files of joblib's own; a cache is only a cache."""
+    (tmp_path / "parallel.py").write_text(PARALLEL)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "safemodel", "run", "parallel.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    assert done.stdout.splitlines() == [
+        "[('memmap', 200000.0), ('memmap', 200000.0)]",
+        "['<lambda>', 'Own', 'Own']",
+    ], done.stderr
 
 
 def test_lz4_is_named():

@@ -73,7 +73,7 @@ def test_it_prints_in_one_readable_line():
 def test_two_of_them_are_never_equal_and_can_be_keys():
     """Equality is identity: the file decides nothing about it."""
     one, two = opaque([instance("a.B", x=1), instance("a.B", x=1)])
-    assert one == one  # noqa: PLR0124
+    assert one == one  # noqa: PLR0124 - which is what is tested
     assert one != two
     assert len({one: 1, two: 2}) == 2
 

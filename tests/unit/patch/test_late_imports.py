@@ -37,6 +37,20 @@ PROGRAMS = {
         assert inside.pickle is pickle
         assert numpy.load.__module__ == "numpy"
     """,
+    "a named module that is imported once more": """
+        import importlib, pathlib, sys, tempfile
+        import safemodel
+        folder = tempfile.mkdtemp()
+        sys.path.insert(0, folder)
+        pathlib.Path(folder, "reloaded.py").write_text("import pickle\\n")
+        import pickle, reloaded
+        with safemodel.patched(pickle_in=["reloaded"]):
+            importlib.reload(reloaded)
+            assert type(reloaded.pickle).__name__ == "InertPickle"
+            importlib.reload(reloaded)
+            assert type(reloaded.pickle).__name__ == "InertPickle"
+        assert reloaded.pickle is pickle
+    """,
     "a module that fails to import can be imported again": """
         import pathlib, sys, tempfile
         import safemodel

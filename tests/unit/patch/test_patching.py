@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextvars
+import functools
+import gzip
 import io
 import json
+import os
 import pickle
+import signal
 import sys
 import threading
 import types
@@ -18,6 +23,7 @@ import torch.package
 
 import safemodel
 from safemodel import monkeypatch
+from safemodel._patch import journal, switch
 from safemodel.testing import CANARY, assert_refuses, hostile_files, trip
 
 NAMES = [
@@ -259,6 +265,78 @@ def test_blocks_that_end_in_another_order_than_they_began(hostile):
     assert same(looked_up(), before)
 
 
+def test_a_block_that_ends_in_another_context_is_undone():
+    """As those of generators do, whoever runs them on."""
+    block, before = safemodel.patched(), looked_up()
+    contextvars.copy_context().run(block.__enter__)
+    block.__exit__(None, None, None)
+
+    assert same(looked_up(), before)
+
+
+def test_unpatch_takes_nothing_from_a_block(hostile):
+    """Whichever came last: a block of another thread may be open."""
+    safemodel.patch(on_refuse="opaque")
+    with safemodel.patched():
+        safemodel.unpatch()
+        with pytest.raises(RuntimeError, match="not patched"):
+            safemodel.unpatch()
+        with pytest.raises(safemodel.ForbiddenGlobalError):
+            torch.load(hostile)
+
+
+def test_a_block_that_could_not_end_is_ended_by_unpatch():
+    """When whoever put something on top has taken it away."""
+    block = safemodel.patched()
+    block.__enter__()
+    ours, torch.load = torch.load, None
+    with pytest.raises(RuntimeError, match=r"torch\.load"):
+        block.__exit__(None, None, None)
+    torch.load = ours
+    safemodel.unpatch()
+
+
+def test_a_workaround_from_before_is_covered_and_comes_back(hostile, monkeypatch):
+    """`torch.load` made lax by somebody: ours while patched, theirs afterwards."""
+    lax = functools.partial(torch.load, weights_only=False)
+    monkeypatch.setattr(torch, "load", lax)
+
+    with safemodel.patched():
+        with pytest.raises(safemodel.ForbiddenGlobalError):
+            torch.load(hostile)
+        with pytest.raises(safemodel.UnpatchedCallError):
+            lax(hostile)
+    assert torch.load is lax
+
+
+def test_a_process_forks_while_a_thread_patches(hostile):
+    """The child has no such thread, and does not wait for it."""
+    holds, done = threading.Event(), threading.Event()
+
+    def hold():
+        with switch._LOCK:
+            holds.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(30)
+    threading.Timer(0.1, done.set).start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        signal.alarm(60)
+        with safemodel.patched():
+            try:
+                torch.load(hostile)
+            except safemodel.ForbiddenGlobalError:
+                os._exit(7)
+        os._exit(1)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_a_patch_on_top_of_ours_is_told_and_nothing_is_put_back(hostile):
     """Half a patch would look safe."""
     safemodel.patch()
@@ -408,6 +486,24 @@ class TestNumpy:
             with pytest.raises(safemodel.SafeModelError):
                 everything(early)
 
+    @pytest.mark.parametrize("early", [False, True])
+    def test_an_archive_read_after_the_patch_is_read_as_data(self, tmp_path, early):
+        np.savez(tmp_path / "a.npz", bad=np.array([Tripping()], dtype=object), good=[1])
+        taken = np.lib._npyio_impl.load
+        with safemodel.patched(on_refuse="opaque"):
+            lax = np.load(tmp_path / "a.npz", allow_pickle=True)
+        with safemodel.patched():
+            load = taken if early else np.load
+            archive = load(tmp_path / "a.npz", allow_pickle=True)
+
+        assert isinstance(archive, np.lib.npyio.NpzFile)
+        with lax, archive:
+            assert archive["good"].tolist() == [1]
+            assert isinstance(lax["bad"][0], safemodel.Opaque)
+            with pytest.raises(safemodel.ForbiddenGlobalError):
+                dict(archive)
+        assert not monkeypatch.is_patched()
+
     def test_what_needs_no_pickle_is_numpy_s_own(self, tmp_path):
         np.save(tmp_path / "a.npy", np.arange(5.0))
 
@@ -449,6 +545,76 @@ class TestNamedModules:
 
         assert dict(vars(module)) == before
 
+    def test_other_names_for_pickle_count(self, module):
+        exec(  # noqa: S102 - a module for the test
+            "import pickle as pkl, _pickle as c\n"
+            "from pickle import loads as read, _loads as slow\n"
+            "from pickle import Unpickler as Reader\n",
+            vars(module),
+        )
+        hostile = pickle.dumps(Tripping())
+        before = dict(vars(module))
+
+        with safemodel.patched(pickle_in=["somebodys_io"]):
+            for way in (
+                module.pkl.loads,
+                module.c.loads,
+                module.read,
+                module.slow,
+                lambda data: module.Reader(io.BytesIO(data)).load(),
+            ):
+                with pytest.raises(safemodel.ForbiddenGlobalError):
+                    way(hostile)
+
+        assert dict(vars(module)) == before
+
+    def test_an_unpickler_of_its_own_is_never_asked(self, module):
+        exec(  # noqa: S102 - a module for the test
+            "class Own(Unpickler):\n"
+            "    def __init__(self, place, file):\n"
+            "        super().__init__(file)\n"
+            "    def find_class(self, module, name):\n"
+            "        raise AssertionError(name)\n",
+            vars(module),
+        )
+
+        with safemodel.patched(pickle_in=["somebodys_io"]):
+            plain = module.Own("cpu", file=io.BytesIO(pickle.dumps([1, 2])))
+            assert isinstance(plain, pickle.Unpickler)
+            assert plain.load() == [1, 2]
+            with pytest.raises(safemodel.ForbiddenGlobalError):
+                module.Own("cpu", io.BytesIO(pickle.dumps(Tripping()))).load()
+            with pytest.raises(safemodel.UnpatchedCallError):
+                module.Own("cpu", "no file")
+
+    def test_what_cannot_be_reached_is_told(self, module):
+        exec("def inside(data):\n    import pickle\n", vars(module))  # noqa: S102 - a module for the test
+        empty = types.ModuleType("somebodys_empty")
+        sys.modules["somebodys_empty"] = empty
+        try:
+            for name, message in (
+                ("somebodys_io", r"for themselves.*somebodys_io\.inside"),
+                ("somebodys_empty", "no pickle in somebodys_empty"),
+            ):
+                with (
+                    pytest.warns(safemodel.SafeModelWarning, match=message),
+                    safemodel.patched(pickle_in=[name]),
+                ):
+                    pass
+        finally:
+            del sys.modules["somebodys_empty"]
+
+    def test_what_else_reads_in_a_package_like_pickle_is_not_there(self, module):
+        dill = types.ModuleType("dill")
+        dill._dill = types.ModuleType("dill._dill")
+        dill.load_session = dill._dill.loads = pickle.loads
+        dill.dumps = pickle.dumps
+        module.dill = dill
+        with safemodel.patched(pickle_in=["somebodys_io"]):
+            assert not hasattr(module.dill, "load_session")
+            with pytest.raises(safemodel.ForbiddenGlobalError):
+                module.dill._dill.loads(module.dill.dumps(Tripping()))
+
     def test_the_pure_python_unpickler_is_no_way_round(self, module):
         with safemodel.patched(pickle_in=["somebodys_io"]):
             for name in ("_loads", "_load"):
@@ -480,6 +646,67 @@ class TestAudit:
         assert seen[0].size == checkpoint.stat().st_size
         assert "ForbiddenGlobalError" in seen[2].error
         assert {one.file for one in seen} == {__file__}
+
+    def test_an_inert_value_is_named_the_worst_first(self, tmp_path):
+        path = tmp_path / "several.pkl"
+        names = b"".join(b"cpkg\nThing%d\n0" % number for number in range(30))
+        path.write_bytes(b"\x80\x02" + names + b"cposix\nsystem\n.")
+        seen = []
+
+        with safemodel.patched(audit=seen.append, on_refuse="opaque"):
+            torch.load(path)
+            torch.load(io.BytesIO(pickle.dumps(1)))
+
+        assert [one.outcome for one in seen] == ["loaded", "loaded"]
+        assert seen[0].opaque[:2] == ("posix.system", "pkg.Thing0")
+        assert [len(one.opaque) for one in seen] == [20, 0]
+
+    def test_what_is_no_regular_file_is_not_read_for_its_hash(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        seen = []
+
+        with safemodel.patched(audit=seen.append):
+            with pytest.raises(OSError, match="not a regular file"):
+                torch.load(tmp_path / "pipe")
+            with pytest.raises(TypeError):
+                torch.load(io.StringIO("text"))
+
+        assert [(one.size, one.sha256) for one in seen] == [(-1, ""), (-1, "")]
+
+    def test_a_bomb_is_not_read_to_its_end_for_its_hash(self, monkeypatch):
+        packed = io.BytesIO(gzip.compress(bytes(3 << 20)))
+        limits = safemodel.Limits(max_pickle_bytes=1 << 20)
+        monkeypatch.setattr(journal, "DEFAULT_LIMITS", limits)
+
+        for stream in (gzip.open(packed), io.BufferedReader(gzip.open(packed))):
+            assert journal.digest_of(stream) == journal.Digest(-1, "")
+            assert stream.tell() == 0
+            packed.seek(0)
+        assert journal.digest_of(packed).size == len(packed.getvalue())
+
+    def test_what_ends_the_program_is_written_down(self, hostile):
+        def leave(args, state):
+            raise SystemExit(3)
+
+        seen = []
+        policy = safemodel.STRICT.with_extra({"safemodel.testing.trip": leave})
+        with (
+            safemodel.patched(audit=seen.append, policy=policy),
+            pytest.raises(SystemExit),
+        ):
+            torch.load(hostile)
+        assert [one.outcome for one in seen] == ["error"]
+
+    def test_an_error_of_the_audit_reaches_the_code(self, checkpoint, hostile):
+        def audit(opened):
+            raise ConnectionError(opened.outcome)
+
+        with safemodel.patched(audit=audit):
+            with pytest.raises(ConnectionError, match="loaded"):
+                torch.load(checkpoint)
+            with pytest.raises(ConnectionError, match="refused") as caught:
+                torch.load(hostile)
+        assert isinstance(caught.value.__context__, safemodel.ForbiddenGlobalError)
 
     def test_what_cannot_be_written_down_is_not_loaded(self, checkpoint, monkeypatch):
         monkeypatch.setenv("SAFEMODEL_LOG", "/proc/nothing/of/this/name")

@@ -53,6 +53,85 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("how", [["late.py"], ["-m", "late"]])
+def test_the_main_module_is_there_to_the_end(tmp_path, how):
+    """Exit handlers and threads use what the program defined."""
+    (tmp_path / "late.py").write_text(
+        "import atexit, os, sys, pickle\n"
+        "class Own:\n    pass\n"
+        "def end():\n"
+        "    print(type(pickle.loads(pickle.dumps(Own()))).__name__)\n"
+        "atexit.register(end)\n"
+        "assert sys.modules['__main__'].__file__ == __file__ == sys.argv[0]\n"
+        "assert os.path.basename(__file__) == 'late.py'\n"
+    )
+
+    done = run(*how, cwd=tmp_path)
+
+    assert (done.stdout, done.stderr) == ("Own\n", "")
+
+
+@pytest.mark.parametrize("flag", ["-E", "-S"])
+def test_flags_that_leave_workers_unpatched_are_refused(tmp_path, flag):
+    """Children inherit them, and would look patched."""
+    (tmp_path / "program.py").write_text("print('ran')")
+    packages = [one for one in sys.path if one.endswith("site-packages")]
+    start = (
+        f"import sys; sys.path += {[str(ROOT), *packages]!r};"
+        "from safemodel._cli import main; sys.exit(main(['run', 'program.py']))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, flag, "-c", start],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "-E, -I and -S" in done.stderr
+
+
+def test_a_module_can_be_named_whose_pickles_are_data(folder):
+    """In the program, and in the interpreters that it starts."""
+    (folder / "somebodys.py").write_text(
+        "import pickle as p\ndef read(data):\n    return p.loads(data)\n"
+    )
+    (folder / "reads_once.py").write_text(
+        "import somebodys\n"
+        "try:\n"
+        "    somebodys.read(bytes([99]) + b'posix\\nsystem\\n(Vecho RAN\\ntR.')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, flush=True)\n"
+    )
+    (folder / "reads.py").write_text(
+        "import subprocess, sys\n"
+        "import reads_once\n"
+        "subprocess.run([sys.executable, 'reads_once.py'])\n"
+    )
+
+    done = run("--pickle-in", "somebodys", "reads.py", cwd=folder)
+    odd = run("--pickle-in", "no module", "reads.py", cwd=folder)
+
+    assert done.stdout.split() == ["ForbiddenGlobalError"] * 2, done.stderr
+    assert odd.returncode == 2
+    assert "'no module' is no name of a module" in odd.stderr
+
+
+def test_a_log_is_one_file_wherever_the_program_goes(folder, tmp_path):
+    """A name without a folder is that of where the program started."""
+    (folder / "goes.py").write_text(
+        "import os, torch\npath = os.path.abspath('hostile.pt')\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "torch.load(path, weights_only=False)\n"
+    )
+
+    done = run("goes.py", cwd=folder, SAFEMODEL_LOG="went", PYTHONWARNINGS="ignore")
+
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    line = json.loads((folder / "went").read_text())
+    assert (line["outcome"], line["opaque"]) == ("loaded", ["posix.system"])
+
+
 @pytest.mark.parametrize("how", [["shows.py"], ["-m", "shows"]])
 def test_a_program_runs_as_ever_but_for_its_loaders(folder, how):
     """Arguments that look like ours are the program's."""
@@ -80,22 +159,6 @@ def test_a_program_ends_as_it_ends(tmp_path, program, code, said):
     assert done.returncode == code
     assert said in done.stderr
     assert "safemodel" not in done.stderr
-
-
-def test_the_main_module_is_there_to_the_end(tmp_path):
-    """Exit handlers and threads use what the program defined."""
-    (tmp_path / "late.py").write_text(
-        "import atexit, sys, pickle\n"
-        "class Own:\n    pass\n"
-        "def end():\n"
-        "    print(type(pickle.loads(pickle.dumps(Own()))).__name__)\n"
-        "atexit.register(end)\n"
-        "assert sys.modules['__main__'].__file__ == 'late.py' == __file__\n"
-    )
-
-    done = run("late.py", cwd=tmp_path)
-
-    assert (done.stdout, done.stderr) == ("Own\n", "")
 
 
 WORKERS = """\
@@ -290,6 +353,7 @@ def test_a_file_of_somebody_else_s_is_left_alone(tmp_path):
         Wanted("opaque"),
         Wanted("raise", "tensors"),
         Wanted("opaque", "tensors", audit_wall=True),
+        Wanted(pickle_in=("Somebodys.io", "theirs")),
     ],
 )
 def test_what_is_asked_for_survives_the_environment(asked):
@@ -297,7 +361,9 @@ def test_what_is_asked_for_survives_the_environment(asked):
     assert wanted(asked.to_text()) == asked
 
 
-@pytest.mark.parametrize("text", ["2", "raise,ignore", "torchscript", ","])
+@pytest.mark.parametrize(
+    "text", ["2", "raise,ignore", "torchscript", ",", "pickle-in=", "pickle-in=a b"]
+)
 def test_a_word_that_means_nothing_is_an_error(text):
     """Not taken for the nearest that does."""
     with pytest.raises(ValueError, match="SAFEMODEL_PATCH"):

@@ -136,6 +136,37 @@ def test_a_marked_test_has_the_loaders_of_old_and_only_that_one(project):
     result.stdout.fnmatch_lines(["*safemodel_allow_unsafe needs reason=*"])
 
 
+def test_a_patch_on_top_of_ours_ends_no_run(project):
+    """The marker's promise cannot be kept, and the loaders cannot be put back."""
+    project.makepyfile(
+        """
+        import functools, pytest, torch
+
+        torch.load = functools.partial(torch.load, weights_only=False)
+
+        @pytest.mark.safemodel_allow_unsafe(reason="our own file")
+        def test_marked():
+            pass
+
+        @pytest.mark.filterwarnings("ignore::safemodel.SafeModelWarning")
+        def test_next(hostile):
+            torch.load(hostile)
+        """
+    )
+
+    result = run(project, "--safemodel-patch")
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "safemodel_allow_unsafe: somebody has replaced *: torch.load.*",
+            "loaded * *hostile.pt  sha256 *  inert: posix.mkdir",
+            "1 file, 0 not loaded, 1 with inert values",
+        ]
+    )
+    result.stderr.fnmatch_lines(["safemodel: somebody has replaced *: torch.load.*"])
+
+
 def test_the_fixture_patches_one_test(project):
     """And gives the list of what that test opened."""
     project.makepyfile(
@@ -247,7 +278,8 @@ def test_the_files_of_xdist_s_workers_are_in_the_summary():
     """Handed on as plain data, the only kind that workers can send."""
     worker, main = OpenedFiles(), OpenedFiles()
     for collected in (worker, main):
-        collected.add(opened_file("torch.load", b"x", Digest(1, "ab" * 32), None, HERE))
+        digest, names = Digest(1, "ab" * 32), [f"os.name{n}" for n in range(5)]
+        collected.add(opened_file("torch.load", b"x", digest, None, HERE, names))
     config = SimpleNamespace(stash={plugin._OPENED: worker}, workeroutput={})
 
     plugin.pytest_sessionfinish(SimpleNamespace(config=config))
@@ -259,9 +291,36 @@ def test_the_files_of_xdist_s_workers_are_in_the_summary():
     plugin.pytest_testnodedown(SimpleNamespace(config=node.config))  # one that crashed
 
     assert list(main.lines()) == [
-        f"loaded      (no path)  sha256 {'ab' * 6} x2",
-        "1 file, 0 not loaded",
+        (
+            f"loaded      (no path)  sha256 {'ab' * 6} x2"
+            "  inert: os.name0, os.name1, os.name2 and 2 more"
+        ),
+        "1 file, 0 not loaded, 1 with inert values",
     ]
+
+
+def test_xdist_for_real(project):
+    """Each worker's files, once each, in the one summary."""
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    project.makepyfile(
+        """
+        import pytest, torch
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_loads(tmp_path, number):
+            torch.save({"number": number}, tmp_path / f"{number}.pt")
+            assert torch.load(tmp_path / f"{number}.pt")["number"] == number
+        """
+    )
+
+    result = run(project, "--safemodel-patch", "-n", "2")
+
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        [*(f"loaded *{number}.pt  sha256 *" for number in range(4)),
+         "4 files, 0 not loaded"],
+        consecutive=False,
+    )  # fmt: skip
 
 
 def test_loading_the_plugin_costs_next_to_nothing(project):

@@ -337,6 +337,21 @@ def test_a_changed_byte_is_found_by_its_checksum():
     assert str(ours) == str(error)
 
 
+@pytest.mark.parametrize("bad", [(0,), (3,), (1, 4), (4, 2)])
+def test_the_first_changed_byte_is_named_whichever_thread_finds_it(bad, rand):
+    """Of large records, which threads share, and small ones between them."""
+    sizes = (300_000, 7, 400_000, 270_000, 5)
+    tensors = {f"t{k}": torch.randn(size) for k, size in enumerate(sizes)}
+    data = bytearray(saved(tensors))
+    for k in bad:
+        at = bytes(data).index(tensors[f"t{k}"].numpy().tobytes())
+        data[at + rand.randrange(4 * sizes[k])] ^= 1
+    ours = refusal_by_dissect(bytes(data))
+    assert type(ours) is ChecksumError
+    assert f"data/{min(bad)}" in str(ours)
+    assert type(refusal_by_load(bytes(data))) is ChecksumError
+
+
 def test_an_index_that_leads_out_of_a_sparse_tensor_is_found():
     """Only the numbers tell, so such a tensor is built."""
     sparse = torch.eye(2).to_sparse()

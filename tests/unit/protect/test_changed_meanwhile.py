@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,7 +196,7 @@ def test_a_plain_file_that_changes_is_not_protected(tmp_path, how):
 
 @pytest.fixture
 def altering(monkeypatch) -> Callable[[int], list[object]]:
-    """Return what lets one temporary file give another bit than was written."""
+    """Return what lets one temporary file have another bit than was written."""
     monkeypatch.setitem(scratch.Scratch.__init__.__kwdefaults__, "budget", 1 << 16)
     real = scratch._OnDisk.read_parts
 
@@ -202,11 +204,14 @@ def altering(monkeypatch) -> Callable[[int], list[object]]:
         seen: list[object] = []
 
         def read_parts(self, parts, view):
+            parts, done = list(parts), 0
             real(self, parts, view)
             if self not in seen:
                 seen.append(self)
-                if len(seen) == number:
-                    view[0] ^= 1
+            for at, length in parts:
+                if at == 0 and self in seen[number - 1 : number]:
+                    view[done] ^= 1
+                done += length
 
         monkeypatch.setattr(scratch._OnDisk, "read_parts", read_parts)
         return seen
@@ -248,3 +253,54 @@ def test_what_changes_before_it_is_written_never_opens(
         restore(out, back, key=KEY)
     assert not back.exists()
     restore(file, back, key=KEY)
+
+
+@pytest.fixture
+def large(tmp_path) -> Path:
+    """A file whose only pool is of several chunks."""
+    path = tmp_path / "large.safetensors"
+    safetensors.torch.save_file({"w": torch.arange(3_000_000)}, path)
+    return path
+
+
+def test_leaves_that_cannot_be_taken_end_it(large, tmp_path, monkeypatch):
+    """They are taken beside the writing; nothing appears."""
+
+    def leaves_of(self, read_into, **_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(writing.PoolTagger, "leaves_of", leaves_of)
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(OSError, match="Input/output error"):
+        protect(large, out, key=KEY)
+    assert list(tmp_path.iterdir()) == [large]
+
+
+def test_leaves_that_nobody_wants_are_not_taken_to_the_end(
+    large, tmp_path, monkeypatch
+):
+    """When writing has failed, the thread that takes them ends, too."""
+    taken = []
+    leaves_of = writing.PoolTagger.leaves_of
+
+    def all_read(self, read_into, **kwargs):
+        def read(at, view):
+            written.wait(60)
+            time.sleep(0.02)
+            read_into(at, view)
+            taken.append(at)
+
+        return leaves_of(self, read, **kwargs)
+
+    def put(self, view):
+        written.set()
+        raise OSError(28, "No space left on device")
+
+    written = threading.Event()
+    monkeypatch.setattr(writing.PoolTagger, "leaves_of", all_read)
+    monkeypatch.setattr(writing._Holes, "put", put)
+    with pytest.raises(OSError, match="No space left"):
+        protect(large, tmp_path / "out.safetensors", key=KEY)
+    assert len(taken) < 24
+    assert not [one for one in threading.enumerate() if "leaves" in one.name]
+    assert list(tmp_path.iterdir()) == [large]

@@ -150,7 +150,7 @@ def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
     """Three in memory, two, or none at all; batches are many, and one is small."""
     monkeypatch.setattr(rounds, "_SEGMENT", 5 << 20)
     monkeypatch.setattr(rows, "_BATCH", 1 << 20)
-    monkeypatch.setattr(bands, "_BAND", 2_200_000)
+    monkeypatch.setattr(rows, "_BAND", 2_200_000)
     monkeypatch.setattr(bands, "_MOST", 1 << 30 if rooms else 0)
     monkeypatch.setattr(bands, "_SMALL", 1 << 30 if rooms == 3 else 0)
     data, itemsize = noise(12_345_008), np.dtype(kind).itemsize
@@ -166,7 +166,7 @@ def test_any_number_of_bands(rooms, kind, tmp_path, monkeypatch, made):
 def test_bands_of_one_row(rooms, tmp_path, monkeypatch, made):
     """As they are where pools are large; a row is longer than a work."""
     monkeypatch.setattr(second_round, "CHUNK", 1 << 18)
-    monkeypatch.setattr(bands, "_BAND", 1)
+    monkeypatch.setattr(rows, "_BAND", 1)
     monkeypatch.setattr(bands, "_MOST", 1 << 30 if rooms else 0)
     monkeypatch.setattr(bands, "_SMALL", 0)
     data, scratch = noise((17 << 20) + 16 * 77), Scratch(tmp_path, budget=0)
@@ -282,6 +282,24 @@ def test_chunks_are_held_as_long_as_said(held, itemsize, tmp_path):
         time.sleep(0.002)  # threads are ahead as far as they may be
         assert [bytes(one) for one in chunks[-held:]] == made[-held:]
     assert b"".join(made) == expected(data, itemsize)
+
+
+def test_scratch_is_given_up_part_after_part(tmp_path):
+    """So that it is gone before the system sends it to the disk."""
+
+    def files():
+        opened = list(Path("/proc/self/fd").iterdir())
+        links = [os.readlink(link) for link in opened if link.is_symlink()]  # noqa: PTH115 - of what has no name
+        return sum(str(tmp_path) in link for link in links)
+
+    data = noise(40 * CHUNK)
+    scratch = Scratch(tmp_path, budget=0)
+    chunks = permuted(Memory(data).read_into, len(data), 4, KEY, scratch=scratch)
+    counts = [files() for _ in chunks]
+    # Rows of 160 KiB: 25 are a band, two bands are a part.
+    assert sorted(set(counts), reverse=True) == [6, 5, 4, 3, 2, 1]
+    assert counts == sorted(counts, reverse=True)
+    assert files() == 0
 
 
 def test_rotating_never_writes_what_it_holds(tmp_path, monkeypatch):

@@ -215,3 +215,29 @@ def test_a_key_does_not_show(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left") as caught:
             file.write_at(0, memoryview(bytes(100)))
     assert not holds_secret(text_of(caught.value))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_what_belongs_together_has_a_file_of_its_own(private, tmp_path, rand):
+    """It is given up by itself; the rest is as it was."""
+    data = rand.randbytes(600_000)
+    edges, before = [200_000, 450_000], descriptors()
+    scratch = Scratch(tmp_path, budget=0, private=private)
+    with scratch.file(len(data), edges) as file:
+        for at, end in pairwise([0, *edges, len(data)]):
+            file.write_at(at, memoryview(data)[at:end])
+        assert len(descriptors() - before) == 3
+        assert read(file, (300_000, 9), (7, 70), (449_999, 1)) == (
+            data[300_000:300_009] + data[7:77] + data[449_999:450_000]
+        )
+        file.drop(199_999)
+        assert read(file, (0, 100)) == data[:100]
+        file.drop(449_999)
+        assert len(descriptors() - before) == 2
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            read(file, (0, 100))
+        assert read(file, (200_000, 250_000)) == data[200_000:450_000]
+        file.drop(len(data))
+        assert len(descriptors() - before) == 1
+        assert read(file, (450_000, 150_000)) == data[450_000:]
+    assert descriptors() == before

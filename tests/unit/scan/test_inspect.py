@@ -21,7 +21,7 @@ from tests.unit.scan.helpers_scan import EVIL
 def saved(value: object, **options: object) -> bytes:
     """Return what torch.save writes."""
     out = io.BytesIO()
-    torch.save(value, out, **options)  # type: ignore[arg-type]
+    torch.save(value, out, **options)
     return out.getvalue()
 
 
