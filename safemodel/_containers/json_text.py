@@ -45,7 +45,7 @@ def parse_json(
         MalformedFileError: It is not JSON, or breaks a rule of this module.
     """
     check_json(text, max_depth=max_depth, limits=limits, max_digits=max_digits)
-    return load_json(text, unique=True)
+    return load_json(decoded(text), unique=True)
 
 
 def check_json(
@@ -81,11 +81,23 @@ def check_json(
     return outside.count(b":")
 
 
-def load_json(text: bytes, *, unique: bool) -> Any:
+def decoded(text: bytes) -> str:
+    """Return a text as such; a caller may then let go of its bytes.
+
+    Raises:
+        MalformedFileError: It is not UTF-8.
+    """
+    try:
+        return text.decode("utf-8")
+    except ValueError as error:
+        raise MalformedFileError(f"not JSON: {quote(str(error))}") from error
+
+
+def load_json(text: str, *, unique: bool) -> Any:
     """Parse a text that `check_json` has accepted.
 
     Args:
-        text: The text.
+        text: The text, `decoded`.
         unique: Whether to refuse duplicate keys here; a caller who knows how many
             names there must be does so faster by counting.
 
@@ -94,11 +106,11 @@ def load_json(text: bytes, *, unique: bool) -> Any:
     """
     try:
         value = json.loads(
-            text.decode("utf-8"),
+            text,
             object_pairs_hook=_unique if unique else None,
             parse_constant=_refuse_constant,
         )
-        if b"\\u" in text:
+        if "\\u" in text:
             # Lone surrogates, which only an escape can make, cannot be encoded.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except ValueError as error:

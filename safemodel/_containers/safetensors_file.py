@@ -15,7 +15,7 @@ from math import prod
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safemodel._containers.json_text import check_json, load_json
+from safemodel._containers.json_text import check_json, decoded, load_json
 from safemodel._containers.records import Record
 from safemodel.errors import (
     LimitExceededError,
@@ -96,11 +96,7 @@ def read_safetensors(
         MalformedFileError: It breaks a rule of this module.
         UnsupportedFormatError: Its elements are smaller than a byte.
     """
-    header, base = _read_header(source, limits)
-    if not header.startswith(b"{"):
-        raise MalformedFileError("the safetensors header is not a JSON object")
-    names = check_json(header, max_depth=_MAX_DEPTH, limits=limits)
-    tensors = load_json(header, unique=False)
+    tensors, names, base = _parse_header(source, limits)
     names -= _METADATA in tensors
     metadata = _check_metadata(tensors.pop(_METADATA, {}))
     if len(tensors) > limits.max_tensors:
@@ -136,6 +132,18 @@ def read_safetensors(
             f"{available - position:,} bytes follow the last tensor", position=base
         )
     return entries, metadata
+
+
+def _parse_header(source: Source, limits: Limits) -> tuple[dict[str, Any], int, int]:
+    """Return what the header says, how many names it has, and where it ends."""
+    header, base = _read_header(source, limits)
+    if not header.startswith(b"{"):
+        raise MalformedFileError("the safetensors header is not a JSON object")
+    names = check_json(header, max_depth=_MAX_DEPTH, limits=limits)
+    text = decoded(header)
+    # It may be long: of bytes, text and what it says, two at a time are enough.
+    del header
+    return load_json(text, unique=False), names, base
 
 
 def _read_header(source: Source, limits: Limits) -> tuple[bytes, int]:

@@ -84,6 +84,7 @@ class Reading:
         """Close what was opened on the way."""
         for source in (*self.sources, *self.spools):
             source.close()
+        self.check.let_go()
 
     def read_record(self, record: Record) -> bytes:
         """Return a whole record; what all of them inflate to is bounded."""

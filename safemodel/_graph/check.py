@@ -227,6 +227,13 @@ class FileCheck:
         graph.mutables, graph.immutables = order.mutables, order.immutables
         return graph
 
+    def let_go(self) -> None:
+        """End what refers to this and to which this refers.
+
+        Else all that was read would stay in memory until a collector comes by.
+        """
+        vars(self).pop("_context", None)
+
     def refuse(self, error: SafeModelError | None = None) -> None:
         """Refuse the file if it names globals outside the allowlist.
 
