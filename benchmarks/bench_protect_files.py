@@ -1,8 +1,8 @@
 """Protected files, from file to file, against copying, hashing and encrypting them.
 
 As tests at tiny size; timed on request, at full size with SAFEMODEL_BENCH=full.
-`benchmarks/report.py protect` measures 0.25, 1 and 2.5 GB, and replaces that part of
-RESULTS.md.
+`benchmarks/report.py protect-files` measures 0.25, 1 and 2.5 GB, and replaces that part
+of RESULTS.md.
 
 All files are in the page cache. What is written ends with an `fsync` on both sides, and
 is taken away before the next one writes. Kernels are compiled in the round that does
@@ -162,7 +162,8 @@ def test_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("ROUNDS", "SLOW_ROUNDS"):
         monkeypatch.setattr(report_protect.memory, name, 1)
     report = Report()
-    report_protect.measure_protect(report)
+    report_protect.measure_pools(report)
+    report_protect.measure_protected_files(report)
     required = [row for row in report.rows if row.must is not None]
     assert [row.must for row in required] == [
         *(2, 20, 12),  # in memory

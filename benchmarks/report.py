@@ -42,7 +42,7 @@ from measure import (
 )
 from picklescan.scanner import scan_directory_path
 from report_detect import measure_detect
-from report_protect import measure_protect
+from report_protect import measure_pools, measure_protected_files
 from tables import Report
 
 from safemodel import scan_files
@@ -349,7 +349,8 @@ MEASURES = {
     "start": measure_start,
     "scrub": measure_scrub,
     "disarm": measure_disarm,
-    "protect": measure_protect,
+    "protect": measure_pools,
+    "protect-files": measure_protected_files,
     "detect": measure_detect,
 }
 

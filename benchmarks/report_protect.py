@@ -35,12 +35,16 @@ UNBOUND = (RESTORE, ROTATE)
 """What no bound is set for. It takes three times as long as all the rest."""
 
 
-def measure_protect(report: Report) -> None:
-    """Everything of `protect`, `verify`, `restore` and `rotate`."""
+def measure_pools(report: Report) -> None:
+    """Permuting pools in memory, and what compiling the kernels takes."""
     for gigabytes in SIZES_GB:
         measure_pool(report, gigabytes)
     seconds = memory.compile_s(memory.ALL)
     report.row("compiling all kernels, both ways", seconds, "s", must=3)
+
+
+def measure_protected_files(report: Report) -> None:
+    """`protect`, `verify`, `restore` and `rotate` from file to file."""
     peaks: dict[str, float] = {}
     for gigabytes in SIZES_GB:
         measure_files(report, gigabytes, "safetensors", peaks)
