@@ -48,7 +48,7 @@ def table(rows: list[dict[str, str]], minutes: float) -> str:
     summary = (
         f"{cases - len(failed)} of {cases} cases of {clients} clients hold, with torch"
         f" {version('torch').split('+')[0]} and Python {platform.python_version()}; the"
-        f" run took {minutes:.0f} minutes."
+        f" run took {minutes:.1f} minutes."
     )
     parts = [summary]
     by_client: dict[tuple[str, str], list[dict[str, str]]] = {}
