@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from detect_figures import Figure, Row, balanced, share, suspicious
+from tables import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,11 +49,7 @@ class Line(NamedTuple):
         """Return the best target reached, or that the required one was missed."""
         if self.figure is None:
             return "not measured"
-        if self.reaches(self.aim):
-            return "aim"
-        if self.must is None:
-            return "" if self.aim is None else "below aim"
-        return "must" if self.reaches(self.must) else "**MISS**"
+        return verdict(self.reaches, must=self.must, aim=self.aim)
 
     def markdown(self) -> str:
         """Return it as a line of Markdown."""

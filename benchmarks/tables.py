@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING
 from measure import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from measure import Timings
+
+
+def verdict(
+    reaches: Callable[[float | None], bool], *, must: float | None, aim: float | None
+) -> str:
+    """Return the best target reached, or that the required one was missed."""
+    if reaches(aim):
+        return "aim"
+    if must is None:
+        return "" if aim is None else "below aim"
+    return "must" if reaches(must) else "**MISS**"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +52,7 @@ class Row:
 
     def verdict(self) -> str:
         """Return the best target reached, or that the required one was missed."""
-        if self.reaches(self.aim):
-            return "aim"
-        if self.must is None:
-            return "" if self.aim is None else "below aim"
-        return "must" if self.reaches(self.must) else "**MISS**"
+        return verdict(self.reaches, must=self.must, aim=self.aim)
 
     def markdown(self) -> str:
         """Return the row as Markdown."""

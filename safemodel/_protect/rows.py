@@ -114,7 +114,7 @@ class Rows:
     @property
     def edges(self) -> list[int]:
         """Bytes of the scratch where all parts but the first begin."""
-        return [first * self.width * self.line for first in self.parts[1:-1]]
+        return [self.begin(first) for first in self.parts[1:-1]]
 
     def begin(self, row: int) -> int:
         """Return where the part that a row is in begins in the scratch."""

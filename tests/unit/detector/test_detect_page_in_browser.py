@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from safemodel._report.png import data_uri, png
 from tests.unit.detector.helpers_detect_page import hostile, mapping, suspicious
 from tests.unit.detector.test_detect_page import MEMBERS, TAGS
-from tests.unit.helpers_page import BROWSER, Page, browse, listening, reaching, shades
+from tests.unit.helpers_page import BROWSER, Page, browse, reaching, shades
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium is installed to look at the page with"
 )
-
-
-@pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """Yield an address of this machine, and the paths that anyone asks it for."""
-    with listening() as server:
-        yield server
 
 
 def test_a_browser_finds_nothing_to_run_and_asks_for_nothing(tmp_path, asked):

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from safemodel.reports import DisarmReport, KeptTensor
 from tests.unit.disarm.helpers_report import HOSTILE, folder, hostile
 from tests.unit.disarm.test_html_report import ATTRIBUTES, HARMLESS
-from tests.unit.helpers_page import BROWSER, Page, browse, listening, reaching, shades
+from tests.unit.helpers_page import BROWSER, Page, browse, reaching, shades
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium is installed to look at the page with"
 )
-
-
-@pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """Yield an address of this machine, and the paths that anyone asks it for."""
-    with listening() as server:
-        yield server
 
 
 def test_a_browser_finds_nothing_to_run_and_asks_for_nothing(tmp_path, asked):
