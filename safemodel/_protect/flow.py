@@ -20,6 +20,18 @@ AHEAD = 3
 _NAME = "safemodel-protect"
 
 
+def counted(
+    act: Callable[[int, memoryview], None], step: Callable[[int], None]
+) -> Callable[[int, memoryview], None]:
+    """Return what reads or writes a view as before, and then says how long it is."""
+
+    def acted(at: int, view: memoryview) -> None:
+        act(at, view)
+        step(len(view))
+
+    return acted
+
+
 def ahead(
     load: Callable[[int, memoryview], None], ends: list[int]
 ) -> Generator[memoryview, None, None]:

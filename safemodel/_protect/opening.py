@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from safemodel._protect import contents as layouts
 from safemodel._protect.contents import Contents
 from safemodel._protect.encrypted import EncryptedPool
+from safemodel._protect.flow import counted
 from safemodel._protect.frames import find_seal, in_file_order, stored_lengths
 from safemodel._protect.header import read_header
 from safemodel._protect.keys import key_for
@@ -152,12 +153,7 @@ class Opened:
 
     def stored_leaves(self, number: int, step: Step) -> list[bytes]:
         """Return the leaves of a pool as the file has it now."""
-        read = self.read_stored(number)
-
-        def read_into(at: int, view: memoryview) -> None:
-            read(at, view)
-            step(len(view))
-
+        read_into = counted(self.read_stored(number), step)
         if self.manifest.confidential:
             return self.encrypted(number).leaves_of(read_into)
         tagger = PoolTagger(self._tagger, number, self.manifest.pools[number])

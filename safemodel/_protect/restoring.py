@@ -8,9 +8,10 @@ changed there: of that, the leaves in plain order are compared, too.
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from safemodel._protect.flow import ahead
+from safemodel._protect.flow import ahead, counted
 from safemodel._protect.opening import ON_THE_WAY
 from safemodel._protect.pool_stream import restored
 from safemodel._protect.skeleton import Packed, PlainSource, Skeleton, check_lengths
@@ -49,11 +50,6 @@ def restore_pool_to(
     if opened.manifest.confidential:
         return _decrypt_pool(opened, number, write, step)
     pool = opened.manifest.pools[number]
-
-    def write_counted(at: int, view: memoryview) -> None:
-        write(at, view)
-        step(len(view))
-
     load, tags = opened.loader(number, step)
     # Closed here: a traceback would keep its threads.
     with closing(ahead(load, opened.ends(number))) as chunks:
@@ -62,7 +58,7 @@ def restore_pool_to(
             pool.length,
             pool.itemsize,
             opened.permutation(number),
-            write_counted,
+            counted(write, step),
             scratch=scratch,
         )
     return opened.differences(number, tags)
@@ -140,11 +136,7 @@ def restore_file(
         out.patch(start, gap)
 
     def plain(number: int, step: Step = lambda _: None) -> WriteAt:
-        def read(at: int, view: memoryview) -> None:
-            spans[number].each(out.read_into, at, view)
-            step(len(view))
-
-        return read
+        return counted(partial(spans[number].each, out.read_into), step)
 
     if changed:
         raise opened.damage(changed, plain)

@@ -19,7 +19,7 @@ from safemodel._protect import contents as layouts
 from safemodel._protect.contents import Contents
 from safemodel._protect.encoding import Writer
 from safemodel._protect.encrypted import EncryptedPool
-from safemodel._protect.flow import AHEAD, ahead, behind
+from safemodel._protect.flow import AHEAD, ahead, behind, counted
 from safemodel._protect.frames import (
     TORCH,
     Frame,
@@ -266,13 +266,8 @@ def _write_pool(
     tags: list[bytes] = []
     key = PoolKey.of(tagger, recipe.key, number, pool)
     size = pool.itemsize
-
-    def read_counted(at: int, view: memoryview) -> None:
-        plain.read(at, view)
-        step(len(view))
-
     in_order = PoolTagger(tagger, number, pool, PLAIN)
-    with PlainLeaves(in_order, read_counted, plain.check) as leaves:
+    with PlainLeaves(in_order, counted(plain.read, step), plain.check) as leaves:
 
         def use(view: memoryview) -> None:
             leaves.begin()
