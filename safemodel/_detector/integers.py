@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from safemodel._detector.smooth import STEEPEST, Uniformity, shrunk, summed
+from safemodel._detector.slopes import STEEPEST, shrunk
+from safemodel._detector.smooth import Uniformity, summed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

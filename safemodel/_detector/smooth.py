@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from safemodel._detector.layouts import layout_of
+from safemodel._detector.slopes import slopes
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
 
 if TYPE_CHECKING:
@@ -44,14 +45,6 @@ if TYPE_CHECKING:
 
 _LEAST = 200
 """Words of a row below which it says too little to fit anything."""
-_BINS = 32
-"""Cells of a row are put together into at most so many for the fit."""
-STEEPEST = 0.9
-_NEWTON = 4
-_DEEPEST = 6.0
-"""Logarithm of how far a density may be from its mean, within a row."""
-_STEP = 20.0
-"""Counts are so many times the model at most, in a step of Newton's."""
 _BELOW = (6, 5, 3, 1)
 """Of wide floats, what is looked at, below the most that can be: float32: 15, 16 ..."""
 _AROUND = 8
@@ -279,12 +272,10 @@ class Cells:
 
 def _of_rows(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what the words of each row say: `Uniformity`, as two arrays."""
-    totals, moments = cells.totals[:, 1:], cells.moments[:, 1:]
-    slope, error = _fitted(totals, cells.left)
-    weight = np.clip(shrunk(slope, error, totals), -STEEPEST, STEEPEST)
+    slope = slopes(cells.totals)
     variance = (1 - cells.within**-2.0) / 12
-    expected = np.einsum("rk,rk,rk->r", totals, weight, weight) * variance
-    return np.einsum("rk,rk->r", weight, moments), expected
+    expected = np.einsum("rk,rk,rk->r", cells.totals, slope, slope) * variance
+    return np.einsum("rk,rk->r", slope, cells.moments), expected
 
 
 def summed(
@@ -296,71 +287,6 @@ def summed(
     variance = (1 - within**-2.0) / 12
     seen = float((slope * (cells @ place)).sum())
     return Uniformity(seen, float((totals * slope * slope).sum()) * variance)
-
-
-def _fitted(
-    totals: NDArray[np.float64], left: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the relative slope within each cell, and the variance of that estimate.
-
-    totals: (rows, cells), the first cell of each row left out.
-
-    The logarithm of the density is fitted, as counts of chance have it (Poisson), by
-    Newton's steps from the logarithms of the counts.
-    """
-    width, number = 2.0**-left, totals.shape[1]
-    middle = (np.arange(number) + 1.5) * width - 0.5
-    starts = np.arange(0, number, max(1, (number + 1) // _BINS))
-    sizes = np.diff(np.append(starts, number))
-    counts = np.add.reduceat(totals, starts, axis=1)
-    powers = np.vander(np.add.reduceat(middle, starts) / sizes, 3, increasing=True)
-    products = (powers[:, :, None] * powers[:, None, :]).reshape(-1, 9)
-    level = np.log(np.maximum(counts.sum(1, keepdims=True), 1.0) / number)
-    model = counts + 0.5
-    target = np.log(model / sizes)
-    for _ in range(_NEWTON):
-        normal = (model @ products).reshape(-1, 3, 3)
-        normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-        spread = _inverses(normal)
-        factors = np.einsum("rij,rj->ri", spread, (model * target) @ powers)
-        fit = np.clip(factors @ powers.T, level - _DEEPEST, level + _DEEPEST)
-        model = np.exp(fit) * sizes
-        target = fit + np.clip(counts / model - 1, -_STEP, _STEP)
-    # Both are polynomials of degree two at most, and one product makes their values.
-    curve = np.vander(middle, 3, increasing=True).T
-    slope = width * factors[:, 1:] @ np.array([curve[0], 2 * middle])
-    terms = np.stack((spread[:, 1, 1], 4 * spread[:, 1, 2], 4 * spread[:, 2, 2]), 1)
-    return slope, width**2 * (terms @ curve)
-
-
-def _inverses(given: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverses of (n, 3, 3) symmetric matrices, by their cofactors."""
-    a, b, c, d, e, f = (
-        given[:, i, j] for i, j in zip(*np.triu_indices(3), strict=True)
-    )
-    made = np.empty_like(given)
-    made[:, 0, 0], made[:, 1, 1], made[:, 2, 2] = (
-        d * f - e * e,
-        a * f - c * c,
-        a * d - b * b,
-    )
-    made[:, 0, 1] = made[:, 1, 0] = c * e - b * f
-    made[:, 0, 2] = made[:, 2, 0] = b * e - c * d
-    made[:, 1, 2] = made[:, 2, 1] = b * c - a * e
-    return (
-        made
-        / (a * made[:, 0, 0] + b * made[:, 0, 1] + c * made[:, 0, 2])[:, None, None]
-    )
-
-
-def shrunk(
-    slope: NDArray[np.float64], error: NDArray[np.float64], totals: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return slopes times how much of them is not their error (rule 3), by rows."""
-    power = np.einsum("...k,...k,...k->...", totals, slope, slope)
-    noise = np.einsum("...k,...k->...", totals, error)
-    less: NDArray[np.float64] = np.maximum(0.0, 1 - noise / np.maximum(power, 1e-300))
-    return slope * less[..., None]
 
 
 def _depth(rows: NDArray[np.float64], within: int) -> float:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 KINDS = ("wide", "rounded", "bfloat16", "float16", "integer", "packed")
 """Of weights. "rounded": wide floats that were rounded to fewer bits."""
-SPREAD = {"wide": 0.12, "rounded": 0.12, "bfloat16": 0.12, "float16": 0.12,
+SPREAD = {"wide": 0.1, "rounded": 0.1, "bfloat16": 0.1, "float16": 0.1,
           "integer": 0.2, "packed": 0.3}  # fmt: skip
 """Standard deviation, among clean files, of the share of the slope that they have."""
 CONCLUSIVE = ("structured-block", "structured-tensor", "structured-file", "structure",
