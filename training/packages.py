@@ -167,10 +167,11 @@ def fetch(every: list[Member], folder: Path) -> list[Member]:
 def main() -> None:
     """Fetch what the command line asks for; exit with 1 if something is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--out", type=Path, default=PACKAGES)
     parser.add_argument("--side", choices=("train", "test"), help="no other")
     given = parser.parse_args()
-    every = [one for one in members() if given.side in (None, one.side)]
+    every = [one for one in members(given.table) if given.side in (None, one.side)]
     missing = fetch(every, given.out)
     for one in missing:
         print(f"missing: {one.package} {one.version} {one.member}")
