@@ -28,7 +28,16 @@ import detection_page
 import numpy as np
 import torch
 from detect_cases import ADAPTIVE, CASES, MAIN, hidden
-from detect_material import NETWORKS, ROOT, ZOO, files, mapping_of, tensors_of
+from detect_material import (
+    NETWORKS,
+    PACKAGES,
+    ROOT,
+    ZOO,
+    files,
+    mapping_of,
+    tensors_of,
+)
+from packages import members
 from safetensors.torch import save_file
 
 from safemodel import Scrub, disarm, safe_load
@@ -38,7 +47,7 @@ from safemodel.evaluation import stego
 
 if TYPE_CHECKING:
     from detect_cases import Hidden
-    from detect_material import File
+    from source import Source
 
 ROWS = ROOT / "benchmarks" / "detection_rows.csv"
 PAGE = ROOT / "docs" / "detection-results.md"
@@ -66,11 +75,11 @@ class Task(NamedTuple):
     """
 
     case: str
-    of: tuple[File, ...]
+    of: tuple[Source, ...]
     number: int = 0
 
 
-def tasks_of(every: list[File]) -> list[Task]:
+def tasks_of(every: list[Source]) -> list[Task]:
     """Return all that is measured."""
     made = [Task("as it is", (one,)) for one in every]
     carriers = [one for one in every if one.carrier]
@@ -85,9 +94,9 @@ def tasks_of(every: list[File]) -> list[Task]:
     return made + list(_repetitions(carriers))
 
 
-def _repetitions(carriers: list[File]) -> list[Task]:
+def _repetitions(carriers: list[Source]) -> list[Task]:
     """Return choices of a family and an order of its runs, without any of a zoo."""
-    families: dict[str, list[File]] = {}
+    families: dict[str, list[Source]] = {}
     for one in carriers:
         if one.kind == "trained":
             families.setdefault(one.family, []).append(one)
@@ -142,7 +151,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def row_of(task: Task, one: File, found: Detection, **more: Any) -> dict[str, Any]:
+def row_of(task: Task, one: Source, found: Detection, **more: Any) -> dict[str, Any]:
     """Return what is kept of an answer."""
     return {
         "case": task.case, "file": one.name, "group": one.group, "family": one.family,
@@ -226,7 +235,7 @@ def _adapted(task: Task) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_another(one: File) -> dict[str, torch.Tensor]:
+def _with_another(one: Source) -> dict[str, torch.Tensor]:
     """Return a network with two bits a weight of libraries that training may use."""
     tensors = tensors_of(one.path)
     case = CASES["program-2"]
@@ -236,7 +245,7 @@ def _with_another(one: File) -> dict[str, torch.Tensor]:
     return mapping_of(made.tensors)
 
 
-def run(every: list[File], tasks: list[Task], jobs: int) -> list[dict[str, Any]]:
+def run(every: list[Source], tasks: list[Task], jobs: int) -> list[dict[str, Any]]:
     """Measure what is to be measured, in several processes."""
     CACHE.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -262,12 +271,19 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     part.replace(path)
 
 
+def missing_packages(side: str, every: list[Source]) -> int:
+    """Return how many files of packages are left out, as nobody fetched them."""
+    listed = sum(one.side == side for one in members())
+    return listed - sum(one.kind == "package" for one in every)
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--side", choices=("train", "test"), default="test")
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--zoo", type=Path, default=ZOO)
+    parser.add_argument("--packages", type=Path, default=PACKAGES)
     parser.add_argument("--rows", type=Path, help="where to write the rows instead")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="no others")
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
@@ -276,7 +292,9 @@ def main() -> None:
     for needed in (given.zoo / "manifest.csv", networks / "manifest.csv"):
         if not needed.is_file():
             parser.error(f"{needed} is not there; see training/README.md")
-    every = files(given.side, networks, given.zoo)
+    every = files(given.side, networks, given.zoo, given.packages)
+    if absent := missing_packages(given.side, every):
+        print(f"{absent} files of packages are not there: training/packages.py")
     tasks = [task for task in tasks_of(every)
              if not given.cases or task.case in given.cases]  # fmt: skip
     rows = run(every, tasks, given.jobs)

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A *group* is the owner of repositories, or a training run: files of one group are
-   never independent. Of each group of the zoo the two largest files that can be read
+1. A *group* is the owner of repositories or packages, or a training run: files of one
+   group are never independent. Of each owner the two largest files that can be read
    carry attacks.
 2. Networks are those of `training/networks.py`; for the test side `--held-out`, whose
    seeds no detector was trained on.
@@ -23,14 +23,20 @@ import torch
 from safemodel._detector.opening import opened
 from safemodel.errors import SafeModelError
 
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = ROOT / "training"
+sys.path.append(str(TRAINING))  # no package, as this folder is none
+
+from packages import PACKAGES
+from source import Source, of_packages
+from split import owner
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
 Side: TypeAlias = Literal["train", "test"]
-ROOT = Path(__file__).resolve().parents[1]
-TRAINING = ROOT / "training"
 ZOO = ROOT.parent / "shared" / "zoo"
 NETWORKS: dict[Side, Path] = {
     "train": ROOT / ".cache" / "networks",
@@ -41,28 +47,6 @@ CARRIERS = 2
 LEAST_WORDS = 20_000
 MOST_WORDS = 8_000_000
 """Weights of a file that carry an attack; the tensors behind are left out."""
-
-
-class File(NamedTuple):
-    """A file, and with which others it has something in common.
-
-    Attributes:
-        name: Unique; without a path of this machine.
-        path: Where it is.
-        group: Rule 1.
-        family: Architecture, or field of use.
-        kind: "zoo"; of networks as in the manifest of `networks.py`.
-        attack: What is in it already; "" if it is clean.
-        carrier: Whether attacks go into it.
-    """
-
-    name: str
-    path: Path
-    group: str
-    family: str
-    kind: str
-    attack: str
-    carrier: bool
 
 
 class Tensor(NamedTuple):
@@ -83,15 +67,14 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def files(side: Side, networks: Path, zoo: Path) -> list[File]:
+def files(
+    side: Side, networks: Path, zoo: Path, packages: Path = PACKAGES
+) -> list[Source]:
     """Return the files of a side; those of the other are not looked at."""
-    return [*_of_zoo(side, zoo), *_of_networks(networks)]
+    return [*_of_zoo(side, zoo), *of_packages(side, packages), *_of_networks(networks)]
 
 
-def _of_zoo(side: Side, zoo: Path) -> Iterator[File]:
-    sys.path.append(str(TRAINING))  # no package, as this folder is none
-    from split import owner
-
+def _of_zoo(side: Side, zoo: Path) -> Iterator[Source]:
     sides = {row["repo"]: row["side"] for row in _rows(TRAINING / "split.csv")}
     rows = [row for row in _rows(zoo / "manifest.csv")
             if sides[row["repo"]] == side and row["role"] == "weights"]  # fmt: skip
@@ -104,17 +87,18 @@ def _of_zoo(side: Side, zoo: Path) -> Iterator[File]:
         carrier = large and number < CARRIERS and _is_read(path)
         seen[group] = number + carrier
         name = f"{row['repo']} {row['sha256'][:8]}"
-        yield File(name, path, group, row["family"], "zoo", "", carrier)
+        yield Source(name, path, group, row["family"], "zoo", "", carrier)
 
 
-def _of_networks(folder: Path) -> Iterator[File]:
+def _of_networks(folder: Path) -> Iterator[Source]:
     if not (folder / "manifest.csv").is_file():
         return
     for row in _rows(folder / "manifest.csv"):
         trained = row["kind"] == "trained" and row["dtype"] == "float32"
         large = int(row["params"]) >= LEAST_WORDS
-        yield File(row["file"], folder / row["file"], row["group"], row["architecture"],
-                   row["kind"], row["attack"], trained and large)  # fmt: skip
+        yield Source(row["file"], folder / row["file"], row["group"],
+                     row["architecture"], row["kind"], row["attack"],
+                     trained and large)  # fmt: skip
 
 
 def _is_read(path: Path) -> bool:

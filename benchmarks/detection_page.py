@@ -121,12 +121,16 @@ def main_lines(rows: list[Row]) -> list[Line]:
     """Return the lines of the table of requirements."""
     against = lambda case, least=0: _against(rows, case, least=least)
     of_zoo = share(_clean(rows, ("zoo",)), suspicious)
+    of_packages = _clean(rows, ("package",))
     networks = ("trained", "tuned", "cast", "checkpoint")
     return [
         Line("false alarms, clean files of unseen repositories",
              "0 of 5, 0 of 14, 0 of 3", of_zoo, 0.02, 0.005, less=True),
         Line("false alarms, clean networks of unseen seeds", "",
              share(_clean(rows, networks), suspicious), 0.02, 0.005, less=True),
+        *([Line("false alarms, clean files of packages", "",
+                share(of_packages, suspicious), 0.02, 0.005, less=True)]
+          if of_packages else []),
         Line("program, all weights, X = 8", "0.689, 0.889", against("program-8"), 1.0),
         Line("the same, X = 2", "0.50 to 0.60", against("program-2"), 0.99, 1.0),
         Line("the same, X = 1", "0.50", against("program-1"), None, 1.0),
@@ -317,8 +321,11 @@ def _counts(rows: list[Row]) -> str:
     files = {row["file"] for row in rows}
     zoo = {row["group"] for row in rows if row["kind"] == "zoo"}
     runs = {row["group"] for row in rows
-            if row["kind"] != "zoo" and row["case"] != "adapt"}  # fmt: skip
+            if row["kind"] not in ("zoo", "package")
+            and row["case"] != "adapt"}  # fmt: skip
+    packages = {row["group"] for row in rows if row["kind"] == "package"}
+    more = f", {len(packages)} owners of packages" if packages else ""
     minutes = sum(float(row["seconds"]) for row in rows) / 60
     return (f"{len(rows):,} answers about {len(files)} files, of {len(zoo)} owners of "
-            f"repositories and {len(runs)} training runs; {minutes:.0f} minutes of a "
-            f"processor, without training networks.")  # fmt: skip
+            f"repositories{more} and {len(runs)} training runs; {minutes:.0f} minutes "
+            f"of a processor, without training networks.")  # fmt: skip

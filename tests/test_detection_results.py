@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from detect_figures import balanced, share, suspicious
 from detect_material import Tensor
+from packages import members
 from safetensors.torch import save_file
+from source import BY_OTHERS, Source
 
 from safemodel.evaluation import stego
 
@@ -59,9 +61,12 @@ def test_no_row_is_of_a_file_that_something_was_tuned_on():
     sides = sides_of_repositories()
     zoo = {row["file"].split(" ")[0] for row in rows if row["kind"] == "zoo"}
     seeds = {run.seed + HELD_OUT for run in default_runs()}
-    runs = {row["group"] for row in rows if row["kind"] != "zoo"
+    runs = {row["group"] for row in rows if row["kind"] not in BY_OTHERS
             and row["case"] != "adapt"}  # fmt: skip
+    packages = {row["group"] for row in rows if row["kind"] == "package"}
+    kept = {one.owner for one in members() if one.side == "test"}
     assert zoo
+    assert packages <= kept
     assert {sides[name] for name in zoo} == {"test"}
     assert {int(name.rpartition("-")[2]) for name in runs} <= seeds
 
@@ -200,12 +205,28 @@ def test_only_files_of_the_side_are_opened(tmp_path):
         if side == "train":
             content = {"a": detect_material.torch.zeros(3)}
             save_file(content, tmp_path / f"{at}.safetensors")
-    found = detect_material.files("train", tmp_path / "none", tmp_path)
+    none = tmp_path / "none"
+    found = detect_material.files("train", none, tmp_path, none)
     assert {sides[one.name.split(" ")[0]] for one in found} == {"train"}
     assert len(found) == sum(side == "train" for side in sides.values())
     assert all(one.path.exists() for one in found)
     with pytest.raises(FileNotFoundError):
-        detect_material.files("test", tmp_path / "none", tmp_path)
+        detect_material.files("test", none, tmp_path, none)
+
+
+def test_packages_have_a_line_where_there_are_some(tmp_path):
+    """Their owners are neither those of repositories nor training runs."""
+    rows = [row(group=name) for name in "abcd"]
+    what = "false alarms, clean files of packages"
+    before = detection_page.page(write(rows, tmp_path / "rows.csv"))
+    rows += [row(group=name, found=int(name == "e"), kind="package") for name in "ef"]
+    text = detection_page.page(write(rows, tmp_path / "rows.csv"))
+    lines = {line.what: line for line in detection_page.main_lines(rows)}
+
+    assert what not in before
+    assert (lines[what].figure.value, lines[what].figure.groups) == (0.5, 2)
+    assert what in text
+    assert "4 owners of repositories, 2 owners of packages and 0 training runs" in text
 
 
 def test_what_is_measured_once_is_not_measured_again(tmp_path, monkeypatch, rand):
@@ -214,7 +235,7 @@ def test_what_is_measured_once_is_not_measured_again(tmp_path, monkeypatch, rand
     monkeypatch.setattr(bench_detect, "CACHE", tmp_path)
     path = tmp_path / "a.safetensors"
     save_file(detect_material.mapping_of(made_up(random)), path)
-    one = detect_material.File("a", path, "g", "f", "zoo", "", True)
+    one = Source("a", path, "g", "f", "zoo", "", True)
     task = bench_detect.Task("program-2", (one,))
     first = bench_detect.measured(task)
     assert [(row["attacked"], row["suspicious"]) for row in first] == [(1, 1)]
@@ -238,7 +259,7 @@ def test_the_blind_spot_and_its_remedy_are_measured(tmp_path, monkeypatch, rand)
     monkeypatch.setattr(bench_detect, "CACHE", tmp_path)
     path = tmp_path / "a.safetensors"
     save_file(detect_material.mapping_of(made_up(random)), path)
-    one = detect_material.File("a", path, "g", "f", "zoo", "", True)
+    one = Source("a", path, "g", "f", "zoo", "", True)
     (found,) = bench_detect.measured(bench_detect.Task("encrypted-8", (one,)))
     assert found["covered"] == 1
     assert found["error_rate"] == pytest.approx(0.5, abs=0.01)
@@ -247,7 +268,7 @@ def test_the_blind_spot_and_its_remedy_are_measured(tmp_path, monkeypatch, rand)
 
 def test_every_requirement_has_its_tasks():
     """Each case goes into each file that carries; families are chosen thirty times."""
-    one = detect_material.File("n", SPLIT, "g", "mlp", "trained", "", True)
+    one = Source("n", SPLIT, "g", "mlp", "trained", "", True)
     every = [one._replace(name=f"{at}", group=f"{at}") for at in range(9)]
     tasks = bench_detect.tasks_of(every)
     cases = {task.case for task in tasks}

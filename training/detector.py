@@ -32,6 +32,7 @@ from figures import (
 from material import (
     ATTACKS,
     NETWORKS,
+    PACKAGES,
     ZOO,
     applies,
     collect,
@@ -47,6 +48,7 @@ from safemodel._detector.prototypes import DIMENSIONS, Arrays, Prototypes
 if TYPE_CHECKING:
     from figures import HeldOut
     from material import Sample
+    from source import Source
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "detector"
@@ -56,10 +58,9 @@ _MARKS = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTAL
 _PIN = re.compile(r'(BUNDLED_SHA256 = )"[0-9a-f]*"')
 
 
-def computed(jobs: int, networks: Path, zoo: Path, cache: Path) -> list[Sample]:
-    """Return what the tests say of all files and attacks; compute what is missing."""
+def computed(files: list[Source], jobs: int, cache: Path) -> list[Sample]:
+    """Return what the tests say of files and all attacks; compute what is missing."""
     cache.mkdir(parents=True, exist_ok=True)
-    files = sources(networks, zoo)
     todo = [
         (file, attack) for attack in ATTACKS for file in files if applies(file, attack)
     ]
@@ -102,13 +103,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--networks", type=Path, default=NETWORKS)
     parser.add_argument("--zoo", type=Path, default=ZOO)
+    parser.add_argument("--packages", type=Path, default=PACKAGES)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
     parser.add_argument("--dry-run", action="store_true", help="print, write nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
     cache = given.cache / version()
-    samples = computed(given.jobs, given.networks, given.zoo, cache)
+    files = sources(given.networks, given.zoo, given.packages)
+    samples = computed(files, given.jobs, cache)
     if not samples:
         sys.exit("no file to train on: run training/networks.py first")
     rows = rows_of(samples)

@@ -181,7 +181,7 @@ def table_of_alarms(rows: Rows, found: HeldOut) -> str:
     made = [("| clean files | files | groups | false alarms | by way | groups with one"
             " | 95 % |\n|---|---|---|---|---|---|---|")]  # fmt: skip
     plain = (rows.attacks == "clean") & rows.clean
-    parts = {"all, as they are": plain, "of the zoo, as they are": plain & rows.zoo}
+    parts = {"all, as they are": plain, "by others, as they are": plain & rows.others}
     for form in ("bfloat16", "float16", "upcast", "int8", "int8-rows", "int4"):
         parts[f"as {form}"] = (rows.attacks == f"clean-{form}") & rows.clean
     for name, used in parts.items():

@@ -2,8 +2,9 @@
 
 Rules:
 
-1. Of the zoo only repositories whose side is `train` are opened; of the networks that
-   `networks.py` makes, all. Files of a repository or of a run are one *group*.
+1. Of the zoo only repositories whose side is `train` are opened, and of packages only
+   owners; of the networks that `networks.py` makes, all. Files of a repository, of an
+   owner of packages or of a run are one *group*.
 2. Payloads have sides, too (`payloads.csv`): what is hidden in training is never what
    the figures are taken from.
 3. What the tests say of each (file, attack) is computed once, and kept in a cache
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from packages import PACKAGES
+from source import Source, of_packages
 
 from safemodel._detector.opening import opened
 from safemodel._detector.statistics import Statistics, examine
@@ -47,28 +50,6 @@ _AFTERWARDS = {
 """Modules that begin where the tests of a file end."""
 _PER_GROUP = 2
 """Files of a repository into which attacks go; clean, all are used."""
-
-
-class Source(NamedTuple):
-    """A file, and with which others it has something in common.
-
-    Attributes:
-        name: Unique, short.
-        path: Where it is.
-        group: Repository or training run.
-        family: Architecture, or field of use.
-        kind: "zoo"; of networks, what `networks.py` says.
-        attack: What is in the file already; "" if it is clean.
-        covers: Whether attacks go into it.
-    """
-
-    name: str
-    path: Path
-    group: str
-    family: str
-    kind: str
-    attack: str
-    covers: bool
 
 
 class Attack(NamedTuple):
@@ -134,9 +115,9 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def sources(networks: Path, zoo: Path) -> list[Source]:
+def sources(networks: Path, zoo: Path, packages: Path = PACKAGES) -> list[Source]:
     """Return the files of rule 1 that there are."""
-    return [*_of_zoo(zoo), *_of_networks(networks)]
+    return [*_of_zoo(zoo), *of_packages("train", packages), *_of_networks(networks)]
 
 
 def _of_zoo(zoo: Path) -> Iterator[Source]:
@@ -444,7 +425,7 @@ def version() -> str:
 
 def applies(source: Source, attack: str) -> bool:
     """Say whether an attack goes into a file; all files are looked at as they are."""
-    return attack == "clean" or source.covers
+    return attack == "clean" or source.carrier
 
 
 def sample(source: Source, attack: str, cache: Path) -> Sample | None:

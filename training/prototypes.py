@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from material import ATTACKS
+from source import BY_OTHERS
 
 from safemodel._detector import evenness, spread_score
 from safemodel._detector.prototypes import CLASSES as OTHERS
@@ -68,7 +69,7 @@ class Rows(NamedTuple):
         log_p: Lowest of conclusive p-values, corrected.
         even: Which are far too even (`evenness.enough`).
         noise: Score of added noise.
-        zoo: Which are of the zoo.
+        others: Which are of files that somebody else trained.
     """
 
     traits: NDArray[np.float64]
@@ -82,7 +83,7 @@ class Rows(NamedTuple):
     log_p: NDArray[np.float64]
     even: NDArray[np.bool_]
     noise: NDArray[np.float64]
-    zoo: NDArray[np.bool_]
+    others: NDArray[np.bool_]
 
     @property
     def clean(self) -> NDArray[np.bool_]:
@@ -121,7 +122,7 @@ def rows_of(samples: Sequence[Sample]) -> Rows:
         np.array([lowest(one.statistics) for one in samples]),
         np.array([bool(evenness.enough(one.statistics)) for one in samples]),
         np.array([spread_score.score(one.statistics.noise) for one in samples]),
-        np.array([one.source.kind == "zoo" for one in samples]),
+        np.array([one.source.kind in BY_OTHERS for one in samples]),
     )
 
 

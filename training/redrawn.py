@@ -27,7 +27,7 @@ def networks(folder: Path, zoo: Path) -> list[list[Tensor]]:
     """Return the float32 weights of each network that is large enough."""
     found = []
     for source in sources(folder, zoo):
-        if source.covers and source.path.stat().st_size >= 4 * LEAST:
+        if source.carrier and source.path.stat().st_size >= 4 * LEAST:
             every = tensors_of(source.path)
             floats = [one for one in every
                       if one.role == "weight" and one.dtype == "float32"]  # fmt: skip
