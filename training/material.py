@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from packages import PACKAGES
+from recipes import AGAIN
 from source import Source, of_packages
 
 from safemodel._detector.opening import opened
@@ -141,10 +142,11 @@ def _of_networks(networks: Path) -> Iterator[Source]:
     if not (networks / "manifest.csv").is_file():
         return
     for row in _rows(networks / "manifest.csv"):
+        once = int(row["seed"]) < AGAIN
         yield Source(row["file"], networks / row["file"], row["group"],
                      row["architecture"], row["kind"], row["attack"],
                      row["kind"] == "trained" and row["dtype"] == "float32"
-                     and not row["attack"])  # fmt: skip
+                     and not row["attack"] and once)  # fmt: skip
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -424,8 +426,12 @@ def version() -> str:
 
 
 def applies(source: Source, attack: str) -> bool:
-    """Say whether an attack goes into a file; all files are looked at as they are."""
-    return attack == "clean" or source.carrier
+    """Say whether an attack goes into a file; all files are looked at as they are.
+
+    Of a second network of a recipe there are all forms, and no attack.
+    """
+    form = attack.startswith("clean-") and source.kind == "trained"
+    return attack == "clean" or source.carrier or form
 
 
 def sample(source: Source, attack: str, cache: Path) -> Sample | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from fit import COLUMNS, fit
-from recipes import default_runs, held_out_runs, quick_runs
+from recipes import again_runs, default_runs, held_out_runs, quick_runs
 from tasks import MNIST, needs_digits
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few short runs")
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
     arguments = parser.parse_args()
-    runs = quick_runs() if arguments.quick else default_runs()
+    runs = quick_runs() if arguments.quick else [*default_runs(), *again_runs()]
     folder = arguments.out or FOLDER
     if arguments.held_out:
         runs, folder = held_out_runs(), arguments.out or HELD_OUT_FOLDER

@@ -17,7 +17,7 @@ from safemodel._report.detect_text import (
 )
 from safemodel._report.pages import Cell, Table, filled_in, plain, table
 from safemodel._report.png import data_uri, png
-from safemodel._report.words import count_text, size_text
+from safemodel._report.words import count_text, score_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -215,7 +215,7 @@ def _verdict(found: Any) -> str:
 
 def _comment(found: Any) -> str:
     """Return what the verdict means, and what it does not."""
-    score = f"Score {found.score:.3f}, threshold {found.threshold:g}."
+    score = f"Score {score_text(found.score)}, threshold {found.threshold:g}."
     if found.verdict.value == "suspicious":
         named = sum(one.suspicious for one in found.by_tensor)
         where = f" in {named:,} of {count_text(len(found.by_tensor), 'tensor')}"

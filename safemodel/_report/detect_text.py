@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from safemodel._report.words import count_text, shown, size_text
+from safemodel._report.words import count_text, score_text, shown, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def detection_lines(found: Any, most: int = _MOST) -> Iterator[tuple[str, str]]:
 
 def verdict_text(found: Any) -> str:
     """Return what is to be said of a file in a sentence."""
-    score = f"score {found.score:.3f}, threshold {found.threshold:g}"
+    score = f"score {score_text(found.score)}, threshold {found.threshold:g}"
     if found.verdict.value == "suspicious":
         bits = f" in about {count_text(found.bits, 'low bit')} of each weight"
         return f"Suspicious{bits if found.bits else ''} ({score})."
@@ -52,7 +52,7 @@ def short_text(found: Any) -> str:
     """Return what matters of a file in a few words."""
     blind = f"{size_text(found.blind_spot.bytes)} could be encrypted unseen"
     bits = f"{count_text(found.bits, 'low bit')}, " if found.bits else ""
-    return f"{bits}score {found.score:.3f} of {found.threshold:g}; {blind}"
+    return f"{bits}score {score_text(found.score)} of {found.threshold:g}; {blind}"
 
 
 def evidence_texts(evidence: Any) -> list[tuple[str, int]]:

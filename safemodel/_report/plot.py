@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safemodel._report.detect_text import p_text
 from safemodel._report.letters import ADVANCE, letter
 from safemodel._report.png import png
-from safemodel._report.words import count_text, shown, size_text
+from safemodel._report.words import count_text, score_text, shown, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,7 +116,7 @@ def _head(canvas: Canvas, found: Any) -> int:
 
 def _said(found: Any) -> Iterator[tuple[str, int, int]]:
     unseen = size_text(found.blind_spot.bytes)
-    score = f"score {found.score:.3f}, threshold {found.threshold:g}"
+    score = f"score {score_text(found.score)}, threshold {found.threshold:g}"
     if found.verdict.value == "suspicious":
         bits = f", about {count_text(found.bits, 'low bit')}" if found.bits else ""
         yield f"SUSPICIOUS{bits} ({score})", RED, 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _FORMS = {
     "text": "plain text",
 }
 _WORST_FIRST = ("danger", "warning", "info")
+_THOUSANDTH = Decimal("0.001")
 
 
 def shown(text: str) -> str:
@@ -208,3 +210,11 @@ def verdict_text(report: DisarmReport) -> str:
     ]
     sentence = "; ".join(one for one in said if one) + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def score_text(score: float) -> str:
+    """Return a score with three digits, rounded down.
+
+    So what is below a threshold of few digits is never shown as if it had reached it.
+    """
+    return str(Decimal(repr(score)).quantize(_THOUSANDTH, ROUND_FLOOR))

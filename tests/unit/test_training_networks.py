@@ -39,8 +39,9 @@ def test_quick_runs_share_nothing_with_the_default_set():
 def test_held_out_runs_share_nothing_with_others():
     """They are as many, of the same kinds, and named by seeds of their own."""
     held, default = recipes.held_out_runs(), recipes.default_runs()
-    others = [*default, *recipes.quick_runs()]
+    others = [*default, *recipes.again_runs(), *recipes.quick_runs()]
 
+    assert len({run.seed for run in others}) == len(others)
     assert len(held) == len(default)
     assert not {run.seed for run in held} & {run.seed for run in others}
     assert not {run.name for run in held} & {run.name for run in others}

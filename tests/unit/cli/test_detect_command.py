@@ -16,6 +16,7 @@ from safemodel import Detection, Detector
 from safemodel._cli import main
 from safemodel._detector import extracting, many
 from safemodel._report.detect_text import evidence_texts
+from safemodel._report.words import score_text
 from safemodel._scan import workers
 from safemodel._scan.paths import Target
 from safemodel._scan.workers import _Worker
@@ -336,3 +337,18 @@ def test_what_is_written_is_bounded(folder, weights, monkeypatch):
     monkeypatch.setattr(extracting, "pieces_extracted", endless)
     found = many.detect_target(Target("models/bad.pt"), many.How(extract="out"))
     assert found.extracted[0].size == 8 * sum(SIZES.values())
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (0.0, "0.000"),
+        (0.4996, "0.499"),
+        (0.5, "0.500"),
+        (0.57, "0.570"),
+        (1.0, "1.000"),
+    ],
+)
+def test_a_score_below_a_threshold_is_not_printed_as_it(score, text):
+    """Rounded to the nearest, 0.4996 stood beside "no evidence" as 0.500."""
+    assert score_text(score) == text
