@@ -97,6 +97,7 @@ results: $(READY) $(SCANNERS)  ## disarm all files and compare scanners; write d
 detection-results: $(READY)  ## train networks and measure detect; write docs/detection-results.md
 	@echo "== detection-results: benchmarks/bench_detect.py (about an hour; it goes on where it was stopped)"
 	$(BIN)/python training/networks.py --held-out -j $(JOBS)
+	-$(BIN)/python training/packages.py --side test
 	$(BIN)/python benchmarks/bench_detect.py -j $(JOBS)
 
 # Libraries that load models with torch, joblib and pandas, in their newest releases.
@@ -132,8 +133,9 @@ docs-check: $(READY)  ## run every example and command shown in README and docs
 	$(BIN)/python -m pytest tests/test_docs.py
 
 train: $(READY)  ## train networks and the bundled detector on them; write MODEL_CARD.md
-	@echo "== train: training/networks.py, training/detector.py (about an hour of two cores)"
+	@echo "== train: training/networks.py, packages.py, detector.py (about an hour of two cores)"
 	$(BIN)/python training/networks.py -j $(JOBS)
+	-$(BIN)/python training/packages.py --side train
 	$(BIN)/python training/detector.py -j $(JOBS)
 
 kill: $(READY)  ## kill disarm, protect, restore and rotate at 90 random moments
