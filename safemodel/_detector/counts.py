@@ -104,7 +104,9 @@ class Tensor:
         special: See `rare`; complete.
         sums: See `digest`.
         sample: Some of its words.
-        tiny: Subnormal words, the first of them.
+        tiny: Subnormal words, every so many of them from all over the tensor.
+        largest: (66,) mantissas; the greatest of the subnormal words of each length.
+        least: The three least mantissas of subnormal words.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -126,6 +128,9 @@ class Tensor:
         """The least word that is not 0, and the greatest, signs left out."""
         self.sample: NDArray[Any] = weights.bits[:0]
         self.tiny: NDArray[Any] = weights.bits[:0]
+        self.largest = np.zeros(66, np.uint64)
+        self.least: tuple[int, ...] = ()
+        self._step, self._skip = 1, 0
 
     @property
     def subnormals(self) -> int:
@@ -136,6 +141,20 @@ class Tensor:
     def exact_zeros(self) -> int:
         """Words that are zero, of either sign."""
         return int(self.small[0])
+
+    def take_subnormals(self, words: NDArray[Any], mantissas: NDArray[Any]) -> None:
+        """Keep every so many of some words, and the greatest and least of all."""
+        least = np.partition(mantissas, min(3, mantissas.size) - 1)[:3].tolist()
+        self.least = tuple(sorted((*self.least, *least))[:3])
+        lengths = np.frexp(mantissas.astype(np.float64))[1]
+        np.maximum.at(self.largest, lengths, mantissas.astype(np.uint64))
+        picked = words[self._skip :: self._step]
+        self._skip = (self._skip - words.size) % self._step
+        self.tiny = np.concatenate((self.tiny, picked))
+        while self.tiny.size > 2 * _SAMPLE:
+            # The next to be taken is a step after the last, which may now be left out.
+            self._skip += self._step * (self.tiny.size % 2)
+            self.tiny, self._step = self.tiny[::2].copy(), 2 * self._step
 
 
 class Counter:
@@ -251,15 +270,11 @@ class Counter:
             if some.size:
                 ends = np.zeros(66, np.uint64)
                 kernels.rare(some, rules, ends, tensor.small, tensor.special)
-                self._tiny(tensor, some[some & rules[0] == 0] & rules[1])
+                tiny = some[(some & rules[0] == 0) & (some & rules[1] != 0)]
+                if tiny.size:
+                    tensor.take_subnormals(tiny, tiny & rules[1])
         if zeros > words.size // 64:
             kernels.rare(words[:_SAMPLE], rules, tensor.zeros, *unused)
-
-    def _tiny(self, tensor: Tensor, words: NDArray[Any]) -> None:
-        """Keep some subnormal words."""
-        room = _SAMPLE - tensor.tiny.size
-        if room > 0:
-            tensor.tiny = np.concatenate((tensor.tiny, words[words != 0][:room]))
 
     def _sampled(self, tensor: Tensor, words: NDArray[Any]) -> None:
         """Keep a stretch of a piece, until there are enough of them."""

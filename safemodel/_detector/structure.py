@@ -46,7 +46,6 @@ def of_tensor(tensor: Tensor) -> Iterator[Outcome]:
     if tensor.layout.exponent and tensor.role != "slack":
         yield _nans(tensor)
         if tensor.role != "optimiser":
-            yield _subnormals(tensor)
             yield _levels(tensor)
 
 
@@ -113,26 +112,6 @@ class Copies:
         )
         if whole != int(tensor.sums[0]):
             yield _copies(tensor, name, words, sample)
-
-
-def _subnormals(tensor: Tensor) -> Outcome:
-    """Rule 1."""
-    mantissa = tensor.layout.mantissa
-    lengths = np.flatnonzero(tensor.small[1 : mantissa + 1]) + 1
-    longest = int(lengths[-1]) if lengths.size else 0
-    distinct = int(np.unique(tensor.tiny).size)
-    # Numbers that decay are of every length, so each of another value that is not
-    # longer is as likely as that share of all lengths.
-    chance = log(max(longest, 1) / mantissa)
-    found = distinct >= _LEAST and longest <= mantissa - 2
-    return Outcome(
-        family=_FAMILY, test="subnormals",
-        what=f"{tensor.subnormals:,} numbers below all normal ones, of up to {longest}"
-        " bits, where zeros would be",
-        log_p=max(-_MOST, distinct * chance) if found else 0.0,
-        statistic=float(tensor.subnormals), effect=tensor.subnormals / tensor.size,
-        bits=longest, tensor=tensor.name,
-    )  # fmt: skip
 
 
 def _nans(tensor: Tensor) -> Outcome:
