@@ -60,6 +60,7 @@ class Piece(NamedTuple):
         octants: (n, 8, 256).
         packed: (n, 8, 256).
         products: (n,).
+        subnormals: (n,); words of each that are subnormal.
     """
 
     start: int
@@ -68,6 +69,7 @@ class Piece(NamedTuple):
     octants: NDArray[np.int64]
     packed: NDArray[np.int64]
     products: NDArray[np.float64]
+    subnormals: NDArray[np.int64]
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -181,21 +183,23 @@ class Counter:
         width, number = tensor.layout.itemsize, -(-words.size // BLOCK)
         packed, octants = (np.zeros((number, 8, 256), np.uint32) for _ in range(2))
         lows = np.zeros((number, _LOWS[width], 256), np.uint32)
-        products = np.zeros(number)
+        products, tiny = np.zeros(number), np.zeros(number, np.int64)
         first = tensor.done
         for at in range(number):
             part = words[BLOCK * at : BLOCK * (at + 1)]
             self._values(tensor.layout, part, octants[at], lows[at])
             kernels = self._kernels
             kernels.lowest(part, packed[at], self._state, self._marks, self._places)
+            known = tensor.subnormals
             products[at] = self._digest(tensor, part, int(lows[at, 0, 0]))
+            tiny[at] = tensor.subnormals - known
         if first == 0:
             _drop_partial(packed[0], words)
         whole = lows.astype(np.int64)
         tensor.lows += whole.sum(0)
         tensor.done += words.size
         by_octant, by_bits = octants.astype(np.int64), packed.astype(np.int64)
-        return Piece(first, words, whole, by_octant, by_bits, products)
+        return Piece(first, words, whole, by_octant, by_bits, products, tiny)
 
     def marks(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return the windows marked since the last call, and where they end."""

@@ -55,9 +55,19 @@ _VALUES = 8
 """Bits up to which each value is a cell of its own, if there are enough numbers."""
 _UNLIKELY = log(1e-5)
 _OCTAVE = 1 / log(2)
+_FAR = 7.0
+"""Nats: that all of so many replaced words leave room below the edge, by chance."""
 _RARE = 1e-3
+_ROUGH = 1e-5
+"""What rules 2 and 3 together are worth at most: they may have a common cause."""
+_AGREE = 8
+"""Numbers of which the signs, and little else, are sure to be independent."""
 _STEPS = 1e3
+_NARROW = 5
+"""Bits from which on a program's are told: fewer have too few values."""
 _VARIED = 32
+_THIN = 100
+"""One in so many is in each eighth, the uppermost too: weights have tails."""
 
 
 class Numbers(NamedTuple):
@@ -187,10 +197,8 @@ def log_p(found: Numbers) -> float:
         edge = min(edge, 3 * _OCTAVE / (room * found.total) ** 0.5)
     if not even and not _varied(found):
         return 0.0
-    chance = max(edge, _OCTAVE / found.total) * _flight(found)
-    if found.signed:
-        chance *= max(_RARE, exp(-min(found.total - 1, 100) * log(2)))
-    return min(0.0, log(chance))
+    rough = _flight(found) * _one_sign(found)
+    return min(0.0, log(max(edge, _OCTAVE / found.total)) + log(max(rough, _ROUGH)))
 
 
 def _flight(found: Numbers) -> float:
@@ -201,12 +209,19 @@ def _flight(found: Numbers) -> float:
     return min(1.0, max(_RARE, 0.0 if low <= _NEAR else low / _STEPS))
 
 
+def _one_sign(found: Numbers) -> float:
+    """Return the chance that weights have the signs of zeros (rule 3)."""
+    return max(_RARE, exp(-found.total / _AGREE)) if found.signed else 1.0
+
+
 def _even(found: Numbers) -> tuple[bool, bool]:
     """Say whether numbers are even up to the edge, and so value by value (rule 4)."""
     sample, values = found.sample, (1 << found.bits) - 1
     number = sample.size
     distinct = np.unique(sample).size
     if number < _LEAST or (distinct < _LEAST and number < _FEW):
+        return False, False
+    if found.total * log((1 << found.bits) / (found.greatest + 1)) > _FAR:
         return False, False
     load = number / values
     expected = -values * np.expm1(-load)
@@ -236,10 +251,13 @@ def _fits(counts: NDArray[np.int64]) -> bool:
 
 def _varied(found: Numbers) -> bool:
     """Say whether there are many values, of all sizes: a program's (rule 4)."""
-    sample, least = found.sample, found.least[-1]
-    if found.total < _FEW or found.bits < 4 or not 0 < least <= _NEAR:
+    sample = found.sample
+    if sample.size < _FEW or found.bits < _NARROW:
         return False
-    values = np.unique(sample)
+    eighths = (sample >> sample.dtype.type(found.bits - 3)).astype(np.int64)
+    parts = np.bincount(eighths, minlength=8)
     enough = min(_VARIED, (1 << found.bits) * 3 // 4)
-    upper = int((values >= 1 << found.bits - 1).sum())
-    return values.size >= enough and upper >= enough // 4
+    if np.unique(sample).size < enough or parts.min() < max(3, sample.size // _THIN):
+        return False
+    empty = ((1 << found.bits) - 1 - found.greatest) / (1 << found.bits - 3)
+    return bool(parts[-1] * empty <= _FAR)
