@@ -15,9 +15,11 @@ many, and of different values. Both have been seen with 20 bits. What tells them
    of k / 1000, of 1 / 1000 at least. Casts to 16 bits need no steps: of those, it is 1.
 3. *The signs.* Zeros have one sign, mostly; weights have both. A matrix or a bias that
    decayed and has one sign only is one of 1000. Scales, and variances, have one sign.
-4. *The shape.* These chances multiply, but are so rough that only numbers count that
-   look like replaced bits: evenly spread up to the edge, no value too often, low bits
-   even. Or, for programs, which are not: of many values, the least among them (2).
+   Rules 2 and 3 are rough, and may have one cause: together they are worth 1 / 1000.
+4. *The shape.* Only numbers count that look like replaced bits: evenly spread up to the
+   edge, no value too often, low bits even. Or, for programs and what is compressed a
+   little: many values, some in each eighth, and no more room below the edge than those
+   of the last eighth leave. Tails of weights are thinner than that.
 
 Numbers of a tensor are judged, and all numbers of a dtype that are as long as each
 other. Optimiser state is left out: there is nothing but decay in it.
@@ -58,7 +60,7 @@ _OCTAVE = 1 / log(2)
 _FAR = 7.0
 """Nats: that all of so many replaced words leave room below the edge, by chance."""
 _RARE = 1e-3
-_ROUGH = 1e-5
+_ROUGH = 1e-3
 """What rules 2 and 3 together are worth at most: they may have a common cause."""
 _AGREE = 8
 """Numbers of which the signs, and little else, are sure to be independent."""
@@ -67,7 +69,7 @@ _NARROW = 5
 """Bits from which on a program's are told: fewer have too few values."""
 _VARIED = 32
 _THIN = 100
-"""One in so many is in each eighth, the uppermost too: weights have tails."""
+"""One in so many is in each eighth, or half of its values: weights have tails."""
 
 
 class Numbers(NamedTuple):
@@ -254,10 +256,12 @@ def _varied(found: Numbers) -> bool:
     sample = found.sample
     if sample.size < _FEW or found.bits < _NARROW:
         return False
-    eighths = (sample >> sample.dtype.type(found.bits - 3)).astype(np.int64)
-    parts = np.bincount(eighths, minlength=8)
+    values, shift = np.unique(sample), sample.dtype.type(found.bits - 3)
+    parts = np.bincount((sample >> shift).astype(np.int64), minlength=8)
+    different = np.bincount((values >> shift).astype(np.int64), minlength=8)
+    thin = (parts * _THIN < sample.size) & (different * 2 < 1 << found.bits - 3)
     enough = min(_VARIED, (1 << found.bits) * 3 // 4)
-    if np.unique(sample).size < enough or parts.min() < max(3, sample.size // _THIN):
+    if values.size < enough or parts.min() < _NEAR or thin.any():
         return False
     empty = ((1 << found.bits) - 1 - found.greatest) / (1 << found.bits - 3)
     return bool(parts[-1] * empty <= _FAR)
