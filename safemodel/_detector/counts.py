@@ -60,6 +60,7 @@ class Piece(NamedTuple):
         octants: (n, 8, 256).
         packed: (n, 8, 256).
         products: (n,).
+        subnormals: (n,); words of each that are subnormal.
     """
 
     start: int
@@ -68,6 +69,7 @@ class Piece(NamedTuple):
     octants: NDArray[np.int64]
     packed: NDArray[np.int64]
     products: NDArray[np.float64]
+    subnormals: NDArray[np.int64]
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -104,7 +106,9 @@ class Tensor:
         special: See `rare`; complete.
         sums: See `digest`.
         sample: Some of its words.
-        tiny: Subnormal words, the first of them.
+        tiny: Subnormal words, every so many of them from all over the tensor.
+        largest: (66,) mantissas; the greatest of the subnormal words of each length.
+        least: The three least mantissas of subnormal words.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -126,6 +130,9 @@ class Tensor:
         """The least word that is not 0, and the greatest, signs left out."""
         self.sample: NDArray[Any] = weights.bits[:0]
         self.tiny: NDArray[Any] = weights.bits[:0]
+        self.largest = np.zeros(66, np.uint64)
+        self.least: tuple[int, ...] = ()
+        self._step, self._skip = 1, 0
 
     @property
     def subnormals(self) -> int:
@@ -136,6 +143,20 @@ class Tensor:
     def exact_zeros(self) -> int:
         """Words that are zero, of either sign."""
         return int(self.small[0])
+
+    def take_subnormals(self, words: NDArray[Any], mantissas: NDArray[Any]) -> None:
+        """Keep every so many of some words, and the greatest and least of all."""
+        least = np.partition(mantissas, min(3, mantissas.size) - 1)[:3].tolist()
+        self.least = tuple(sorted((*self.least, *least))[:3])
+        lengths = np.frexp(mantissas.astype(np.float64))[1]
+        np.maximum.at(self.largest, lengths, mantissas.astype(np.uint64))
+        picked = words[self._skip :: self._step]
+        self._skip = (self._skip - words.size) % self._step
+        self.tiny = np.concatenate((self.tiny, picked))
+        while self.tiny.size > 2 * _SAMPLE:
+            # The next to be taken is a step after the last, which may now be left out.
+            self._skip += self._step * (self.tiny.size % 2)
+            self.tiny, self._step = self.tiny[::2].copy(), 2 * self._step
 
 
 class Counter:
@@ -162,21 +183,23 @@ class Counter:
         width, number = tensor.layout.itemsize, -(-words.size // BLOCK)
         packed, octants = (np.zeros((number, 8, 256), np.uint32) for _ in range(2))
         lows = np.zeros((number, _LOWS[width], 256), np.uint32)
-        products = np.zeros(number)
+        products, tiny = np.zeros(number), np.zeros(number, np.int64)
         first = tensor.done
         for at in range(number):
             part = words[BLOCK * at : BLOCK * (at + 1)]
             self._values(tensor.layout, part, octants[at], lows[at])
             kernels = self._kernels
             kernels.lowest(part, packed[at], self._state, self._marks, self._places)
+            known = tensor.subnormals
             products[at] = self._digest(tensor, part, int(lows[at, 0, 0]))
+            tiny[at] = tensor.subnormals - known
         if first == 0:
             _drop_partial(packed[0], words)
         whole = lows.astype(np.int64)
         tensor.lows += whole.sum(0)
         tensor.done += words.size
         by_octant, by_bits = octants.astype(np.int64), packed.astype(np.int64)
-        return Piece(first, words, whole, by_octant, by_bits, products)
+        return Piece(first, words, whole, by_octant, by_bits, products, tiny)
 
     def marks(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return the windows marked since the last call, and where they end."""
@@ -251,15 +274,11 @@ class Counter:
             if some.size:
                 ends = np.zeros(66, np.uint64)
                 kernels.rare(some, rules, ends, tensor.small, tensor.special)
-                self._tiny(tensor, some[some & rules[0] == 0] & rules[1])
+                tiny = some[(some & rules[0] == 0) & (some & rules[1] != 0)]
+                if tiny.size:
+                    tensor.take_subnormals(tiny, tiny & rules[1])
         if zeros > words.size // 64:
             kernels.rare(words[:_SAMPLE], rules, tensor.zeros, *unused)
-
-    def _tiny(self, tensor: Tensor, words: NDArray[Any]) -> None:
-        """Keep some subnormal words."""
-        room = _SAMPLE - tensor.tiny.size
-        if room > 0:
-            tensor.tiny = np.concatenate((tensor.tiny, words[words != 0][:room]))
 
     def _sampled(self, tensor: Tensor, words: NDArray[Any]) -> None:
         """Keep a stretch of a piece, until there are enough of them."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     "structured-block", "structured-tensor", "structured-file",
     "smooth-tensor", "smooth-file", "pairs-tensor", "pairs-file",
-    "structure", "repeats", "spread", "carving",
+    "structure", "subnormals", "repeats", "spread", "carving",
 )  # fmt: skip
 Order: TypeAlias = Literal["high-first", "low-first"]
 _KEPT = log(1e-2)

@@ -31,6 +31,7 @@ from safemodel._detector.smooth import Uniformity
 from safemodel._detector.spread_published import Published
 from safemodel._detector.spread_samples import Sampler
 from safemodel._detector.streams import entropy
+from safemodel._detector.subnormals import Subnormals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,7 +120,7 @@ class _Examiner:
     def __init__(self) -> None:
         self._counter = Counter()
         self._ledger = Ledger()
-        self._copies = structure.Copies()
+        self._copies, self._subnormals = structure.Copies(), Subnormals()
         self._sampler, self._published = Sampler(), Published()
         self._tensor: Tensor | None = None
         self._sums: Sums | None = None
@@ -171,6 +172,7 @@ class _Examiner:
             for bits in by_bits:
                 made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
                 self._ledger.add(made)
+        self._add_all(self._subnormals.outcomes())
         tails = [one.tail for one in self._results if one.tail is not None]
         self._ledger.add(spread.common_noise(tails))
         self._ledger.add(self._published.outcome())
@@ -275,8 +277,9 @@ class _Examiner:
         self._counter.finish(tensor)
         if tensor.role == "slack":
             return
-        for outcome in (*structure.of_tensor(tensor), *self._copies.add(tensor)):
-            self._ledger.add(outcome)
+        self._add_all(structure.of_tensor(tensor))
+        self._add_all(self._copies.add(tensor))
+        self._add_all(self._subnormals.add(tensor))
         uniform = self._smooth(tensor)
         if tensor.layout.kind != "bytes":
             if self._blocks > 1:

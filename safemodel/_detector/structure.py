@@ -1,7 +1,6 @@
 """Facts that no training leaves behind, and that overwriting low bits does.
 
-1. Exact zeros become subnormals of X bits, of many different values. Weights that decay
-   become subnormal too, of all lengths; those that stop decaying share a few values.
+1. Exact zeros become subnormals: see `subnormals`.
 2. Infinities become NaN whose highest mantissa bit is 0: arithmetic never gives that.
    Other NaN have one of two mantissas.
 3. Weights that were rounded to 16 bits, and stored as float32, end in zeros. Written
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safemodel._detector.counts import FREE
+from safemodel._detector.distributions import chi_square_log_tail
 from safemodel._detector.evidence import Outcome
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ _MOST = 1e5
 
 
 def of_tensor(tensor: Tensor) -> Iterator[Outcome]:
-    """Yield the outcomes of rules 1, 2 and 4."""
+    """Yield the outcomes of rules 2 and 4."""
     if tensor.layout.exponent and tensor.role != "slack":
         yield _nans(tensor)
         if tensor.role != "optimiser":
-            yield _subnormals(tensor)
             yield _levels(tensor)
 
 
@@ -115,26 +114,6 @@ class Copies:
             yield _copies(tensor, name, words, sample)
 
 
-def _subnormals(tensor: Tensor) -> Outcome:
-    """Rule 1."""
-    mantissa = tensor.layout.mantissa
-    lengths = np.flatnonzero(tensor.small[1 : mantissa + 1]) + 1
-    longest = int(lengths[-1]) if lengths.size else 0
-    distinct = int(np.unique(tensor.tiny).size)
-    # Numbers that decay are of every length, so each of another value that is not
-    # longer is as likely as that share of all lengths.
-    chance = log(max(longest, 1) / mantissa)
-    found = distinct >= _LEAST and longest <= mantissa - 2
-    return Outcome(
-        family=_FAMILY, test="subnormals",
-        what=f"{tensor.subnormals:,} numbers below all normal ones, of up to {longest}"
-        " bits, where zeros would be",
-        log_p=max(-_MOST, distinct * chance) if found else 0.0,
-        statistic=float(tensor.subnormals), effect=tensor.subnormals / tensor.size,
-        bits=longest, tensor=tensor.name,
-    )  # fmt: skip
-
-
 def _nans(tensor: Tensor) -> Outcome:
     """Rule 2."""
     odd = int(tensor.special[2]) + int(tensor.special[3])
@@ -153,32 +132,61 @@ def _levels(tensor: Tensor) -> Outcome:
     if tensor.small.any():
         words = words[words & words.dtype.type(layout.masks[0]) != 0]
     words = np.sort(words)
-    log_p, widest, changed = 0.0, 0, 0
+    fits, chances, widest, changed = [], [], 0, 0
+    rounds = 0.0
     for group in _groups(words, below) if layout.kind == "float" else ():
-        length = int(np.bitwise_or.reduce(group ^ group[0])).bit_length()
+        apart = int(group[-1]) - int(group[0])
+        length = apart.bit_length()
         distinct = int(np.unique(group).size)
         if 1 <= length <= below - 2 and distinct >= min(8, 1 << length - 1):
-            log_p -= _BIT * _round(group, words, below, length)
-            widest, changed = max(widest, length), changed + group.size
+            fits.append(_is_above(group, words, length))
+            chances.append(1 - apart / (1 << length))
+            if fits[-1]:
+                rounds += _BIT * _round(group, below)
+                widest, changed = max(widest, length), changed + group.size
     return Outcome(
         family=_FAMILY, test="levels",
         what=f"equal values that differ in their {widest} lowest bits only",
-        log_p=max(-_MOST, log_p), statistic=float(changed),
-        effect=changed / max(words.size, 1), bits=widest, tensor=tensor.name,
+        log_p=max(-_MOST, _of_levels(np.array(fits, np.bool_), chances, rounds)),
+        statistic=float(changed), effect=changed / max(words.size, 1), bits=widest,
+        tensor=tensor.name,
     )  # fmt: skip
 
 
-def _round(group: NDArray[Any], words: NDArray[Any], below: int, length: int) -> int:
-    """Return how many bits of chance it takes that equal values look like this.
+def _is_above(group: NDArray[Any], words: NDArray[Any], length: int) -> bool:
+    """Say whether values that are nearly equal are as if they had been equal.
 
-    Values that are nearly equal lie around a number, on both sides of it. Those that
-    were equal lie above one, none just below, and it may be a round number.
+    Such values lie around a number, on both sides of it. Those that were equal lie
+    between two multiples of a power of two, and none just below.
     """
-    base = int(group[0]) >> length << length
-    near = int(((words < base) & (words >= base - (1 << length))).sum())
+    base, room = int(group[0]) >> length << length, 1 << length
+    below = (words < base) & (words >= base - room)
+    return int(group[-1]) < base + room and not bool(below.any())
+
+
+def _round(group: NDArray[Any], below: int) -> int:
+    """Return in how many zeros the number ends that values were equal to."""
     kept = int(group[0]) >> below
-    zeros = (kept & -kept).bit_length() - 1 if kept else 0
-    return 0 if near else min(int(group.size), 1 + zeros)
+    return min(int(group.size), (kept & -kept).bit_length() - 1) if kept else 0
+
+
+def _of_levels(fits: NDArray[np.bool_], chances: list[float], rounds: float) -> float:
+    """Return the log of the chance that so many groups fit, or such round ones.
+
+    Values as far apart as these fit between two multiples with a chance that follows
+    from how much room they leave. Groups that do not fit count as well: by Chernoff's
+    bound; where numbers are round, by Fisher's method.
+    """
+    if not fits.any():
+        return 0.0
+    logs = np.log(chances)
+    nats = float(-logs[fits].sum())
+    bounds = [
+        float(np.log1p(np.exp(logs * (1 - t)) - np.exp(logs)).sum()) - t * nats
+        for t in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    ]
+    fisher = chi_square_log_tail(2 * (nats + rounds), 2.0 * fits.size)
+    return min(0.0, min(*bounds, fisher) + _BIT)
 
 
 def _groups(words: NDArray[Any], below: int) -> Iterator[NDArray[Any]]:
@@ -202,6 +210,9 @@ def _copies(
     apart = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
     # Words of few different upper parts are near each other for another reason.
     varied = np.unique(one >> one.dtype.type(free)).size >= min(_VARIED, one.size // 4)
+    # One that was cut off, not rounded, at those bits is no copy that was written to.
+    cut = one.dtype.type((1 << free) - 1)
+    varied &= bool((one & cut).any() and (other & cut).any())
     return Outcome(
         family=_FAMILY, test="copies",
         what=f"agrees with {name} in its upper bits and not in its lower ones",

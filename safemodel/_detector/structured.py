@@ -131,7 +131,8 @@ def suspects(piece: Piece, layout: Layout) -> NDArray[np.bool_]:
         excess = low_excess(piece.lows[:, 0], layout)
         found |= np.array([one.z for one in excess]) > _SUSPECT
     elif layout.kind == "float":
-        found |= furthest(piece.lows, 8) > _SUSPECT
+        # Upper bytes of subnormal words are zeros, and few words are enough for that.
+        found |= (furthest(piece.lows, 8) > _SUSPECT) | (piece.subnormals > 0)
         sizes = piece.sizes
         close = correlations(piece.lows[:, 0], piece.products, sizes)
         found |= np.abs(close) * sizes**0.5 > _SUSPECT

@@ -42,7 +42,7 @@ CONCLUSIVE = ("structured-block", "structured-tensor", "structured-file", "struc
               "repeats", "carving")  # fmt: skip
 """Families of tests whose p-values hold for clean files. Those of the others rest on a
 model of weights, from which some clean files differ (ADR 0028)."""
-CONCLUSIVE_TESTS = ("published-code",)
+CONCLUSIVE_TESTS = ("published-code", "subnormals")
 """Tests of other families of which the same is true: chance alone decides those."""
 NAMES = (
     *(f"p {name}" for name in (*CONCLUSIVE, "spread")),
