@@ -37,7 +37,7 @@ class Block(NamedTuple):
         start: Number of its first word in the tensor.
         words: The words themselves, valid until the next piece.
         lows: (k, 256); values of the lowest bytes, the lowest first.
-        octants: (8, 256); values of the lowest byte by octant; of wide floats.
+        octants: (k, 8, 256); the same by octant; of wide floats.
         packed: (8, 256); see `lowest`.
         product: Sum of products of neighbouring lowest bytes.
     """
@@ -45,7 +45,7 @@ class Block(NamedTuple):
     start: int
     words: NDArray[Any]
     lows: NDArray[np.int64]
-    octants: NDArray[np.int64]
+    octants: NDArray[np.uint32]
     packed: NDArray[np.int64]
     product: int
 
@@ -57,7 +57,7 @@ class Piece(NamedTuple):
         start: Number of its first word in the tensor.
         words: The piece.
         lows: (n, k, 256); see `Block`.
-        octants: (n, 8, 256).
+        octants: (n, k, 8, 256).
         packed: (n, 8, 256).
         products: (n,).
         subnormals: (n,); words of each that are subnormal.
@@ -66,7 +66,7 @@ class Piece(NamedTuple):
     start: int
     words: NDArray[Any]
     lows: NDArray[np.int64]
-    octants: NDArray[np.int64]
+    octants: NDArray[np.uint32]
     packed: NDArray[np.int64]
     products: NDArray[np.float64]
     subnormals: NDArray[np.int64]
@@ -181,7 +181,8 @@ class Counter:
         """Count a piece of a tensor."""
         self._sampled(tensor, words)
         width, number = tensor.layout.itemsize, -(-words.size // BLOCK)
-        packed, octants = (np.zeros((number, 8, 256), np.uint32) for _ in range(2))
+        packed = np.zeros((number, 8, 256), np.uint32)
+        octants = np.zeros((number, _LOWS[width] * (width > 2), 8, 256), np.uint32)
         lows = np.zeros((number, _LOWS[width], 256), np.uint32)
         products, tiny = np.zeros(number), np.zeros(number, np.int64)
         first = tensor.done
@@ -198,8 +199,8 @@ class Counter:
         whole = lows.astype(np.int64)
         tensor.lows += whole.sum(0)
         tensor.done += words.size
-        by_octant, by_bits = octants.astype(np.int64), packed.astype(np.int64)
-        return Piece(first, words, whole, by_octant, by_bits, products, tiny)
+        by_bits = packed.astype(np.int64)
+        return Piece(first, words, whole, octants, by_bits, products, tiny)
 
     def marks(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return the windows marked since the last call, and where they end."""
@@ -236,16 +237,16 @@ class Counter:
         kernels, width = self._kernels, layout.itemsize
         if width > 2:
             count = kernels.words_4 if width == 4 else kernels.words_8
-            count(words, octants, lows[1:], self._top)
-            octants.sum(0, out=lows[0])
+            count(words, octants, self._top)
+            octants.sum(1, out=lows)
         else:
-            rules = np.array([_unsigned(layout), 255], words.dtype)
+            rules = np.array([unsigned_bits(layout), 255], words.dtype)
             kernels.words_short(words, rules, lows, self._top)
 
     def _digest(self, tensor: Tensor, words: NDArray[Any], zeros: int) -> int:
         """Take the sums of a block, and look at its rare words; return its product."""
         layout = tensor.layout
-        bits, unsigned = 8 * layout.itemsize, _unsigned(layout)
+        bits, unsigned = 8 * layout.itemsize, unsigned_bits(layout)
         keep = (1 << bits) - (1 << FREE[layout.itemsize])
         rules = np.array([keep, unsigned, 255, 1], words.dtype)
         self._kernels.digest(words, rules, tensor.sums, self._found)
@@ -288,7 +289,7 @@ class Counter:
             tensor.sample = np.concatenate((tensor.sample, part))
 
 
-def _unsigned(layout: Layout) -> int:
+def unsigned_bits(layout: Layout) -> int:
     """Return which bits of a word say how large it is: of floats, all but the sign."""
     bits = 8 * layout.itemsize
     return (

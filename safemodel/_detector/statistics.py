@@ -36,10 +36,13 @@ from safemodel._detector.subnormals import Subnormals
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from safemodel._detector.counts import Block, Piece, Tensor
     from safemodel._detector.evidence import Candidate, Evidence, Outcome
     from safemodel._detector.spread_fit import Noise
-    from safemodel._detector.structured import Sums
+    from safemodel._detector.structured import Close, Sums
     from safemodel._detector.weights import Weights
 
 _CARVED_BLOCKS = 4
@@ -120,11 +123,13 @@ class _Examiner:
     def __init__(self) -> None:
         self._counter = Counter()
         self._ledger = Ledger()
-        self._copies, self._subnormals = structure.Copies(), Subnormals()
+        self._copies, self._known = structure.Copies(), structure.Known()
+        self._subnormals = Subnormals()
         self._sampler, self._published = Sampler(), Published()
         self._tensor: Tensor | None = None
         self._sums: Sums | None = None
         self._blocks = self._suspects = self._carved = self._repetitive = 0
+        self._again = False
         self._results: list[TensorResult] = []
         self._whole: dict[str, Sums] = {}
         self._uniform: dict[tuple[str, int], Uniformity] = {}
@@ -155,7 +160,9 @@ class _Examiner:
             return
         self._look(piece, tensor)
         if searched:
-            repeated = of_piece(item.bits, item.start, marks, places, tensor.name)
+            repeated = of_piece(
+                item.bits, item.start, marks, places, tensor.name, tensor.layout
+            )
             self._ledger.add(repeated)
 
     def finish(self) -> Statistics:
@@ -188,11 +195,12 @@ class _Examiner:
         """Look at the blocks of a piece, closely at those that are odd."""
         number = len(piece.products)
         self._blocks += number
+        self._again = self._again or self._known.again(piece, tensor)
         for at in structure.gaps(piece, tensor.layout):
             gap = structure.of_block(piece.block(at), tensor)
             if gap is not None:
                 self._ledger.add(gap)
-        plain = ~structured.suspects(piece, tensor.layout)
+        plain = ~structured.suspects(piece, tensor)
         zeros = runs.odd(piece, tensor.layout)
         last = piece.words[BLOCK * (number - 1) :]
         repetitive = structured.is_repetitive(last, tensor.layout)
@@ -211,7 +219,15 @@ class _Examiner:
             else:
                 self._suspect(piece.block(at), tensor)
         if plain.any():
-            structured.add_unsuspected(self._of_tensor(tensor), piece, plain)
+            self._add_plain(piece, tensor, plain)
+
+    def _add_plain(
+        self, piece: Piece, tensor: Tensor, which: NDArray[np.bool_]
+    ) -> None:
+        """Add counts of blocks that are not odd."""
+        if self._again and self._is_alone(tensor):
+            piece.packed[:] = 0
+        structured.add_unsuspected(self._of_tensor(tensor), piece, which)
 
     def _zeros(self, block: Block, tensor: Tensor) -> None:
         """Make the tests for zeros in a row."""
@@ -226,8 +242,7 @@ class _Examiner:
 
         Those of a tensor of one block are of no use by themselves.
         """
-        alone = tensor.size <= BLOCK and tensor.role == "weight"
-        if alone and tensor.layout.kind != "bytes":
+        if self._is_alone(tensor):
             known = self._whole.get(tensor.dtype)
             if known is None:
                 known = self._whole[tensor.dtype] = structured.empty_sums(tensor.layout)
@@ -236,27 +251,37 @@ class _Examiner:
             self._sums = structured.empty_sums(tensor.layout)
         return self._sums
 
+    def _is_alone(self, tensor: Tensor) -> bool:
+        """Say whether counts of a tensor go to those of the file at once."""
+        alone = tensor.size <= BLOCK and tensor.role == "weight"
+        return alone and tensor.layout.kind != "bytes"
+
     def _suspect(self, block: Block, tensor: Tensor) -> None:
         """Look closely at a block."""
         self._suspects += 1
-        sums = structured.cleaned(block, tensor.layout)
-        if sums is None:
+        close = structured.cleaned(block, tensor)
+        if close is None:
             self._ledger.passed("structured-block")
             self._repetitive += block.words.size
             return
-        self._closely(block, tensor, sums)
+        self._closely(block, tensor, close)
+        sums = close.sums
+        if close.model is not None or (self._again and self._is_alone(tensor)):
+            sums.packed[:] = 0  # of a model, what is expected is that of this block
         if tensor.layout.kind == "float" and 2 * sums.close[0] < block.words.size:
             # Words that come again in other blocks would count as often there.
             self._repetitive += block.words.size
         else:
             structured.add(self._of_tensor(tensor), sums)
 
-    def _closely(self, block: Block, tensor: Tensor, sums: Sums) -> None:
-        end = block.start + block.words.size
+    def _closely(self, block: Block, tensor: Tensor, close: Close) -> None:
+        sums, end = close.sums, block.start + block.words.size
         where: dict[str, Any] = {
             "tensor": tensor.name, "start": block.start, "end": end,
         }  # fmt: skip
-        made = structured.outcomes(sums, tensor.layout, "structured-block", where)
+        made = structured.outcomes(
+            sums, tensor.layout, "structured-block", where, close.model
+        )
         usable = int(sums.lows[0].sum())
         made.append(
             structured.neighbours(block, tensor.layout, usable)._replace(**where)
@@ -293,6 +318,8 @@ class _Examiner:
         """Make the tests over all blocks of a tensor, and add them to those of all."""
         family, where = "structured-tensor", {"tensor": tensor.name}
         self._add_all(structured.outcomes(sums, tensor.layout, family, where))
+        if self._again:
+            sums.packed[:] = 0
         if tensor.role == "weight":
             known = self._whole.setdefault(tensor.dtype, sums)
             if known is not sums:

@@ -9,13 +9,18 @@ sections 8.3 (d) and 10):
 2. Whole rows or columns may be like that, because their inputs never change. So the
    number of ones differs from place to place; their order within a byte does not
    matter, and bytes are compared with others of as many ones.
-3. The same value again and again says nothing new: of equal words one is looked at.
+3. The same value again and again says nothing new, nor does its opposite: of equal
+   words, and of those that differ in their sign, one is looked at.
 4. Values that were multiplied by a constant (0.02 times a normal number), or drawn on a
    grid that is not one of powers of two, have low bits that are far from even. But how
    far, and which, depends on the exponent and the upper mantissa: low bits of one half
    of an octave are unlike those of the other. A message knows no weights. So words are
    put into *octants* by the two lowest bits of the exponent and the highest of the
    mantissa, and what counts is what octants of different halves have in common.
+5. A slow copy that has come to rest is off what it follows by a few units, and of 1/20
+   the two lowest bits of the copy say by how many: one of four values is nearly absent.
+   So where bytes are that uneven, they are compared with others that end in the same
+   two bits. Of what is compressed, those bits are a little uneven by themselves.
 """
 
 from __future__ import annotations
@@ -127,30 +132,48 @@ class Classes(NamedTuple):
 
 NIBBLES = 0
 """Key of `classes` for numbers of 4 bits; other keys are those of `classes_of`."""
+ENDINGS = 9
+"""Key for bytes by their two lowest bits, and by the zeros they end in (rule 5)."""
 
 
 @cache
 def classes(key: int) -> Classes:
     """Return the classes of bytes, or of nibbles."""
-    of = trailing_zeros(4) if key == NIBBLES else classes_of(key)
+    of = trailing_zeros(4) if key == NIBBLES else classes_of(min(key, 8))
+    if key == ENDINGS:
+        of = np.where(np.arange(256) % 4 == 3, of.max() + 1, of)
     holds = np.zeros((of.size, int(of.max()) + 1))
     holds[np.arange(of.size), of] = 1.0
     return Classes(of, holds, holds.sum(0))
 
 
-def excesses(counts: NDArray[np.int64], key: int) -> list[Excess]:
-    """Compare the counts of values with the mean of their class, row by row."""
-    of, holds, members = classes(key)
-    means = counts @ holds / members
-    used = (means >= _LEAST) & (members > 1)
-    mean = means[:, of]
+def excesses(
+    counts: NDArray[np.int64], key: int, model: NDArray[np.float64] | None = None
+) -> list[Excess]:
+    """Compare the counts of values with the mean of their class, row by row.
+
+    Args:
+        counts: (n, 256) or (n, 16).
+        key: Of `classes` within which values are compared.
+        model: As ``counts``: how frequent values of one class are to each other; None
+            for as frequent.
+    """
+    of, holds, _ = classes(key)
+    weights = np.ones(counts.shape) if model is None else model
+    used = np.ones(counts.shape, np.bool_)
+    for _ in range(2):  # a class is what is frequent enough of it
+        totals, parts = (counts * used) @ holds, (weights * used) @ holds
+        mean = totals[:, of] * weights / np.maximum(parts, 1e-9)[:, of]
+        used &= mean >= _LEAST
+    members = used @ holds
+    used &= (members > 1)[:, of]
     away = (counts - mean) ** 2 / np.maximum(mean, 1e-9)
-    chi = np.where(used[:, of], away, 0.0).sum(1)
-    df = used @ (members - 1)
-    totals = (means * members * used).sum(1)
+    chi = np.where(used, away, 0.0).sum(1)
+    df = np.maximum(members - 1, 0).sum(1)
+    totals = (counts * used).sum(1)
     return [
         Excess(float(one), int(two), int(three))
-        for one, two, three in zip(chi, df, np.rint(totals), strict=True)
+        for one, two, three in zip(chi, df, totals, strict=True)
     ]
 
 
@@ -258,15 +281,13 @@ class Streams(NamedTuple):
         bits: (8, 256); of one bit a word, by phase.
         pairs: (4, 8, 256); of two, by phase and octant.
         nibbles: (2, 8, 256); of four, by phase and octant.
-        octants: (8, 256); of eight, by octant.
-        above: (k, 256); values of the bytes above the lowest.
+        octants: (k, 8, 256); of eight, by octant, and values of the bytes above.
     """
 
     bits: NDArray[np.int64]
     pairs: NDArray[np.int64]
     nibbles: NDArray[np.int64]
     octants: NDArray[np.int64]
-    above: NDArray[np.int64]
 
 
 def stream_counts(
@@ -274,7 +295,7 @@ def stream_counts(
     start: int,
     usable: NDArray[np.bool_],
     octants: tuple[int, int],
-    above: int,
+    whole: int,
 ) -> Streams:
     """Return how often each byte occurs in the streams of words.
 
@@ -283,11 +304,11 @@ def stream_counts(
         start: Number of the first one in its tensor.
         usable: Which words may take part; a byte with another one is left out.
         octants: How far up in a word its octant is, and its mask.
-        above: Bytes above the lowest that are counted.
+        whole: Bytes of a word that are counted.
     """
     from safemodel._kernels import features as kernels
 
-    shapes = ((8, 256), (4, 8, 256), (2, 8, 256), (8, 256), (above, 256))
+    shapes = ((8, 256), (4, 8, 256), (2, 8, 256), (whole, 8, 256))
     made = [np.zeros(shape, np.uint32) for shape in shapes]
     rules = np.array(octants, words.dtype)
     kernels.streams(words, usable, rules, np.uint64(start), *made)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safemodel._detector.counts import FREE
+from safemodel._detector.counts import FREE, unsigned_bits
 from safemodel._detector.distributions import chi_square_log_tail
 from safemodel._detector.evidence import Outcome
 
@@ -37,6 +37,11 @@ _BIT = log(2)
 _LEAST = 16
 _COMPARED = 256
 _VARIED = 64
+_STRETCH = 8
+"""Words of a tensor that have to be equal at one place."""
+_STRETCHES = 16
+_SIXTEENTHS = np.arange(_STRETCHES)[:, None]
+_MOST_STRETCHES = 1 << 18
 _MOST = 1e5
 """Beyond that many nats nothing is more certain."""
 
@@ -112,6 +117,36 @@ class Copies:
         )
         if whole != int(tensor.sums[0]):
             yield _copies(tensor, name, words, sample)
+
+
+class Known:
+    """Short stretches of tensors, to tell which of them are there again.
+
+    What the same weights say twice is no more than what they say once. A message
+    changes weights of copies, too, and it is another one.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def again(self, piece: Piece, tensor: Tensor) -> bool:
+        """Say whether there was a tensor before of these words, of either sign.
+
+        Args:
+            piece: Of the tensor; only the first one is looked at.
+            tensor: What is known of it.
+        """
+        last = piece.words.size - _STRETCH
+        if tensor.layout.exponent == 0 or last < 0 or piece.start:
+            return False
+        places = _SIXTEENTHS * last // (_STRETCHES - 1)
+        words = piece.words[places + np.arange(_STRETCH)]
+        words &= words.dtype.type(unsigned_bits(tensor.layout))
+        stretches = {hash(one.tobytes()) for one in words}
+        known = len(stretches & self._known)
+        if len(self._known) < _MOST_STRETCHES:
+            self._known |= stretches
+        return 2 * known > len(stretches)
 
 
 def _nans(tensor: Tensor) -> Outcome:

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from safemodel._detector.columns import ODD, packed_model, period_of
+from safemodel._detector.counts import unsigned_bits
 from safemodel._detector.distributions import chi_square_log_tail, normal_log_tail
 from safemodel._detector.evidence import Outcome
 from safemodel._detector.streams import (
+    ENDINGS,
     NIBBLES,
     Common,
     Excess,
@@ -51,6 +54,11 @@ TOLERANCE = {
 """Of `Excess.effect`; measured on clean files (ADR 0023). 9: the test is not made."""
 _SMALL = 0.001
 """The same of bits above the lowest eight."""
+_COARSE = 3
+"""Times the tolerance of packed bits where columns are unlike each other: rows may be
+as they were drawn, too, and a model of columns does not know them."""
+_RESTING = 0.05
+"""Of the lowest byte, beyond which it may be that of averages at rest (rule 5)."""
 _ALIKE = 0.02
 """Correlation of neighbouring low bytes that clean weights may have."""
 _NEARLY_ALL = 0.98
@@ -64,10 +72,10 @@ class Sums(NamedTuple):
     Attributes:
         lows: (k, 256); see `Block`.
         packed: (8, 256); see `Block`.
-        octants: (8, 256); lowest bytes by octant.
+        octants: (k, 8, 256); the bytes of `lows` by octant.
         pairs: (4, 8, 256); bytes of two bits a word, by phase and octant.
         nibbles: (2, 8, 256); bytes of four bits a word, by phase and octant.
-        close: Words that are in `octants`.
+        close: Words that are in `octants[0]`.
     """
 
     lows: NDArray[np.int64]
@@ -78,17 +86,26 @@ class Sums(NamedTuple):
     close: NDArray[np.int64]
 
 
+class Close(NamedTuple):
+    """What is known of a block that was looked at closely.
+
+    Attributes:
+        sums: Its counts, without what is benign.
+        model: (8, 256); what is expected of packed bits, if columns are unlike each
+            other; see `columns`.
+    """
+
+    sums: Sums
+    model: NDArray[np.float64] | None
+
+
 def empty_sums(layout: Layout) -> Sums:
     """Return counts of nothing."""
     lows = {4: 2, 8: 6}.get(layout.itemsize, 1)
-    return Sums(
-        np.zeros((lows, 256), np.int64), np.zeros((8, 256), np.int64), *_nothing()
-    )
-
-
-def _nothing() -> tuple[NDArray[np.int64], ...]:
-    shapes: tuple[tuple[int, ...], ...] = ((8, 256), (4, 8, 256), (2, 8, 256), (1,))
-    return tuple(np.zeros(shape, np.int64) for shape in shapes)
+    shapes: tuple[tuple[int, ...], ...] = (
+        (lows, 256), (8, 256), (lows, 8, 256), (4, 8, 256), (2, 8, 256), (1,),
+    )  # fmt: skip
+    return Sums(*(np.zeros(shape, np.int64) for shape in shapes))
 
 
 def add(total: Sums, other: Sums) -> None:
@@ -100,11 +117,12 @@ def add(total: Sums, other: Sums) -> None:
 def add_unsuspected(total: Sums, piece: Piece, which: NDArray[np.bool_]) -> None:
     """Add the counts of blocks that nobody looked at closely, in place."""
     some = slice(None) if which.all() else which
-    octants = piece.octants[some].sum(0)
+    octants = piece.octants[some].sum(0, dtype=np.int64)
     total.lows[:] += piece.lows[some].sum(0)
     total.packed[:] += piece.packed[some].sum(0)
-    total.octants[:] += octants
-    total.close[:] += octants.sum()
+    if octants.size:
+        total.octants[:] += octants
+        total.close[:] += octants[0].sum()
 
 
 def low_excess(counts: NDArray[np.int64], layout: Layout) -> list[Excess]:
@@ -121,12 +139,18 @@ def bias(counts: NDArray[np.int64]) -> tuple[float, int]:
     return (int(counts[1::2].sum()) / total - 0.5 if total else 0.0), total
 
 
-def suspects(piece: Piece, layout: Layout) -> NDArray[np.bool_]:
+def suspects(piece: Piece, tensor: Tensor) -> NDArray[np.bool_]:
     """Say which blocks have counts so odd that their words are to be looked at."""
-    found = np.zeros(len(piece.products), np.bool_)
+    found, layout = np.zeros(len(piece.products), np.bool_), tensor.layout
     if layout.kind == "bytes":
         return found
-    found |= furthest(piece.packed, 1) > _SUSPECT
+    packed = furthest(piece.packed, 1)
+    found |= packed > _SUSPECT
+    if layout.kind == "float":
+        for at in np.flatnonzero(~found & (packed > ODD)):
+            # Many blocks that are a little odd in the same way would add up.
+            block = piece.block(int(at))
+            found[at] = period_of(block.words, block.start, tensor.shape) > 0
     if layout.kind == "short":
         excess = low_excess(piece.lows[:, 0], layout)
         found |= np.array([one.z for one in excess]) > _SUSPECT
@@ -167,31 +191,40 @@ def correlations(
     return np.where(known, above / np.where(known, variance, 1.0), 0.0)
 
 
-def cleaned(block: Block, layout: Layout) -> Sums | None:
+def cleaned(block: Block, tensor: Tensor) -> Close | None:
     """Return the counts of a block without what is benign; None if nothing is left."""
-    words = block.words
+    words, layout = block.words, tensor.layout
     usable = np.ones(words.size, np.bool_)
     if layout.exponent:
         exponent = words & words.dtype.type(layout.masks[0])
         usable = (exponent != 0) & (exponent != words.dtype.type(layout.masks[0]))
     if layout.kind == "float":
-        usable &= first_ones(words)
+        usable &= first_ones(words & words.dtype.type(unsigned_bits(layout)))
     elif layout.kind == "short":
         usable &= without_spikes(words)
     number = np.count_nonzero(usable)
     if number < max(256, _LEAST_DISTINCT * words.size):
         return None
     octants = (layout.mantissa - 1, 7) if layout.exponent else (0, 0)
-    above = block.lows.shape[0] - 1
-    made = stream_counts(words, block.start, usable, octants, above)
-    lows = np.concatenate((made.octants.sum(0, keepdims=True), made.above))
-    return Sums(
-        lows, made.bits, made.octants, made.pairs, made.nibbles, np.array([number])
-    )
+    made = stream_counts(words, block.start, usable, octants, block.lows.shape[0])
+    sums = Sums(
+        made.octants.sum(1), made.bits, made.octants, made.pairs, made.nibbles,
+        np.array([number]),
+    )  # fmt: skip
+    model = None
+    if layout.kind == "float" and furthest(made.bits[None], 1)[0] > ODD:
+        period = period_of(words, block.start, tensor.shape)
+        if period:
+            model = packed_model(words, block.start, usable, period)
+    return Close(sums, model)
 
 
 def outcomes(
-    sums: Sums, layout: Layout, family: str, where: dict[str, Any]
+    sums: Sums,
+    layout: Layout,
+    family: str,
+    where: dict[str, Any],
+    model: NDArray[np.float64] | None = None,
 ) -> list[Outcome]:
     """Return what each test says of counts.
 
@@ -200,32 +233,41 @@ def outcomes(
         layout: How the words are read.
         family: Of tests.
         where: What all outcomes say of the place.
+        model: Of `Close`.
     """
-    one, two, four, byte = TOLERANCE[layout.kind]
+    one, two, four, _ = TOLERANCE[layout.kind]
     bits = planes(sums, layout)
-    found = excesses(sums.packed, 1)
+    found = excesses(sums.packed, 1, model)
+    one *= 1 if model is None else _COARSE
     made = [min((_of("bits", each, one, 1, len(found)) for each in found), key=_log_p)]
     if layout.kind in ("float", "short") and sums.close[0]:
         for test, counts, width, tolerance in (
             ("pairs-of-bits", sums.pairs, 2, two),
             ("nibbles", sums.nibbles, 4, four),
-            ("low-byte", sums.octants[None], 8, byte),
         ):
             every = [_of_common(test, each, tolerance, bits, len(counts))
-                     for each in _commons(counts, width, layout)]  # fmt: skip
+                     for each in commons(counts, width, 8 // width)]  # fmt: skip
             made.append(min(every, key=_log_p))
-    if layout.kind == "float":
-        last = sums.lows.shape[0] - (layout.itemsize == 8)
-        for at, wide in enumerate(excesses(sums.lows[1:last], 8), 1):
-            made.append(_of(f"byte-{at}", wide, _SMALL, max(bits, 8 * at + 1), 1))
+        made += _of_bytes(sums, layout, bits)
     return [each._replace(family=family, **where) for each in made]
 
 
-def _commons(counts: NDArray[np.int64], width: int, layout: Layout) -> list[Common]:
-    """Return what octants have in common, of whole bytes of short floats the nibble."""
-    if width == 8 and layout.kind == "short":
-        return commons(counts.reshape(-1, 8, 16, 16).sum(2), NIBBLES)
-    return commons(counts, width, 8 // width)
+def _of_bytes(sums: Sums, layout: Layout, bits: int) -> list[Outcome]:
+    """Return what each byte says by itself, of short floats the lowest nibble."""
+    byte = TOLERANCE[layout.kind][3]
+    if layout.kind == "short":
+        lowest = commons(sums.octants.reshape(-1, 8, 16, 16).sum(2), NIBBLES)
+        return [_of_common("low-byte", lowest[0], byte, bits, 1)]
+    last = sums.lows.shape[0] - (layout.itemsize == 8)
+    found = commons(sums.octants[:last], 8)
+    if found[0].effect > _RESTING:
+        found[0] = commons(sums.octants[:1], ENDINGS)[0]
+    return [
+        _of_common(f"byte-{at}", each, _SMALL, max(bits, 8 * at + 1), 1)
+        if at
+        else _of_common("low-byte", each, byte, bits, 1)
+        for at, each in enumerate(found)
+    ]
 
 
 def _log_p(outcome: Outcome) -> float:

@@ -77,22 +77,22 @@ def lowest(
 def words_4(
     words: NDArray[Any],
     octants: NDArray[Any],
-    lows: NDArray[Any],
     top: NDArray[Any],
 ) -> None:
     """Count words of 4 bytes, as float32 has them.
 
     words: (n,) uint32, C-contiguous.
-    octants: (8, 256) uint32; values of the lowest byte, by the bits from 22 to 24: the
-        highest of the mantissa and the two lowest of the exponent.
-    lows: (1, 256) uint32; values of the byte above the lowest.
+    octants: (2, 8, 256) uint32; values of the two lowest bytes, the lowest first, by
+        the bits from 22 to 24: the highest of the mantissa and the two lowest of the
+        exponent.
     top: (2**18,) uint32; values of the bits from 13 to 30: exponent and 10 of mantissa.
     """
     byte, mask, seven = np.uint32(0xFF), np.uint32(0x3FFFF), np.uint32(7)
     for i in range(words.shape[0]):
         word = words[i]
-        octants[(word >> np.uint32(22)) & seven, word & byte] += _COUNT
-        lows[0, (word >> np.uint32(8)) & byte] += _COUNT
+        octant = (word >> np.uint32(22)) & seven
+        octants[0, octant, word & byte] += _COUNT
+        octants[1, octant, (word >> np.uint32(8)) & byte] += _COUNT
         top[(word >> np.uint32(13)) & mask] += _COUNT
 
 
@@ -100,24 +100,23 @@ def words_4(
 def words_8(
     words: NDArray[Any],
     octants: NDArray[Any],
-    lows: NDArray[Any],
     top: NDArray[Any],
 ) -> None:
-    """Count words of 8 bytes; as `words_4`, but for three arrays.
+    """Count words of 8 bytes; as `words_4`, but for two arrays.
 
-    octants: As of `words_4`, by the bits from 51 to 53.
-    lows: (5, 256) uint32; values of the five bytes above the lowest, the lower first.
+    octants: (6, 8, 256) uint32; of the six lowest bytes, by the bits from 51 to 53.
     top: (2**18,) uint32; values of the bits from 45 to 62: exponent and 7 of mantissa.
     """
     mask = np.uint64(0x3FFFF)
     for i in range(words.shape[0]):
         word = words[i]
-        octants[(word >> np.uint64(51)) & _SEVEN, word & _BYTE] += _COUNT
-        lows[0, (word >> np.uint64(8)) & _BYTE] += _COUNT
-        lows[1, (word >> np.uint64(16)) & _BYTE] += _COUNT
-        lows[2, (word >> np.uint64(24)) & _BYTE] += _COUNT
-        lows[3, (word >> np.uint64(32)) & _BYTE] += _COUNT
-        lows[4, (word >> np.uint64(40)) & _BYTE] += _COUNT
+        octant = (word >> np.uint64(51)) & _SEVEN
+        octants[0, octant, word & _BYTE] += _COUNT
+        octants[1, octant, (word >> np.uint64(8)) & _BYTE] += _COUNT
+        octants[2, octant, (word >> np.uint64(16)) & _BYTE] += _COUNT
+        octants[3, octant, (word >> np.uint64(24)) & _BYTE] += _COUNT
+        octants[4, octant, (word >> np.uint64(32)) & _BYTE] += _COUNT
+        octants[5, octant, (word >> np.uint64(40)) & _BYTE] += _COUNT
         top[(word >> np.uint64(45)) & mask] += _COUNT
 
 
@@ -270,8 +269,7 @@ def streams(
     bits: NDArray[Any],
     pairs: NDArray[Any],
     nibbles: NDArray[Any],
-    lowest: NDArray[Any],
-    above: NDArray[Any],
+    whole: NDArray[Any],
 ) -> None:
     """Count the bytes of the streams that 1, 2, 4 and 8 low bits of words make.
 
@@ -286,8 +284,8 @@ def streams(
     bits: (8, 256) uint32; by phase.
     pairs: (4, 8, 256) uint32; by phase, and by the octant of the first word.
     nibbles: (2, 8, 256) uint32; the same.
-    lowest: (8, 256) uint32; by octant.
-    above: (k, 256) uint32; values of the bytes above the lowest, one byte at a time.
+    whole: (k, 8, 256) uint32; by octant; values of the lowest byte, and of those above,
+        one byte at a time.
     """
     shift, seven = np.uint64(rules[0]), np.uint64(rules[1])
     one = two = four = octants = _ZERO
@@ -302,10 +300,9 @@ def streams(
             run = 0
             continue
         run += 1
-        lowest[octants & _SEVEN, word & _BYTE] += _COUNT
-        for at in range(above.shape[0]):
+        for at in range(whole.shape[0]):
+            whole[at, octants & _SEVEN, word & _BYTE] += _COUNT
             word = word >> _EIGHT
-            above[at, word & _BYTE] += _COUNT
         if run >= 2:
             nibbles[
                 (number + _ONE) & _ONE, (octants >> _FOUR) & _SEVEN, four & _BYTE

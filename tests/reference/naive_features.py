@@ -7,17 +7,16 @@ from itertools import pairwise
 def count_words(words, width):
     """Return what a pass over words counts, as dictionaries.
 
-    Bytes above the lowest are by (number, value); octants by (octant, value); packed by
-    (number of the last word modulo 8, value); top by the value of the upper bits.
+    Octants are by (number of the byte, octant, value); packed by (number of the last
+    word modulo 8, value); top by the value of the upper bits.
     """
     mantissa, shift, bits = {4: (23, 13, 18), 8: (52, 45, 18)}[width]
-    found = {name: Counter() for name in ("octants", "lows", "packed", "top")}
+    found = {name: Counter() for name in ("octants", "packed", "top")}
     window = 0
     for number, word in enumerate(words):
         octant = word // 2 ** (mantissa - 1) % 8
-        found["octants"][octant, word % 256] += 1
-        for at in range(1, {4: 2, 8: 6}[width]):
-            found["lows"][at - 1, word // 256**at % 256] += 1
+        for at in range({4: 2, 8: 6}[width]):
+            found["octants"][at, octant, word // 256**at % 256] += 1
         found["top"][word // 2**shift % 2**bits] += 1
         window = (2 * window + word % 2) % 2**64
         found["packed"][number % 8, window % 256] += 1
@@ -61,14 +60,14 @@ def first_ones(words):
     return [word not in words[:at] for at, word in enumerate(words)]
 
 
-def streams(words, usable, octants, start, above):
-    """Return the bytes that 1, 2, 4 and 8 low bits make, and those above the lowest.
+def streams(words, usable, octants, start, whole):
+    """Return the bytes that 1, 2 and 4 low bits make, and those of whole words.
 
     The first of these by phase and value, the next by phase, octant and value, bytes of
-    whole words by octant and value, those above by number and value.
+    whole words by number, octant and value.
     """
-    found = [Counter() for _ in range(5)]
-    for table, bits in enumerate((1, 2, 4, 8)):
+    found = [Counter() for _ in range(4)]
+    for table, bits in enumerate((1, 2, 4)):
         each = 8 // bits
         for at in range(len(words) - each + 1):
             if all(usable[at : at + each]):
@@ -76,11 +75,11 @@ def streams(words, usable, octants, start, above):
                 for word in words[at : at + each]:
                     value = value * 2**bits + word % 2**bits
                 phase = (start + at) % each
-                key = {1: (phase, value), 8: (octants[at], value)}
-                found[table][key.get(bits, (phase, octants[at], value))] += 1
-    for word, used in zip(words, usable, strict=True):
-        for at in range(above if used else 0):
-            found[4][at, word // 256 ** (at + 1) % 256] += 1
+                key = (phase, value) if bits == 1 else (phase, octants[at], value)
+                found[table][key] += 1
+    for word, used, octant in zip(words, usable, octants, strict=True):
+        for at in range(whole if used else 0):
+            found[3][at, octant, word // 256**at % 256] += 1
     return found
 
 
