@@ -7,7 +7,8 @@ Rules:
    lack, at least, is no evidence: the *tolerance*.
 2. Whoever replaces X bits of some weights replaces fewer, too, and of the same weights.
    So no more is missing at X bits than can be missing at fewer: there, three standard
-   deviations more than what is. A density that was fitted badly contradicts itself.
+   deviations more than what is. And no more is missing than all, but for chance. A
+   density that was fitted badly contradicts itself.
 3. A p-value of a model is no better than the model. By itself it is enough from `RATE`
    on, at a tolerance beyond what clean files of the training side lack (ADR 0028).
 """
@@ -38,6 +39,8 @@ _APART = 3.0
 """Standard deviations between clean and replaced, below which nothing is decided."""
 _CREDIBLE = 3.0
 """Standard deviations (rule 2)."""
+_CONTRARY = 4.0
+"""Standard deviations beyond all that can be missing (rule 2)."""
 
 
 def sort_of(dtype: str) -> str:
@@ -47,11 +50,18 @@ def sort_of(dtype: str) -> str:
 
 def missing(by_bits: Mapping[int, Uniformity], bits: int) -> float:
     """Return which part of the slope is missing, as far as that can be (rule 2)."""
+    if is_contrary(by_bits[bits]):
+        return 0.0
     least = 1 - by_bits[bits].share
     for fewer, found in by_bits.items():
         if fewer < bits and found.expected > 0:
             least = min(least, 1 - found.share + _CREDIBLE / found.apart)
     return least
+
+
+def is_contrary(found: Uniformity) -> bool:
+    """Say whether more is missing than all of the slope, far beyond chance (rule 2)."""
+    return found.share * found.apart < -_CONTRARY
 
 
 def outcome(

@@ -10,7 +10,8 @@ Rules:
    of the slope that their density has (`smooth`), clean ones the share 1, but for a
    deviation that clean files have among themselves, `SPREAD`.
 4. Whoever replaces X bits replaces fewer, too: what speaks against those speaks against
-   X. Where a density was fitted badly, numbers of bits contradict each other.
+   X. Where a density was fitted badly, numbers of bits contradict each other, or more
+   than all of the slope is missing.
 5. One bit more says four times as much of a slope, and half as much of the notch of
    rounding, which says most of one bit. What says more than that was fitted badly.
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safemodel._detector.evenness import is_contrary
 from safemodel._detector.layouts import PACKED, layout_of
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ def replaced(by_bits: Mapping[int, Uniformity], spread: float) -> tuple[float, i
     against = 0.0
     credible = _credible(by_bits)
     for bits in sorted(by_bits):
-        if by_bits[bits].apart < _APART:
+        if by_bits[bits].apart < _APART or is_contrary(by_bits[bits]):
             continue
         value = min(ratio(by_bits[bits], spread) * credible[bits], _MOST)
         if best is None or value + against >= best[0]:

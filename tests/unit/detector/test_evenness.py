@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from safemodel import Verdict, detect
-from safemodel._detector import evenness, spread_score
+from safemodel._detector import evenness, spread_score, traits
 from safemodel._detector.evidence import Ledger
 from safemodel._detector.judging import PValues
 from safemodel._detector.prototype_file import bundled
@@ -44,13 +44,22 @@ def deaf():
 
 def test_no_more_is_missing_than_at_fewer_bits():
     """Whoever replaces three bits replaces two: a slope that is there contradicts."""
-    contradicted = known((1.4, 25), (-0.3, 230))
+    contradicted = known((1.4, 25), (-0.2, 230))
     assert evenness.missing(contradicted, 2) == pytest.approx(-0.4 + 3 / 5)
     assert evenness.missing(contradicted, 1) == pytest.approx(-0.4)
     borne_out = known((0.1, 25), (-0.1, 230))
     assert evenness.missing(borne_out, 2) == pytest.approx(1.1)
     unknown = known((1.0, 0), (0.0, 230))
     assert evenness.missing(unknown, 2) == pytest.approx(1.0)
+
+
+def test_no_more_is_missing_than_all():
+    """A network trained in bfloat16 lacked 2.2 times its slope: it was fitted badly."""
+    by_bits = known((0.2, 10), (0.1, 25), (-1.2, 36))
+    assert evenness.missing(by_bits, 2) == pytest.approx(0.9)
+    assert evenness.missing(by_bits, 3) == 0.0
+    assert traits.replaced(by_bits, 0.1)[1] < 3
+    assert not deaf().judge(statistics_of(by_bits)).suspicious
 
 
 @pytest.mark.parametrize(
