@@ -11,6 +11,8 @@ Rules:
    density that was fitted badly contradicts itself.
 3. A p-value of a model is no better than the model. By itself it is enough from `RATE`
    on, at a tolerance beyond what clean files of the training side lack (ADR 0028).
+   Where only four cells are left, nothing says whether the density was fitted well
+   (`slopes`), and nothing is enough by itself.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ SURE = {"float": 0.6, "short": 0.5, "integer": 0.65, "packed": 0.75}
 """The same, where nothing else speaks against a file (rule 3)."""
 RATE = 1e-9
 """Largest corrected p-value that is enough by itself, at `SURE`."""
+_FOUR_CELLS = {"bfloat16": (5,), "float16": (8,)}
+"""Replaced bits that leave two of the mantissa; wide floats may have been rounded."""
 FAMILIES = ("smooth-tensor", "smooth-file", "pairs-tensor", "pairs-file")
 _APART = 3.0
 """Standard deviations between clean and replaced, below which nothing is decided."""
@@ -92,6 +96,13 @@ def outcome(
     )  # fmt: skip
 
 
+def is_rough(dtype: str, bits: int) -> bool:
+    """Say whether replaced bits leave too few cells for rule 3."""
+    if sort_of(dtype) == "float":
+        return any(bits in some for some in _FOUR_CELLS.values())
+    return bits in _FOUR_CELLS.get(dtype, ())
+
+
 def enough(statistics: Statistics) -> list[Outcome]:
     """Return what is enough by itself (rule 3), with p-values at `SURE`."""
     ledger = statistics.ledger
@@ -112,9 +123,11 @@ def _outcomes(statistics: Statistics) -> Iterator[Outcome]:
     """Yield the outcomes of tensors and of the file."""
     for dtype, by_bits in by_dtype(statistics.uniformity).items():
         for bits in by_bits:
-            yield outcome(by_bits, bits, dtype, "", SURE, whole=True)
+            if not is_rough(dtype, bits):
+                yield outcome(by_bits, bits, dtype, "", SURE, whole=True)
     for one in statistics.tensors:
         # Of 4 bits, a tensor that is lopsided looks like one of even cells.
         if one.dtype not in PACKED:
             for bits in one.uniformity:
-                yield outcome(one.uniformity, bits, one.dtype, one.name, SURE)
+                if not is_rough(one.dtype, bits):
+                    yield outcome(one.uniformity, bits, one.dtype, one.name, SURE)

@@ -193,6 +193,8 @@ class _Examiner:
 
     def _look(self, piece: Piece, tensor: Tensor) -> None:
         """Look at the blocks of a piece, closely at those that are odd."""
+        if structured.is_left_out(tensor):
+            return
         number = len(piece.products)
         self._blocks += number
         self._again = self._again or self._known.again(piece, tensor)

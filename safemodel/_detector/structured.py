@@ -139,6 +139,15 @@ def bias(counts: NDArray[np.int64]) -> tuple[float, int]:
     return (int(counts[1::2].sum()) / total - 0.5 if total else 0.0), total
 
 
+def is_left_out(tensor: Tensor) -> bool:
+    """Say whether low bits of a tensor cannot be read as a message.
+
+    Averages of an optimiser in 16 bits: where filters have nearly the same gradients,
+    they have few values, each again and again.
+    """
+    return tensor.role == "optimiser" and tensor.layout.kind == "short"
+
+
 def suspects(piece: Piece, tensor: Tensor) -> NDArray[np.bool_]:
     """Say which blocks have counts so odd that their words are to be looked at."""
     found, layout = np.zeros(len(piece.products), np.bool_), tensor.layout

@@ -99,11 +99,21 @@ def test_what_is_far_too_even_is_enough(rand):
     assert not judge.judge(close).suspicious
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [("bfloat16", 5), ("float16", 8), ("float32", 8)]
+)
+def test_four_cells_are_too_few_to_be_enough(dtype, bits):
+    """A float16 copy of a transformer lacked two thirds of its slope at 8 bits."""
+    gone = {at: Uniformity(0.0, 900.0) for at in (bits - 1, bits)}
+    assert len(evenness.enough(statistics_of(gone, dtype))) == 1
+    assert not evenness.enough(statistics_of({bits: gone[bits]}, dtype))
+
+
 def test_a_part_of_a_tensor_is_found_by_its_p_value_alone(rand):
-    """Three quarters of the weights; the tensor is named."""
+    """Nine tenths of the weights; the tensor is named."""
     weights = weights_like(rand, {"a": 50_000, "w": 600_000}, torch.bfloat16)
-    data = encrypted(450_000 * 5 // 8)
-    hidden, _ = stego.embed({"w": weights["w"]}, data, stego.Lsb(bits=5, start=150_000))
+    data = encrypted(540_000 * 4 // 8)
+    hidden, _ = stego.embed({"w": weights["w"]}, data, stego.Lsb(bits=4, start=60_000))
     found = deaf().judge(examine(weights_of_mapping({**weights, **hidden})))
     assert found.suspicious
     assert "w" in {one.tensor for one in found.evidence}

@@ -23,8 +23,8 @@ from safemodel._detector.traits import (
     CONCLUSIVE,
     KINDS,
     NAMES,
+    even,
     kind_of,
-    ratio,
     replaced,
     traits_of,
 )
@@ -89,13 +89,23 @@ def test_traits_do_not_grow_with_the_number_of_tensors(rand):
     assert traits_of(examine(items(tensors))).max() < 4
 
 
-def test_a_ratio_tells_replaced_from_clean():
+def test_a_share_tells_replaced_from_clean():
     """It rises as the share falls, and does not go on where it says no more."""
-    found = [
-        ratio(Uniformity(60.0 * share, 60.0), 0.12) for share in (2, 1, 0.5, 0, -1)
-    ]
+    found = [even(Uniformity(60.0 * share, 60.0), 0.12) for share in (2, 1, 0.5, 0, -1)]
     assert found[0] == found[1] < found[2] < found[3] == found[4]
     assert found[1] < 0 < found[3]
+
+
+def test_chance_leaves_as_much_in_small_files_as_in_large_ones():
+    """Three standard deviations of clean files are as much evidence in both."""
+    found = []
+    for apart in (4.0, 6.0):
+        deviation = (1 / apart**2 + 0.1**2) ** 0.5
+        share = 1 - 3 * deviation
+        found.append(even(Uniformity(share * apart**2, apart**2), 0.1))
+    assert found == [pytest.approx(4.5)] * 2
+    unlike_both = Uniformity(0.6 * 900.0, 900.0)
+    assert even(unlike_both, 0.1) < 0
 
 
 def test_numbers_of_bits_that_contradict_each_other_say_little():
