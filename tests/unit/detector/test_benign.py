@@ -116,6 +116,17 @@ def test_moments_of_an_optimiser_are_no_evidence(rand):
     assert evidence({"state.0.exp_avg": (words, "float32", "optimiser")}) == ()
 
 
+def test_moments_of_filters_with_equal_gradients_are_no_evidence(rand):
+    """32 filters of nearly the same gradients, kept in bfloat16 beside the weights."""
+    random = generator(rand)
+    row = trained(random, 9 * 64) ** 2
+    near = row * (1 + random.normal(0, 1e-3, (32, row.size)))
+    moments = bfloat16(near.astype(np.float32).reshape(-1))
+    role = {"w": (moments, "bfloat16", "weight")}
+    assert names_of(role)  # of weights, it would be
+    assert not names_of({"exp_avg_sq": (moments, "bfloat16", "optimiser")})
+
+
 def test_slack_is_not_judged_by_its_bits(rand):
     """Left-over bytes of any kind are no evidence; only what lies in them may be."""
     words = np.frombuffer(program(4 * SIZE, skip=100), np.uint32)
