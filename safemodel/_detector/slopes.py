@@ -9,6 +9,8 @@ Rules:
    so on, down to `_SHORTEST` cells. Weights that were drawn evenly, and hardly trained,
    have an edge: a line through it would have a slope where the density has none. What
    the counts reject to the end has no slope that is known: it is 0, and says nothing.
+   Nor has a part in which the density falls from cell to cell as an edge does: any
+   curve goes through two cells that are not empty.
    Four cells are too few to reject anything.
 3. Estimated slopes are too steep by their error, so they are shrunk (James and Stein).
 
@@ -34,6 +36,8 @@ _FEWEST = 50
 """Words of a part below which nothing is fitted."""
 _REJECTED = 2.0
 """Standard deviations of chi-square that reject a fit (rule 2)."""
+_EDGE = 0.3
+"""Steepest slope, for a cell's width, of a row that was cut (rule 2)."""
 _NEWTON = 4
 _DEEPEST = 6.0
 """Logarithm of how far a density may be from its mean, within a part."""
@@ -73,13 +77,16 @@ def slopes(totals: NDArray[np.float64]) -> NDArray[np.float64]:
             return found
         fit = _fitted(parts, place % (totals.shape[1] // size) == 0)
         slope = np.clip(shrunk(fit.slope, fit.error, parts), -STEEPEST, STEEPEST)
-        found.reshape(-1, size)[place] = np.where(fit.rejected[:, None], 0.0, slope)
+        rejected = fit.rejected
+        if size < totals.shape[1]:
+            rejected = rejected | (np.abs(fit.slope).max(1) > _EDGE)
+        found.reshape(-1, size)[place] = np.where(rejected[:, None], 0.0, slope)
         found[:, 0] = 0
         if size <= _SHORTEST:
             return found
         size //= 2
-        parts = parts[fit.rejected].reshape(-1, size)
-        place = (2 * place[fit.rejected, None] + np.arange(2)).reshape(-1)
+        parts = parts[rejected].reshape(-1, size)
+        place = (2 * place[rejected, None] + np.arange(2)).reshape(-1)
 
 
 def shrunk(
