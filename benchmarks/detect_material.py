@@ -28,7 +28,7 @@ TRAINING = ROOT / "training"
 sys.path.append(str(TRAINING))  # no package, as this folder is none
 
 from packages import PACKAGES
-from source import Source, of_packages
+from source import CARRIERS, LEAST_WORDS, Source, of_packages
 from split import owner
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ NETWORKS: dict[Side, Path] = {
     "train": ROOT / ".cache" / "networks",
     "test": ROOT / ".cache" / "networks-held-out",
 }
-CARRIERS = 2
-"""Files of a group of the zoo into which attacks go."""
-LEAST_WORDS = 20_000
 MOST_WORDS = 8_000_000
 """Weights of a file that carry an attack; the tensors behind are left out."""
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from packages import PACKAGES
 from recipes import AGAIN
-from source import Source, of_packages
+from source import CARRIERS, Source, of_packages
 
 from safemodel._detector.opening import opened
 from safemodel._detector.statistics import Statistics, examine
@@ -49,8 +49,6 @@ _AFTERWARDS = {
     "room.py", "traits.py", "xray.py", "xray_judging.py", "xray_networks.py",
 }  # fmt: skip
 """Modules that begin where the tests of a file end."""
-_PER_GROUP = 2
-"""Files of a repository into which attacks go; clean, all are used."""
 
 
 class Attack(NamedTuple):
@@ -135,7 +133,7 @@ def _of_zoo(zoo: Path) -> Iterator[Source]:
         number = taken[row["repo"]] = taken.get(row["repo"], 0) + 1
         name = f"{row['repo'].split('/')[1]}-{row['sha256'][:8]}"
         yield Source(name, zoo / row["file"], row["repo"], row["family"], "zoo", "",
-                     number <= _PER_GROUP)  # fmt: skip
+                     number <= CARRIERS)  # fmt: skip
 
 
 def _of_networks(networks: Path) -> Iterator[Source]:
@@ -297,15 +295,7 @@ def attacked(
     arrays = {key: one.words.copy() for key, one in chosen.items()}
     if isinstance(method, stego.SpreadSpectrum):
         return _spread(tensors, arrays, dtype, float(attack.payload), seed)
-    if not isinstance(method, stego.Lsb):
-        raise TypeError(f"no way to hide with {method}")
-    if dtype != "float32" and attack.form == "as-is":
-        return None
-    if method.share < 1 and method.key is None:
-        room = int(weights * (1 - method.share))
-        start = int.from_bytes(seed[:8], "big") % max(room, 1)
-        share = method.share * weights / (weights - start)
-        method = stego.Lsb(bits=method.bits, start=start, share=min(1.0, share))
+    method = _placed(method, weights, seed)
     size = stego.capacity(arrays, method, dtype=dtype) // 8
     if size < 64:
         return None

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CARRIERS = 2
-"""Files of an owner of packages into which attacks go: the largest."""
-LEAST_BYTES = 80_000
-"""Of such a file: 20,000 numbers of float32."""
+"""Files of a repository, or of an owner, into which attacks go: the largest."""
+LEAST_WORDS = 20_000
+"""Of such a file."""
 BY_OTHERS = ("zoo", "package")
 """Kinds of files that somebody else trained."""
 
@@ -48,7 +48,7 @@ def of_packages(
     rows = [one for one in members(table) if one.side == side]
     for one in sorted(rows, key=lambda row: (-row.bytes, row.sha256)):
         number = seen[one.owner] = seen.get(one.owner, 0) + 1
-        carrier = number <= CARRIERS and one.bytes >= LEAST_BYTES
+        carrier = number <= CARRIERS and one.bytes >= 4 * LEAST_WORDS
         path = folder / one.sha256
         if path.is_file():
             yield Source(f"{one.package} {one.sha256[:8]}", path, one.owner, one.field,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
-from safemodel._detector.evenness import is_rough
+from safemodel._detector import evenness
 from safemodel._detector.layouts import FLOATS, PACKED
 from safemodel._detector.results import BlindSpot, Remedy, Room
 from safemodel._detector.room import (
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from safemodel._detector.census import Known
     from safemodel._detector.judging import Judge
-    from safemodel._detector.smooth import Uniformity
     from safemodel._detector.statistics import Statistics
 
 _MOST_BITS = 52
@@ -112,15 +111,11 @@ def _spaces(
             others["untested", known.dtype].append(known)
         else:
             each = 2 if known.dtype in PACKED else 1
-            sure = _sure(known.dtype, result.uniformity)
+            sure = evenness.sure(known.dtype, result.uniformity)
             tested[known.dtype].append(Judged(known.size * each, result.constant, sure))
+    every = evenness.by_dtype(statistics.uniformity)
     for dtype, some in tested.items():
-        whole: dict[int, Uniformity] = {
-            bits: found
-            for (which, bits), found in statistics.uniformity.items()
-            if which == dtype
-        }
-        whole = _sure(dtype, whole)
+        whole = evenness.sure(dtype, every.get(dtype, {}))
         needed = needed_of(statistics.ledger, dtype)
         judged = [] if judge is None else would_find(statistics, dtype, judge)
         width = width_of(dtype, 1)
@@ -129,11 +124,6 @@ def _spaces(
         yield _Space(dtype, "weights", numbers, found)
     for (kind, dtype), some_known in others.items():
         yield _plain(kind, dtype, some_known)
-
-
-def _sure(dtype: str, by_bits: dict[int, Uniformity]) -> dict[int, Uniformity]:
-    """Return what can be enough by itself; see `evenness`."""
-    return {bits: found for bits, found in by_bits.items() if not is_rough(dtype, bits)}
 
 
 def _plain(kind: str, dtype: str, tensors: Sequence[Known]) -> _Space:

@@ -36,8 +36,9 @@ SURE = {"float": 0.6, "short": 0.5, "integer": 0.65, "packed": 0.75}
 """The same, where nothing else speaks against a file (rule 3)."""
 RATE = 1e-9
 """Largest corrected p-value that is enough by itself, at `SURE`."""
-_FOUR_CELLS = {"bfloat16": (5,), "float16": (8,)}
-"""Replaced bits that leave two of the mantissa; wide floats may have been rounded."""
+_FOUR_CELLS = {"bfloat16": (5,), "float16": (8,), "float": (5, 8)}
+"""Replaced bits that leave two of the mantissa, by dtype or sort: wide floats may have
+been rounded to either."""
 FAMILIES = ("smooth-tensor", "smooth-file", "pairs-tensor", "pairs-file")
 _APART = 3.0
 """Standard deviations between clean and replaced, below which nothing is decided."""
@@ -96,11 +97,10 @@ def outcome(
     )  # fmt: skip
 
 
-def is_rough(dtype: str, bits: int) -> bool:
-    """Say whether replaced bits leave too few cells for rule 3."""
-    if sort_of(dtype) == "float":
-        return any(bits in some for some in _FOUR_CELLS.values())
-    return bits in _FOUR_CELLS.get(dtype, ())
+def sure(dtype: str, by_bits: Mapping[int, Uniformity]) -> dict[int, Uniformity]:
+    """Return what leaves enough cells to be enough by itself (rule 3)."""
+    rough = _FOUR_CELLS.get(dtype, _FOUR_CELLS.get(sort_of(dtype), ()))
+    return {bits: found for bits, found in by_bits.items() if bits not in rough}
 
 
 def enough(statistics: Statistics) -> list[Outcome]:
@@ -122,12 +122,10 @@ def by_dtype(
 def _outcomes(statistics: Statistics) -> Iterator[Outcome]:
     """Yield the outcomes of tensors and of the file."""
     for dtype, by_bits in by_dtype(statistics.uniformity).items():
-        for bits in by_bits:
-            if not is_rough(dtype, bits):
-                yield outcome(by_bits, bits, dtype, "", SURE, whole=True)
+        for bits in sure(dtype, by_bits):
+            yield outcome(by_bits, bits, dtype, "", SURE, whole=True)
     for one in statistics.tensors:
         # Of 4 bits, a tensor that is lopsided looks like one of even cells.
         if one.dtype not in PACKED:
-            for bits in one.uniformity:
-                if not is_rough(one.dtype, bits):
-                    yield outcome(one.uniformity, bits, one.dtype, one.name, SURE)
+            for bits in sure(one.dtype, one.uniformity):
+                yield outcome(one.uniformity, bits, one.dtype, one.name, SURE)

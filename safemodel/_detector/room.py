@@ -28,7 +28,7 @@ from math import inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector.distributions import normal_log_tail
-from safemodel._detector.evenness import RATE, SURE, sort_of
+from safemodel._detector.evenness import RATE, SURE, by_dtype, sort_of
 from safemodel._detector.evidence import FAMILIES, Ledger
 from safemodel._detector.layouts import FLOATS, PACKED, layout_of
 from safemodel._detector.smooth import Uniformity
@@ -169,9 +169,7 @@ def would_find(statistics: Statistics, dtype: str, judge: Judge) -> list[int]:
     """
     ledger = Ledger()
     ledger.counts = dict(statistics.ledger.counts)
-    every: dict[str, dict[int, Uniformity]] = {}
-    for (which, at), found in statistics.uniformity.items():
-        every.setdefault(which, {})[at] = found
+    every = by_dtype(statistics.uniformity)
     certain = []
     for bits in sorted(every.get(dtype, ())):
         whole = {
