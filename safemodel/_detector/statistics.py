@@ -144,6 +144,7 @@ class _Examiner:
             self._tensor = self._counter.start(item)
             self._sums = None
             self._blocks = self._suspects = self._repetitive = 0
+            self._again = False
         tensor = self._tensor
         if tensor is None:
             raise ValueError("the first piece of a tensor is missing")

@@ -340,3 +340,15 @@ def test_low_bits_that_repeat_are_told_from_rows_with_other_signs(dtype, bits, r
 
     assert found(np.concatenate((row, opposite))).log_p == 0
     assert found(np.concatenate((row, tiled))).log_p < -100
+
+
+def test_a_copy_hides_nothing_in_the_tensors_behind_it(rand):
+    """It was left out of what the file says, and so was all that came after it."""
+    random = generator(rand)
+    first = trained(random, 3000).view(np.uint32)
+    tensors = {"a": first, "copy of a": first.copy()}
+    data = program(60 * 250, 4096)
+    for at in range(60):
+        words = trained(random, 2000).view(np.uint32)
+        tensors[f"t{at}"] = embed(words, data[250 * at : 250 * (at + 1)], 1)
+    assert "bits" in names_of(tensors)
