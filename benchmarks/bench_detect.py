@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import detection_page
 import numpy as np
 import torch
-from detect_cases import ADAPTIVE, CASES, MAIN, hidden
+from detect_cases import ADAPTIVE, CASES, CLEAN_FORMS, MAIN, hidden
 from detect_material import (
     NETWORKS,
     PACKAGES,
@@ -39,6 +39,7 @@ from detect_material import (
 )
 from packages import members
 from safetensors.torch import save_file
+from source import DRAWN
 
 from safemodel import Scrub, disarm, safe_load
 from safemodel.detection import Detection, Detector, Verdict, detect
@@ -82,6 +83,8 @@ class Task(NamedTuple):
 def tasks_of(every: list[Source]) -> list[Task]:
     """Return all that is measured."""
     made = [Task("as it is", (one,)) for one in every]
+    drawn = [one for one in every if one.kind == DRAWN]
+    made += [Task(f"clean-{form}", (one,)) for form in CLEAN_FORMS for one in drawn]
     carriers = [one for one in every if one.carrier]
     for case in (*MAIN, *ADAPTIVE):
         if case.role == "optimiser":

@@ -72,7 +72,7 @@ def _fill(bits: int, **more: Any) -> stego.Lsb:
     return stego.Lsb(bits=bits, fill=True, **more)
 
 
-CLEAN_FORMS = ("bfloat16", "int8")
+CLEAN_FORMS = ("bfloat16", "float16", "int8")
 KEY = b"places that only the reader knows"
 _SPREAD = stego.SpreadSpectrum(sampled=True)
 MAIN = (

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. A *group* is the owner of repositories or packages, or a training run: files of one
-   group are never independent. Of each owner the two largest files that can be read
-   carry attacks.
+1. A *group* is the owner of repositories or packages, a training run, or one layer and
+   one way to draw it: files of one group are never independent. Of each owner the two
+   largest files that can be read carry attacks.
 2. Networks are those of `training/networks.py`; for the test side `--held-out`, whose
-   seeds no detector was trained on.
+   seeds no detector was trained on. So it is with layers that were never trained.
 3. Forms are made as a user would make them: a cast of all float32 weights.
 """
 
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ROOT / "training"
 sys.path.append(str(TRAINING))  # no package, as this folder is none
 
+from initialised import HELD_OUT, INITIALISED, TRAIN, of_initialised
 from packages import PACKAGES
 from source import CARRIERS, LEAST_WORDS, Source, of_packages
 from split import owner
@@ -65,10 +66,18 @@ class Tensor(NamedTuple):
 
 
 def files(
-    side: Side, networks: Path, zoo: Path, packages: Path = PACKAGES
+    side: Side,
+    networks: Path,
+    zoo: Path,
+    packages: Path = PACKAGES,
+    drawn: Path = INITIALISED,
 ) -> list[Source]:
     """Return the files of a side; those of the other are not looked at."""
-    return [*_of_zoo(side, zoo), *of_packages(side, packages), *_of_networks(networks)]
+    first = HELD_OUT if side == "test" else 0
+    return [
+        *_of_zoo(side, zoo), *of_packages(side, packages), *_of_networks(networks),
+        *of_initialised(first, TRAIN, drawn),
+    ]  # fmt: skip
 
 
 def _of_zoo(side: Side, zoo: Path) -> Iterator[Source]:
@@ -163,6 +172,9 @@ def _cast(tensor: Tensor, form: str) -> Tensor | None:
         return tensor._replace(words=words)
     if form == "bfloat16":
         return tensor._replace(dtype=form, words=bfloat16(values))
+    if form == "float16":
+        with np.errstate(over="ignore"):
+            return tensor._replace(dtype=form, words=values.astype("f2").view("u2"))
     raise ValueError(f"no such form: {form!r}")
 
 

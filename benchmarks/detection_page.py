@@ -112,8 +112,10 @@ def _against(rows: list[Row], case: str, *, least: int = 0) -> Figure | None:
     return balanced(clean, attacked)
 
 
-def _clean(rows: list[Row], kinds: tuple[str, ...]) -> list[Row]:
-    return [row for row in of_case(rows, "as it is")
+def _clean(
+    rows: list[Row], kinds: tuple[str, ...], cases: tuple[str, ...] = ("as it is",)
+) -> list[Row]:
+    return [row for case in cases for row in of_case(rows, case)
             if row["attacked"] == "0" and row["kind"] in kinds]  # fmt: skip
 
 
@@ -123,6 +125,8 @@ def main_lines(rows: list[Row]) -> list[Line]:
     of_zoo = share(_clean(rows, ("zoo",)), suspicious)
     of_packages = _clean(rows, ("package",))
     networks = ("trained", "tuned", "cast", "checkpoint")
+    drawn = _clean(rows, ("drawn",))
+    forms = _clean(rows, ("drawn",), ("clean-bfloat16", "clean-float16", "clean-int8"))
     return [
         Line("false alarms, clean files of unseen repositories",
              "0 of 5, 0 of 14, 0 of 3", of_zoo, 0.02, 0.005, less=True),
@@ -131,6 +135,10 @@ def main_lines(rows: list[Row]) -> list[Line]:
         *([Line("false alarms, clean files of packages", "",
                 share(of_packages, suspicious), 0.02, 0.005, less=True)]
           if of_packages else []),
+        Line("false alarms, layers that were never trained", "",
+             share(drawn, suspicious), 0.02, 0.005, less=True),
+        Line("the same in bfloat16, float16 and int8", "", share(forms, suspicious),
+             0.02, 0.005, less=True),
         Line("program, all weights, X = 8", "0.689, 0.889", against("program-8"), 1.0),
         Line("the same, X = 2", "0.50 to 0.60", against("program-2"), 0.99, 1.0),
         Line("the same, X = 1", "0.50", against("program-1"), None, 1.0),
@@ -321,7 +329,7 @@ def _counts(rows: list[Row]) -> str:
     files = {row["file"] for row in rows}
     zoo = {row["group"] for row in rows if row["kind"] == "zoo"}
     runs = {row["group"] for row in rows
-            if row["kind"] not in ("zoo", "package")
+            if row["kind"] not in ("zoo", "package", "drawn")
             and row["case"] != "adapt"}  # fmt: skip
     packages = {row["group"] for row in rows if row["kind"] == "package"}
     more = f", {len(packages)} owners of packages" if packages else ""

@@ -6,13 +6,14 @@ import bench_detect
 import detect_cases
 import detect_material
 import detection_page
+import initialised
 import numpy as np
 import pytest
 from detect_figures import balanced, share, suspicious
 from detect_material import Tensor
 from packages import members
 from safetensors.torch import save_file
-from source import BY_OTHERS, Source
+from source import BY_OTHERS, DRAWN, Source
 
 from safemodel.evaluation import stego
 
@@ -61,11 +62,14 @@ def test_no_row_is_of_a_file_that_something_was_tuned_on():
     sides = sides_of_repositories()
     zoo = {row["file"].split(" ")[0] for row in rows if row["kind"] == "zoo"}
     seeds = {run.seed + HELD_OUT for run in default_runs()}
-    runs = {row["group"] for row in rows if row["kind"] not in BY_OTHERS
+    runs = {row["group"] for row in rows if row["kind"] not in (*BY_OTHERS, DRAWN)
             and row["case"] != "adapt"}  # fmt: skip
+    drawn = {int(row["file"].rpartition("-")[2]) for row in rows
+             if row["kind"] == DRAWN}  # fmt: skip
     packages = {row["group"] for row in rows if row["kind"] == "package"}
     kept = {one.owner for one in members() if one.side == "test"}
     assert zoo
+    assert all(seed >= initialised.HELD_OUT for seed in drawn)
     assert packages <= kept
     assert {sides[name] for name in zoo} == {"test"}
     assert {int(name.rpartition("-")[2]) for name in runs} <= seeds
@@ -190,7 +194,7 @@ def test_a_perfect_code_keeps_the_distribution(rand):
     assert np.sort(old).tolist() == np.sort(new).tolist()
 
 
-def test_only_files_of_the_side_are_opened(tmp_path):
+def test_only_files_of_the_side_are_opened(tmp_path, monkeypatch):
     """Of a zoo with a file of each repository, the others are not even looked for."""
     sides = sides_of_repositories()
     columns = ("repo", "file", "role", "family", "params_float32", "sha256")
@@ -205,13 +209,14 @@ def test_only_files_of_the_side_are_opened(tmp_path):
         if side == "train":
             content = {"a": detect_material.torch.zeros(3)}
             save_file(content, tmp_path / f"{at}.safetensors")
-    none = tmp_path / "none"
-    found = detect_material.files("train", none, tmp_path, none)
+    none, drawn = tmp_path / "none", tmp_path / "drawn"
+    monkeypatch.setattr(initialised, "LAYERS", {})
+    found = detect_material.files("train", none, tmp_path, none, drawn)
     assert {sides[one.name.split(" ")[0]] for one in found} == {"train"}
     assert len(found) == sum(side == "train" for side in sides.values())
     assert all(one.path.exists() for one in found)
     with pytest.raises(FileNotFoundError):
-        detect_material.files("test", none, tmp_path, none)
+        detect_material.files("test", none, tmp_path, none, drawn)
 
 
 def test_packages_have_a_line_where_there_are_some(tmp_path):

@@ -3,7 +3,8 @@
 Rules:
 
 1. A threshold is the highest logit of clean files, kind by kind, and `MARGIN`. Of n
-   groups that are alike, another one is above with chance 1 / (n + 1) at most.
+   groups that are alike, another one is above with chance 1 / (n + 1) at most. Layers
+   that were never trained raise it, and are not counted among the n.
 2. False alarms are counted as thresholds of all *other* groups would give them.
 3. An interval of 95 % is that of Clopper and Pearson where files are of different
    groups, and a bootstrap over groups where several are of one.
@@ -101,7 +102,7 @@ def thresholds_of(
         found.append(
             max(FLOOR, float(logits[mine].max()) + MARGIN) if mine.any() else 0.0
         )
-        groups.append(len(np.unique(rows.groups[mine])))
+        groups.append(len(np.unique(rows.groups[mine & ~rows.drawn])))
     return np.array(found), min(groups)
 
 
@@ -180,10 +181,13 @@ def table_of_alarms(rows: Rows, found: HeldOut) -> str:
     alarms |= _sure(rows)
     made = [("| clean files | files | groups | false alarms | by way | groups with one"
             " | 95 % |\n|---|---|---|---|---|---|---|")]  # fmt: skip
-    plain = (rows.attacks == "clean") & rows.clean
-    parts = {"all, as they are": plain, "by others, as they are": plain & rows.others}
+    trained, plain = rows.clean & ~rows.drawn, rows.attacks == "clean"
+    parts = {"all, as they are": plain & trained,
+             "by others, as they are": plain & rows.others}  # fmt: skip
     for form in ("bfloat16", "float16", "upcast", "int8", "int8-rows", "int4"):
-        parts[f"as {form}"] = (rows.attacks == f"clean-{form}") & rows.clean
+        parts[f"as {form}"] = (rows.attacks == f"clean-{form}") & trained
+    parts["never trained, as they are"] = plain & rows.drawn
+    parts["never trained, in other forms"] = ~plain & rows.drawn
     for name, used in parts.items():
         groups = np.unique(rows.groups[used])
         hit = len(np.unique(rows.groups[used & alarms]))
@@ -208,6 +212,7 @@ def table_of_rows(rows: Rows, found: HeldOut) -> str:
             continue
         low, high = interval(hits[used], rows.groups[used])
         base = rows.clean & (rows.forms == rows.forms[used][0]) & (rows.words >= least)
+        base &= ~rows.drawn
         made.append(
             f"| {name} | {must} | {used.sum()} | {hits[used].mean():.3f} |"
             f" {low:.2f} to {high:.2f} | {sure[used].mean():.3f} |"

@@ -2,11 +2,11 @@
 
     python training/fit_spread.py --networks .cache/networks --zoo ../shared/zoo
 
-Clean files are the networks of `networks.py`, with casts and fine-tuned copies, and
-files of `train` repositories of the zoo. Attacked are the networks that were fine-tuned
-after the attack, and copies that are made here. What is printed goes into
-`safemodel/_detector/spread_score.py`. Each figure is of groups that the fit of it has
-not seen: training runs and repositories, in ten folds.
+Clean files are the networks of `networks.py`, with casts and fine-tuned copies, files
+of `train` repositories of the zoo, and layers of `initialised.py`. Attacked are the
+networks that were fine-tuned after the attack, and copies that are made here. What is
+printed goes into `safemodel/_detector/spread_score.py`. Each figure is of groups that
+the fit of it has not seen: training runs and repositories, in ten folds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from initialised import INITIALISED, TRAIN, of_initialised
+from source import DRAWN
 
 from safemodel._detector.layouts import FLOATS
 from safemodel._detector.spread_fit import HOPELESS
@@ -45,8 +47,8 @@ FOLDS = 10
 RIDGE = 1e-2
 TAIL = 0.95
 """Clean groups beyond which the distribution of scores is continued."""
-REAL = 0.7
-"""How much files of the zoo count, beside networks trained here."""
+COUNTS = {"net": 1.0, "zoo": 0.7, DRAWN: 0.3}
+"""How much files of each source count."""
 
 
 class Row(NamedTuple):
@@ -129,6 +131,12 @@ def zoo(folder: Path, gamma: float) -> Iterator[File]:
                 yield File(path, "zoo", *named, "real", False, True, gamma)
 
 
+def drawn(folder: Path, gamma: float) -> Iterator[File]:
+    """Yield layers that were never trained."""
+    for one in of_initialised(0, TRAIN, folder):
+        yield File(one.path, DRAWN, one.group, one.name, DRAWN, False, False, gamma)
+
+
 def rows_of(file: File) -> list[Row]:
     """Return the rows of a file and its attacked copies; none of one unreadable."""
     try:
@@ -170,7 +178,7 @@ def weights_of_rows(rows: list[Row]) -> NDArray[Any]:
     number = {one: len({g[2] for g in groups if g[:2] == one}) for one in set(classes)}
     found = np.array(
         [
-            (1.0 if one[0] == "net" else REAL) / number[one] / groups.count(group)
+            COUNTS[one[0]] / number[one] / groups.count(group)
             for one, group in zip(classes, groups, strict=True)
         ]
     )
@@ -226,10 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--networks", type=Path, default=ROOT / ".cache" / "networks")
     parser.add_argument("--zoo", type=Path, default=ROOT.parent / "shared" / "zoo")
+    parser.add_argument("--initialised", type=Path, default=INITIALISED)
     parser.add_argument("--gamma", type=float, default=GAMMA)
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N")
     arguments = parser.parse_args()
     files = list(networks(arguments.networks, arguments.gamma))
+    files += drawn(arguments.initialised, arguments.gamma)
     if arguments.zoo.is_dir():
         files += zoo(arguments.zoo, arguments.gamma)
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:

@@ -3,8 +3,9 @@
 Rules:
 
 1. Of the zoo only repositories whose side is `train` are opened, and of packages only
-   owners; of the networks that `networks.py` makes, all. Files of a repository, of an
-   owner of packages or of a run are one *group*.
+   owners; of the networks that `networks.py` makes, all, and layers of `initialised.py`
+   that were never trained. Files of a repository, of an owner of packages, of a run, or
+   of one layer and one way to draw it are one *group*.
 2. Payloads have sides, too (`payloads.csv`): what is hidden in training is never what
    the figures are taken from.
 3. What the tests say of each (file, attack) is computed once, and kept in a cache
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from initialised import INITIALISED, TRAIN, of_initialised
 from packages import PACKAGES
 from recipes import AGAIN
-from source import CARRIERS, Source, of_packages
+from source import CARRIERS, DRAWN, Source, of_packages
 
 from safemodel._detector.opening import opened
 from safemodel._detector.statistics import Statistics, examine
@@ -114,9 +116,14 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def sources(networks: Path, zoo: Path, packages: Path = PACKAGES) -> list[Source]:
-    """Return the files of rule 1 that there are."""
-    return [*_of_zoo(zoo), *of_packages("train", packages), *_of_networks(networks)]
+def sources(
+    networks: Path, zoo: Path, packages: Path = PACKAGES, drawn: Path = INITIALISED
+) -> list[Source]:
+    """Return the files of rule 1 that there are; layers are drawn if need be."""
+    return [
+        *_of_zoo(zoo), *of_packages("train", packages), *_of_networks(networks),
+        *of_initialised(0, TRAIN, drawn),
+    ]  # fmt: skip
 
 
 def _of_zoo(zoo: Path) -> Iterator[Source]:
@@ -418,9 +425,10 @@ def version() -> str:
 def applies(source: Source, attack: str) -> bool:
     """Say whether an attack goes into a file; all files are looked at as they are.
 
-    Of a second network of a recipe there are all forms, and no attack.
+    Of a second network of a recipe, and of layers as they were drawn, there are all
+    forms, and no attack.
     """
-    form = attack.startswith("clean-") and source.kind == "trained"
+    form = attack.startswith("clean-") and source.kind in ("trained", DRAWN)
     return attack == "clean" or source.carrier or form
 
 

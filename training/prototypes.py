@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from material import ATTACKS
-from source import BY_OTHERS
+from source import BY_OTHERS, DRAWN
 
 from safemodel._detector import evenness, spread_score
 from safemodel._detector.prototypes import CLASSES as OTHERS
@@ -70,6 +70,7 @@ class Rows(NamedTuple):
         even: Which are far too even (`evenness.enough`).
         noise: Score of added noise.
         others: Which are of files that somebody else trained.
+        drawn: Which are of files that nobody trained.
     """
 
     traits: NDArray[np.float64]
@@ -84,6 +85,7 @@ class Rows(NamedTuple):
     even: NDArray[np.bool_]
     noise: NDArray[np.float64]
     others: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
 
     @property
     def clean(self) -> NDArray[np.bool_]:
@@ -123,6 +125,7 @@ def rows_of(samples: Sequence[Sample]) -> Rows:
         np.array([bool(evenness.enough(one.statistics)) for one in samples]),
         np.array([spread_score.score(one.statistics.noise) for one in samples]),
         np.array([one.source.kind in BY_OTHERS for one in samples]),
+        np.array([one.source.kind == DRAWN for one in samples]),
     )
 
 

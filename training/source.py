@@ -16,6 +16,8 @@ LEAST_WORDS = 20_000
 """Of such a file."""
 BY_OTHERS = ("zoo", "package")
 """Kinds of files that somebody else trained."""
+DRAWN = "drawn"
+"""Kind of files that nobody trained (`initialised.py`)."""
 
 
 class Source(NamedTuple):
@@ -26,7 +28,7 @@ class Source(NamedTuple):
         path: Where it is.
         group: Repository or owner, or training run: never independent of each other.
         family: Architecture, or field of use.
-        kind: "zoo" or "package"; of networks, what `networks.py` says.
+        kind: "zoo", "package" or `DRAWN`; of networks, what `networks.py` says.
         attack: What is in the file already; "" if it is clean.
         carrier: Whether attacks go into it.
     """

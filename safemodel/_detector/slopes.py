@@ -10,8 +10,11 @@ Rules:
    have an edge: a line through it would have a slope where the density has none. What
    the counts reject to the end has no slope that is known: it is 0, and says nothing.
    Nor has a part in which the density falls from cell to cell as an edge does: any
-   curve goes through two cells that are not empty.
-   Four cells are too few to reject anything.
+   curve goes through two cells that are not empty. In a whole row, such a fall is
+   steeper than that of any tail that has words in it.
+   Four cells, of which the first is left out, have a line. Where they reject it, any
+   parabola fits; it is taken if the density falls all along, or rises all along, and
+   the second fall is not by far steeper than the first.
 3. Estimated slopes are too steep by their error, so they are shrunk (James and Stein).
 
 Only `smooth` and `integers` call this.
@@ -38,6 +41,16 @@ _REJECTED = 2.0
 """Standard deviations of chi-square that reject a fit (rule 2)."""
 _EDGE = 0.3
 """Steepest slope, for a cell's width, of a row that was cut (rule 2)."""
+_FEWER = 4
+"""Cells of a row that a line is enough for (rule 2)."""
+_STEEP = 8.0
+"""Logarithm of how much the density of a tail falls over a row, at most."""
+_STEP_DOWN = 1.0
+"""The same of one bin of many: an edge that training made soft is no edge."""
+_CONCAVE = 1.5
+"""Times the fall before that one may be; of a normal density, it is less than 1.2."""
+_SURE = 2.0
+"""Standard deviations that a fall is above either."""
 _NEWTON = 4
 _DEEPEST = 6.0
 """Logarithm of how far a density may be from its mean, within a part."""
@@ -75,11 +88,14 @@ def slopes(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         parts, place = parts[enough], place[enough]
         if not place.size:
             return found
-        fit = _fitted(parts, place % (totals.shape[1] // size) == 0)
+        first = place % (totals.shape[1] // size) == 0
+        fit = _fitted(parts, first) if size > _FEWER else _line_first(parts, first)
         slope = np.clip(shrunk(fit.slope, fit.error, parts), -STEEPEST, STEEPEST)
         rejected = fit.rejected
         if size < totals.shape[1]:
             rejected = rejected | (np.abs(fit.slope).max(1) > _EDGE)
+        else:
+            rejected = rejected | _ends(totals[place])
         found.reshape(-1, size)[place] = np.where(rejected[:, None], 0.0, slope)
         found[:, 0] = 0
         if size <= _SHORTEST:
@@ -87,6 +103,35 @@ def slopes(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         size //= 2
         parts = parts[rejected].reshape(-1, size)
         place = (2 * place[rejected, None] + np.arange(2)).reshape(-1)
+
+
+def _line_first(parts: NDArray[np.float64], first: NDArray[np.bool_]) -> _Fit:
+    """Return a line where it fits, and elsewhere a parabola that can be true."""
+    line, curve = _fitted(parts, first, degree=1), _fitted(parts, first)
+    known = curve.slope[:, 1:]
+    turns = (known.min(1) < 0) & (known.max(1) > 0)
+    bent = line.rejected[:, None]
+    return _Fit(
+        np.where(bent, curve.slope, line.slope),
+        np.where(bent, curve.error, line.error),
+        line.rejected & turns,
+    )
+
+
+def _ends(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which rows have an edge (rule 2)."""
+    bins = min(rows.shape[1], _BINS)
+    known = rows.reshape(len(rows), bins, -1).sum(2) + 0.5
+    falls = np.log(known[:, :-1] / known[:, 1:])
+    error = 1 / known[:, :-1] + 1 / known[:, 1:]
+    steep = falls - _SURE * np.sqrt(error) > max(_STEEP / bins, _STEP_DOWN)
+    found: NDArray[np.bool_] = (steep & (known[:, :-1] >= _FEWEST / 2)).any(1)
+    if bins > _FEWER:
+        return found
+    more = falls[:, 2:] - _CONCAVE * np.maximum(falls[:, 1:-1], 0.0)
+    noise = np.sqrt(error[:, 2:] + _CONCAVE**2 * error[:, 1:-1])
+    found |= (more > _SURE * noise).any(1)
+    return found
 
 
 def shrunk(
@@ -99,12 +144,15 @@ def shrunk(
     return slope * less[..., None]
 
 
-def _fitted(parts: NDArray[np.float64], first: NDArray[np.bool_]) -> _Fit:
+def _fitted(
+    parts: NDArray[np.float64], first: NDArray[np.bool_], degree: int = 2
+) -> _Fit:
     """Return rule 1 for parts of rows.
 
     Args:
         parts: (parts, cells).
         first: Which begin with the first cell of a row, which is left out.
+        degree: Of the polynomial: 1 or 2.
 
     The logarithm of the density is fitted, as counts of chance have it (Poisson), by
     Newton's steps from the logarithms of the counts.
@@ -117,6 +165,7 @@ def _fitted(parts: NDArray[np.float64], first: NDArray[np.bool_]) -> _Fit:
     used = cells > 0
     width = counts.shape[1]
     powers = np.vander((np.arange(width) + 0.5) / width - 0.5, 3, increasing=True)
+    powers[:, degree + 1 :] = 0
     products = (powers[:, :, None] * powers[:, None, :]).reshape(-1, 9)
     level = np.log(counts.sum(1, keepdims=True) / number)
     model = (counts + 0.5) * used
@@ -125,13 +174,14 @@ def _fitted(parts: NDArray[np.float64], first: NDArray[np.bool_]) -> _Fit:
         normal = (model @ products).reshape(-1, 3, 3)
         normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
         spread = _inverses(normal)
+        spread[:, degree + 1 :] = spread[:, :, degree + 1 :] = 0
         factors = np.einsum("rij,rj->ri", spread, (model * target) @ powers)
         fit = np.clip(factors @ powers.T, level - _DEEPEST, level + _DEEPEST)
         model = np.exp(fit) * cells
         beyond = counts / np.where(used, model, 1.0) - 1
         target = (fit + np.minimum(beyond, _STEP)) * used
     chi = np.einsum("rk,rk,rk->r", beyond, beyond, model)
-    freedom = used.sum(1) - 3
+    freedom = used.sum(1) - degree - 1
     # Both are polynomials of degree two at most, and one product makes their values.
     middle = (np.arange(number) + 0.5) / number - 0.5
     curve = np.vander(middle, 3, increasing=True).T

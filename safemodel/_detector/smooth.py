@@ -18,7 +18,8 @@ replaces the X lowest bits by random ones makes each cell flat.
 3. Estimated slopes are too steep by their error, so they are shrunk (James and Stein).
 4. Numbers of 16 bits are rounded to. The interval that is rounded to a power of two is
    a quarter shorter, so mantissa 0 is rarer by a quarter: in the cell that begins there
-   the same sum is taken over that *notch*, as deep as the count of the cell says.
+   the same sum is taken over that *notch*, as deep as the count of the cell says. Rows
+   whose density ends in the first cells are left out.
 5. Rows that lie on a grid coarser than the cells say nothing, and are left out.
 
 `integers` does the same for numbers without an exponent.
@@ -51,6 +52,8 @@ _AROUND = 8
 _SPIKE = 8
 """Times the mean of values around that make a spike of one."""
 _SHORTER = 0.25
+_ENDED = 3.0
+"""Standard deviations of fewer than half as many words as in the cell before."""
 _ROUNDED = 13
 """Constant bits that wide floats have once they have been rounded to 16 bits."""
 
@@ -309,7 +312,9 @@ def _depth(rows: NDArray[np.float64], within: int) -> float:
 
 def _notch(rows: NDArray[np.float64], within: int) -> Uniformity:
     """Return what the first value of the first cell of each row says (rule 4)."""
-    depth, size = _depth(rows, within), 1 << within
+    size = 1 << within
+    rows = rows[~(_ended(rows, size, 0) | _ended(rows, size, 1))]
+    depth = _depth(rows, within)
     total, first = float(rows[:, :size].sum()), float(rows[:, 0].sum())
     # Were the first value rarer by `depth`, so many of the cell's words would be
     # missing there; and by chance the variance is that of a binomial.
@@ -317,3 +322,12 @@ def _notch(rows: NDArray[np.float64], within: int) -> Uniformity:
     variance = (1 - 1 / size) / size
     weight = missing / variance
     return Uniformity(weight * (total / size - first), weight * missing * total)
+
+
+def _ended(rows: NDArray[np.float64], size: int, at: int) -> NDArray[np.bool_]:
+    """Say in which rows there are far fewer words in the cell after the given one."""
+    here, after = (
+        rows[:, size * one : size * (one + 1)].sum(1) for one in (at, at + 1)
+    )
+    ended: NDArray[np.bool_] = here > 2 * (after + _ENDED * np.sqrt(after + 1))
+    return ended

@@ -175,9 +175,27 @@ def _gains(counts: NDArray[np.float32], cores: Array) -> Array:
         chosen = np.flatnonzero((lows == low) & (highs == high))
         rows = table[low:high]
         fits = counts[chosen] @ rows.reshape(-1, rows.shape[-1]).T
-        best = fits.reshape(chosen.size, high - low, SHARES.size, -1).max((1, 3))
-        found[chosen] = best
+        fits = fits.reshape(chosen.size, high - low, SHARES.size, -1)
+        found[chosen] = _peaks(fits).max(2)
     return found - found[:, :1]
+
+
+def _peaks(fits: NDArray[np.float32]) -> Array:
+    """Return the maxima along the second axis, as of parabolas through the largest.
+
+    A normal density of a scale between two steps would else gain by noise, which makes
+    its scale finer: as much as true noise gains in weights twice as wide.
+    """
+    middle = np.clip(fits.argmax(1), 1, fits.shape[1] - 2)[:, None]
+    below, most, above = (
+        np.take_along_axis(fits, middle + step, 1)[:, 0].astype(np.float64)
+        for step in (-1, 0, 1)
+    )
+    bend = 2 * most - below - above
+    inner = (most >= below) & (most >= above) & (bend > 0)
+    raised = (above - below) ** 2 / np.where(inner, 8 * bend, 1.0)
+    peaks: Array = np.maximum(np.maximum(below, most), above)
+    return peaks + np.where(inner, raised, 0.0)
 
 
 @lru_cache(maxsize=1)

@@ -31,14 +31,14 @@ _CHUNK = 24_576
 _WIDEST = 0.7
 """Core beyond which the score was not fitted."""
 _WEIGHTS = np.array(
-    [0.424, -0.373, 0.309, 0.61, -2.889, 2.802, -0.213, 0.673, 0.917, -0.284]
+    [0.507, -0.237, 0.246, 0.606, -2.624, 2.786, -0.171, 0.359, 0.754, -0.04]
 )
-_OFFSET = 4.585
-THRESHOLD = 2.5
+_OFFSET = 2.452
+THRESHOLD = 2.2
 """No clean training file is above it (ADR 0030)."""
-RATE = 0.005
+RATE = 0.003
 """Chance that a clean file is: of the tail of rule 3, at the threshold."""
-_TAIL_FROM, _TAIL_PART, _TAIL_MEAN = 0.876, 0.05, 0.709
+_TAIL_FROM, _TAIL_PART, _TAIL_MEAN = 0.299, 0.05, 0.649
 """Where the tail begins, the part of clean groups that are in it, and how far they are
 above, on average."""
 

@@ -19,6 +19,7 @@ from safemodel._detector.columns import ODD, packed_model, period_of
 from safemodel._detector.counts import unsigned_bits
 from safemodel._detector.distributions import chi_square_log_tail, normal_log_tail
 from safemodel._detector.evidence import Outcome
+from safemodel._detector.products import are_products
 from safemodel._detector.streams import (
     ENDINGS,
     NIBBLES,
@@ -203,6 +204,8 @@ def correlations(
 def cleaned(block: Block, tensor: Tensor) -> Close | None:
     """Return the counts of a block without what is benign; None if nothing is left."""
     words, layout = block.words, tensor.layout
+    if tensor.dtype == "float32" and are_products(words):
+        return None
     usable = np.ones(words.size, np.bool_)
     if layout.exponent:
         exponent = words & words.dtype.type(layout.masks[0])

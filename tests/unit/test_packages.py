@@ -7,6 +7,7 @@ import zipfile
 from hashlib import sha256
 
 import detect_material
+import initialised
 import material
 import packages
 import pytest
@@ -216,8 +217,9 @@ def test_files_of_one_side_are_given_and_the_largest_carry(tmp_path):
     assert {one.group for one in found["train"]} == {"a", "b", "c"}
 
 
-def test_training_is_given_no_file_of_the_test_side(tmp_path):
+def test_training_is_given_no_file_of_the_test_side(tmp_path, monkeypatch):
     """And the benchmark none of the other side; without a file, neither any."""
+    monkeypatch.setattr(initialised, "LAYERS", {})
     none, folder = tmp_path / "none", tmp_path / "packages"
     folder.mkdir()
     for one in packages.members():
@@ -226,12 +228,12 @@ def test_training_is_given_no_file_of_the_test_side(tmp_path):
     (tmp_path / "manifest.csv").write_text("repo,role,params_float32,file\n")
 
     given = {
-        "train": material.sources(none, none, folder),
-        "test": detect_material.files("test", none, tmp_path, folder),
+        "train": material.sources(none, none, folder, folder),
+        "test": detect_material.files("test", none, tmp_path, folder, folder),
     }
 
     for side, files in given.items():
         names = {one.path.name for one in files}
         assert names == {name for name, its in sides.items() if its == side}
-    assert material.sources(none, none, none) == []
-    assert detect_material.files("test", none, tmp_path, none) == []
+    assert material.sources(none, none, none, folder) == []
+    assert detect_material.files("test", none, tmp_path, none, folder) == []

@@ -53,10 +53,7 @@ def found(tensors):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dead_rows", "order"), [(0, True), (0, False), (0.3, True)])
 def test_columns_as_drawn_are_no_evidence(shape, dead_rows, order, rand):
-    """Alone, and in a file with other layers and a copy; but for few by chance.
-
-    Layers of 300 × 16 are alarms about once in ten draws, which is too often.
-    """
+    """Alone, and in a file with other layers and a copy; but for one by chance."""
     random = generator(rand)
     alarms = 0
     for _ in range(DRAWS):
@@ -68,7 +65,7 @@ def test_columns_as_drawn_are_no_evidence(shape, dead_rows, order, rand):
         }
         files = ({"0.weight": weight}, {"0.weight": weight} | others)
         alarms += any(found(file) != () for file in files)
-    assert alarms <= DRAWS - 2
+    assert alarms <= 1
 
 
 @pytest.mark.parametrize("shape", [(300, 128), (400, 120), (64, 16, 5, 5)])

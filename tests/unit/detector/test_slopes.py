@@ -1,6 +1,6 @@
 """Slopes of a density within its cells, from the counts of cells."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -24,8 +24,12 @@ def naive(totals):
             if row[cells].sum() < module._FEWEST:
                 continue
             slope, error, rejected = polynomial(row, start, end)
+            if row.size == 4:
+                slope, error, rejected = line_first(row)
             if end - start < row.size:
                 rejected = rejected or abs(slope[start:end]).max() > module._EDGE
+            else:
+                rejected = rejected or ends(row)
             if rejected and end - start > module._SHORTEST:
                 middle = (start + end) // 2
                 parts += [(start, middle), (middle, end)]
@@ -35,7 +39,34 @@ def naive(totals):
     return found
 
 
-def polynomial(row, start, end):
+def line_first(row):
+    """Take a line for four cells, if they do not reject it."""
+    line, curve = polynomial(row, 0, 4, 1), polynomial(row, 0, 4)
+    if not line[2]:
+        return line
+    known = curve[0][1:]
+    return (*curve[:2], known.min() < 0 < known.max())
+
+
+def ends(row):
+    """Say whether the density falls like an edge; rule 2."""
+    bins = min(row.size, module._BINS)
+    size = row.size // bins
+    counts = [row[at : at + size].sum() + 0.5 for at in range(0, row.size, size)]
+    falls = [np.log(one / two) for one, two in pairwise(counts)]
+    error = [1 / one + 1 / two for one, two in pairwise(counts)]
+    for at, fall in enumerate(falls):
+        enough = counts[at] >= module._FEWEST / 2
+        if enough and fall - 2 * error[at] ** 0.5 > max(module._STEEP / bins, 1):
+            return True
+        if bins == 4 and at > 1:
+            noise = (error[at] + 1.5**2 * error[at - 1]) ** 0.5
+            if fall - 1.5 * max(falls[at - 1], 0) > 2 * noise:
+                return True
+    return False
+
+
+def polynomial(row, start, end, degree=2):
     """Fit one part by Newton's method, with numpy's least squares; rule 1."""
     number = end - start
     step = max(1, number // module._BINS)
@@ -48,12 +79,12 @@ def polynomial(row, start, end):
             cells.append(len(inside))
             places.append(((at + to) / 2 - start) / number - 0.5)
     counts, cells = np.array(counts), np.array(cells, np.float64)
-    powers = np.array([[1.0, place, place**2] for place in places])
+    powers = np.array([[place**one for one in range(degree + 1)] for place in places])
     model, target = counts + 0.5, np.log((counts + 0.5) / cells)
     level = np.log(counts.sum() / number)
     for _ in range(module._NEWTON):
         normal = powers.T @ (model[:, None] * powers)
-        normal += 1e-9 * np.trace(normal) * np.eye(3)
+        normal += 1e-9 * np.trace(normal) * np.eye(degree + 1)
         spread = np.linalg.inv(normal)
         factors = spread @ (powers.T @ (model * target))
         fit = np.clip(powers @ factors, level - 6, level + 6)
@@ -62,10 +93,10 @@ def polynomial(row, start, end):
     slope, error = np.zeros(row.size), np.zeros(row.size)
     for cell in range(start, end):
         place = (cell - start + 0.5) / number - 0.5
-        by = np.array([0.0, 1.0, 2 * place])
+        by = np.array([0.0, 1.0, 2 * place])[: degree + 1]
         slope[cell], error[cell] = by @ factors / number, by @ spread @ by / number**2
     chi = ((counts - model) ** 2 / model).sum()
-    freedom = counts.size - 3
+    freedom = counts.size - degree - 1
     return slope, error, freedom > 0 and chi > freedom + 2 * (2 * freedom) ** 0.5
 
 
@@ -109,6 +140,31 @@ def test_one_cell_that_is_not_empty_has_no_slope(rand):
     found = slopes(totals)
     assert not found[0, 32:].any()
     assert abs(found[0, :32]).max() < 0.05
+
+
+@pytest.mark.parametrize("cells", [4, 8, 64])
+@pytest.mark.parametrize("whole", [1, 2, 3])
+def test_a_row_that_ends_has_no_slope(cells, whole, rand):
+    """Even, and then nothing: wherever in a row of many or few cells the edge is."""
+    random = generator(rand)
+    for part in (0.0, 0.2, 0.5, 0.8):
+        mean = np.zeros((20, cells))
+        mean[:, :whole], mean[:, whole] = 2_000, 2_000 * part
+        found = slopes(random.poisson(mean).astype(np.float64))
+        assert (abs(found).max(1) > 0.1).sum() <= 1
+
+
+def test_four_cells_are_a_line_unless_they_say_otherwise(rand):
+    """What chance bends is not steep; a normal density has its slope all the same."""
+    random = generator(rand)
+    even = slopes(random.poisson(100.0, (400, 4)).astype(np.float64))
+    assert (abs(even).max(1) > 0.25).mean() < 0.03
+    place = 1 + (np.arange(4) + 0.5) / 4
+    for width in (1.0, 0.8):
+        density = np.exp(-((place / width) ** 2) / 2)
+        mean = 1e7 * density / density.sum()
+        found = np.median(slopes(random.poisson(mean, (5, 4)).astype(np.float64)), 0)
+        np.testing.assert_allclose(found[1:], (-place / 4 / width**2)[1:], rtol=0.1)
 
 
 @pytest.mark.parametrize("inputs", [64, 200, 300, 490])

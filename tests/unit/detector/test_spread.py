@@ -1,11 +1,13 @@
 """Spread spectrum: the published program by its codes, any other by its noise."""
 
+from math import erf
+
 import numpy as np
 import pytest
 
 from safemodel._detector import spread_fit, spread_published, spread_samples
 from safemodel._detector.spread_samples import Sampler
-from safemodel._detector.spread_score import noise_of, outcome, score
+from safemodel._detector.spread_score import THRESHOLD, noise_of, outcome, score
 from safemodel._detector.statistics import examine
 from safemodel._detector.weights import Weights, weights_of_mapping
 from safemodel.evaluation import stego
@@ -211,3 +213,42 @@ def test_too_little_says_nothing(rand):
     assert noise_of(Sampler()) is None
     assert outcome(None).log_p == 0.0
     assert score(None) < -5
+
+
+def test_peaks_are_those_of_parabolas(rand):
+    """Three values on a parabola give its top; else it is the largest value."""
+    random = generator(rand)
+    tops, heights = random.uniform(1, 5, (2, 40))
+    steps = np.arange(7.0)[:, None]
+    values = (heights - 0.3 * (steps - tops) ** 2).T[:, :, None]
+    np.testing.assert_allclose(spread_fit._peaks(values)[:, 0], heights, atol=1e-9)
+    rising = np.broadcast_to(steps.T[:, :, None], (1, 7, 2))
+    flat = np.ones((1, 3, 2))
+    for given in (rising, -rising, flat):
+        assert (spread_fit._peaks(given) == given.max(1)).all()
+
+
+def test_exactly_normal_weights_gain_nothing_by_noise():
+    """Of whatever width: it need not be one of the steps that are tried."""
+    edges = 2.0 ** (
+        np.arange((spread_samples.HIGHEST - spread_samples.LOWEST) * 8 + 1) / 8
+        + spread_samples.LOWEST
+    )
+    for width in np.geomspace(0.06, 0.2, 12):
+        below = np.array([erf(edge / width / 2**0.5) for edge in edges])
+        counts = (65_536 * np.diff(below)).astype(np.float32)
+        part = spread_samples.Part(0, 65_536, float(width), counts)
+        gains = spread_fit.gains([part], spread_fit.PUBLISHED)
+        assert gains.max() < 5e-4
+
+
+def test_normal_layers_are_hardly_ever_called_noisy(rand):
+    """One in four with a deviation of 0.1 was, as a finer scale looks like noise."""
+    random = generator(rand)
+    scores = [
+        score(noise_of(taken(Sampler(), weights_of_mapping(
+            {"a": random.normal(0, 0.1, (300, 300)).astype(np.float32)}
+        ))))
+        for _ in range(12)
+    ]  # fmt: skip
+    assert sum(one > THRESHOLD for one in scores) <= 1
