@@ -58,15 +58,16 @@ print(int(text.split("VmHWM:")[1].split()[0]) * 1024)
 def weights(count: int, kind: str = TRAINED) -> NDArray[np.uint32]:
     """Return words of float32: as training leaves them, or as an initialiser drew them.
 
-    What was drawn with fewer bits than a float32 has and multiplied by a constant skips
-    low bits, so each block of it is looked at closely.
+    What was drawn evenly with fewer bits than a float32 has, and moved by its bound,
+    skips low bits, so each block of it is looked at closely.
     """
     random = np.random.default_rng(0)
     words = np.empty(count, np.uint32)
     for at in range(0, count, BLOCK):
         size = min(BLOCK, count - at)
         if kind == DRAWN:
-            drawn = random.standard_normal(size, np.float32) * np.float32(0.02)
+            bound = np.float32(1 / 28)
+            drawn = random.random(size, np.float32) * (2 * bound) - bound
         else:
             drawn = (random.standard_normal(size) * 0.02).astype(np.float32)
         words[at : at + size] = drawn.view(np.uint32)
