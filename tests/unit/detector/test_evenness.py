@@ -162,7 +162,7 @@ def test_the_rate_of_added_noise_is_that_of_its_tail():
     tail = spread_score._TAIL_PART * np.exp(
         -(spread_score.THRESHOLD - spread_score._TAIL_FROM) / spread_score._TAIL_MEAN
     )
-    assert spread_score.RATE == pytest.approx(tail, rel=0.05)
+    assert tail <= spread_score.RATE <= 1.2 * tail  # rounded up
     arrays = bundled().arrays
     total = arrays.rates[0] + arrays.rates[1] + spread_score.RATE
     assert bundled().false_positive_rate == pytest.approx(total)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save, save_file
 
+from safemodel._detector import spread_score
 from safemodel._detector.distributions import probability
 from safemodel._detector.evidence import Ledger, Outcome
 from safemodel._detector.prototype_file import read, write
@@ -186,8 +187,8 @@ def test_adapting_learns_a_way_and_keeps_the_rest():
     assert own.judge(weak).evidence[0].p_value == 0.02
     assert not own.judge(clean).suspicious
     assert own.judge(told(log_p=-30.0)).suspicious
-    assert own.false_positive_rate == pytest.approx(0.036)
-    assert judge.false_positive_rate == pytest.approx(0.016)
+    assert own.false_positive_rate == pytest.approx(0.031 + spread_score.RATE)
+    assert judge.false_positive_rate == pytest.approx(0.011 + spread_score.RATE)
 
 
 def test_files_that_no_test_tells_apart_teach_nothing():
