@@ -20,6 +20,7 @@ import os
 import pickle
 import sys
 import zlib
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,8 @@ HERE = Path(__file__).resolve().parent
 ZOO = HERE.parents[1] / "shared" / "zoo"
 NETWORKS = HERE.parent / ".cache" / "networks"
 MOST_WORDS = 8_000_000
+_COMPRESSED = 1 << 20
+"""Bytes of a program that are compressed at once."""
 _AFTERWARDS = {
     "blind_spot.py", "detecting.py", "detector.py", "gray_image.py", "judging.py",
     "pictures.py", "prototype_file.py", "prototypes.py", "reference.py", "results.py",
@@ -255,11 +258,26 @@ def _program(size: int, held_out: bool, seed: bytes) -> bytes:
     """Return bytes of one side's programs, from a beginning of one of them."""
     if held_out:
         return stego.payload("program", size)
-    files = [path for row in _rows(HERE / "payloads.csv") if row["side"] == "train"
-             for path in _found(row["file"])]  # fmt: skip
+    files = _programs()
     first = seed[0] % len(files)
-    data = b"".join(path.read_bytes() for path in files[first:] + files[:first])
-    return data[:size]
+    return b"".join(files[first:] + files[:first])[:size]
+
+
+@cache
+def _programs() -> list[bytes]:
+    """Return the programs that may be hidden in training."""
+    rows = [row for row in _rows(HERE / "payloads.csv") if row["side"] == "train"]
+    return [path.read_bytes() for row in rows for path in _found(row["file"])]
+
+
+def _compressed(data: bytes, most: int) -> bytes:
+    """Return the beginning of what zlib makes of data."""
+    stream, made = zlib.compressobj(9), bytearray()
+    for at in range(0, len(data), _COMPRESSED):
+        made += stream.compress(data[at : at + _COMPRESSED])
+        if len(made) >= most:
+            return bytes(made[:most])
+    return bytes(made + stream.flush())[:most]
 
 
 def _found(name: str) -> list[Path]:
@@ -275,9 +293,9 @@ def payload_of(attack: Attack, size: int, seed: bytes) -> bytes:
     if attack.payload == "random":
         return stego.payload("random", size, key=seed)
     if attack.payload == "zlib":
-        return zlib.compress(
-            _program(min(4 * size, 24_000_000), attack.held_out, seed), 9
-        )[:size]
+        return _compressed(
+            _program(min(4 * size, 24_000_000), attack.held_out, seed), size
+        )
     return _program(min(size, 20_000_000), attack.held_out, seed)
 
 
