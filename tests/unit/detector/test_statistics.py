@@ -63,7 +63,7 @@ def test_a_compressed_program_is_found(rand):
 def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, rand):
     """And about as many bits are named; clean ones are not."""
     random = generator(rand)
-    values = trained(random, 400_000)
+    values = trained(random, 800_000)
     words = (
         bfloat16(values)
         if dtype == "bfloat16"
