@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ROOT / "training"
 sys.path.append(str(TRAINING))  # no package, as this folder is none
 
-from initialised import HELD_OUT, INITIALISED, TRAIN, of_initialised
+from initialised import INITIALISED, TRAIN, of_initialised
 from packages import PACKAGES
+from recipes import HELD_OUT
 from source import CARRIERS, LEAST_WORDS, Source, of_packages
 from split import owner
 

@@ -69,7 +69,7 @@ def test_no_row_is_of_a_file_that_something_was_tuned_on():
     packages = {row["group"] for row in rows if row["kind"] == "package"}
     kept = {one.owner for one in members() if one.side == "test"}
     assert zoo
-    assert all(seed >= initialised.HELD_OUT for seed in drawn)
+    assert all(seed >= HELD_OUT for seed in drawn)
     assert packages <= kept
     assert {sides[name] for name in zoo} == {"test"}
     assert {int(name.rpartition("-")[2]) for name in runs} <= seeds

@@ -5,7 +5,7 @@
 Many files that people publish, and most that tests make, hold weights that were never
 trained. Their densities have edges and no tails, or are exactly normal: unlike those of
 trained ones. Of the first `TRAIN` seeds is what the detector is trained on, and of as
-many from `HELD_OUT` on what it is measured on.
+many from `recipes.HELD_OUT` on what it is measured on.
 
 Rules:
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 INITIALISED = Path(__file__).resolve().parents[1] / ".cache" / "initialised"
 TRAIN = 3
-HELD_OUT = 2000
 
 
 def _size(chance: random.Random, least: int, most: int) -> int:

@@ -5,7 +5,8 @@ import initialised
 import material
 import pytest
 import torch
-from initialised import DRAWS, HELD_OUT, LAYERS, TRAIN, Recipe, made, recipes
+from initialised import DRAWS, LAYERS, TRAIN, Recipe, made, recipes
+from recipes import HELD_OUT
 from source import DRAWN
 
 from safemodel import safe_load

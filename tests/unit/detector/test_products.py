@@ -35,7 +35,7 @@ def test_a_product_is_one_of_all(rand):
         made = np.concatenate([factors * constant, factors / 2 * constant])
         asked = random.integers(1 << 23, 1 << 24, 5000).astype(np.float32)
         truth = np.isin(asked, made)
-        assert 0.2 < 1 - truth.mean() < 0.3 or 0.05 < 1 - truth.mean() < 0.2
+        assert 0.05 < 1 - truth.mean() < 0.3
         assert (is_product(asked.view(np.uint32), constant) == truth).all()
 
 
@@ -56,9 +56,9 @@ def test_a_message_makes_them_others(bits, share, rand):
     taken = int(share * words.size)
     words[:taken] = embed(words[:taken], program(taken * bits // 8, 4096), bits)
     assert not are_products(words)
-    assert detect({"a.weight": torch.from_numpy(words.view(np.float32))}).score >= (
-        0.5 if share == 1 else 0
-    )
+    if share == 1:
+        found = detect({"a.weight": torch.from_numpy(words.view(np.float32))})
+        assert found.verdict is Verdict.SUSPICIOUS
 
 
 def test_few_or_extreme_words_say_nothing():
