@@ -10,9 +10,10 @@ CLIENTS  := .cache/clients/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # How many files `make fuzz` and `make tamper` change, from which seed, in how many
-# processes.
+# processes; how many draws `make chances` makes.
 fuzz: COUNT ?= 1000000
 tamper: COUNT ?= 20000
+chances: COUNT ?= 20
 SEED  ?= 0
 JOBS  ?= 2
 
@@ -26,7 +27,7 @@ DECIDING := safemodel/errors.py,safemodel/limits.py,safemodel/policy.py,safemode
 KERNELS := tests/unit/kernels/test_bits.py tests/unit/test_scrub.py tests/unit/test_evaluation.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kernels coverage gate bench growth scrub results train detection-results test-clients kill lint format typecheck docs-check zoo fuzz tamper clean
+.PHONY: help setup demo test chances kernels coverage gate bench growth scrub results train detection-results test-clients kill lint format typecheck docs-check zoo fuzz tamper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -55,6 +56,10 @@ demo: $(READY)  ## build a real checkpoint and a hostile twin, and open both saf
 test: $(READY)  ## run the test suite
 	@echo "== test: pytest"
 	$(BIN)/python $(UNDER) -m pytest
+
+chances: $(READY)  ## run the tests of chance alone, each with COUNT=20 new draws
+	@echo "== chances: $(COUNT) draws a test"
+	$(BIN)/python -m pytest --draws $(COUNT)
 
 kernels: $(READY)  ## run the tests of compiled loops without compiling, and with bounds checked
 	@echo "== kernels: not compiled, then with bounds checked"

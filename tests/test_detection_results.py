@@ -126,9 +126,9 @@ def test_intervals_are_those_of_clopper_and_pearson_where_all_agree():
     assert (every.low, every.high) == (pytest.approx(0.69150, abs=1e-5), 1.0)
 
 
-def test_intervals_hold_what_they_should(rand):
+def test_intervals_hold_what_they_should(draws):
     """Of 200 samples of 30 groups with a rate of 0.3, the interval misses it in few."""
-    random = np.random.default_rng(rand.getrandbits(64))
+    random = np.random.default_rng(draws.getrandbits(64))
     missed = 0
     for _ in range(200):
         figure = share([row(group=str(at), found=int(one)) for at, one in
@@ -234,9 +234,9 @@ def test_packages_have_a_line_where_there_are_some(tmp_path):
     assert "4 owners of repositories, 2 owners of packages and 0 training runs" in text
 
 
-def test_what_is_measured_once_is_not_measured_again(tmp_path, monkeypatch, rand):
+def test_what_is_measured_once_is_not_measured_again(tmp_path, monkeypatch, draws):
     """Unless the file is another one."""
-    random = np.random.default_rng(rand.getrandbits(64))
+    random = np.random.default_rng(draws.getrandbits(64))
     monkeypatch.setattr(bench_detect, "CACHE", tmp_path)
     path = tmp_path / "a.safetensors"
     save_file(detect_material.mapping_of(made_up(random)), path)
@@ -258,9 +258,9 @@ def test_what_is_measured_once_is_not_measured_again(tmp_path, monkeypatch, rand
         )
 
 
-def test_the_blind_spot_and_its_remedy_are_measured(tmp_path, monkeypatch, rand):
+def test_the_blind_spot_and_its_remedy_are_measured(tmp_path, monkeypatch, draws):
     """Half of the bits are wrong after the scrub that the blind spot names."""
-    random = np.random.default_rng(rand.getrandbits(64))
+    random = np.random.default_rng(draws.getrandbits(64))
     monkeypatch.setattr(bench_detect, "CACHE", tmp_path)
     path = tmp_path / "a.safetensors"
     save_file(detect_material.mapping_of(made_up(random)), path)

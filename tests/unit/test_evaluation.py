@@ -92,11 +92,11 @@ def test_bits_above_the_scrubbed_ones_are_still_a_channel():
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
-def test_few_wrong_bits_leave_what_theory_says(rate, rand):
+def test_few_wrong_bits_leave_what_theory_says(rate, draws):
     """A defence that flips some bits leaves a channel, and repetition gets through."""
     words = weights()
     payload, _, copies = embedding.coded(words, 1, 61)
-    after = flipped(words, rate, 0, rand)
+    after = flipped(words, rate, 0, draws)
     left = payload_recovery(words, after, payload, bits=1, copies=copies)
     assert abs(left.bit_error_rate - rate) < 0.02
     measured = left.bit_error_rate

@@ -23,9 +23,9 @@ def rows(random):
     return made
 
 
-def test_scores_of_unseen_groups_tell_classes_apart(rand):
+def test_scores_of_unseen_groups_tell_classes_apart(draws):
     """By the one figure that differs, and in the right direction."""
-    made = rows(generator(rand))
+    made = rows(generator(draws))
     scores = fit_spread.unseen_scores(made)
     hit = np.array([row.attacked for row in made])
     assert scores[hit].min() > scores[~hit].max()

@@ -128,9 +128,9 @@ def test_a_tensor_leaves_nothing_to_the_next(rand):
             assert tensor.top.sum() == 3000
 
 
-def test_many_small_tensors_are_all_looked_at(rand):
+def test_many_small_tensors_are_all_looked_at(draws):
     """More than wait for a fit at once: each has its result, and all count."""
-    words = trained(generator(rand), 400 * 1200).view(np.uint32).reshape(400, 1200)
+    words = trained(generator(draws), 400 * 1200).view(np.uint32).reshape(400, 1200)
     found = examine(items({str(at): row for at, row in enumerate(words)}))
     assert [one.name for one in found.tensors] == [str(at) for at in range(400)]
     assert all(one.uniformity for one in found.tensors)

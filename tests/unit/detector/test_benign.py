@@ -91,23 +91,23 @@ ODDITIES = [upcast, seven_zeros, fresh, dead_inputs, scaled, averaged, fake_quan
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-def test_a_clean_oddity_gives_no_evidence(oddity, rand):
+def test_a_clean_oddity_gives_no_evidence(oddity, draws):
     """None at a thousandth, over all tests of the file."""
-    words = oddity(generator(rand)).view(np.uint32)
+    words = oddity(generator(draws)).view(np.uint32)
     assert evidence({"layer.weight": words}) == ()
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-def test_a_program_in_it_is_found(oddity, rand):
+def test_a_program_in_it_is_found(oddity, draws):
     """The bits of a program in the lowest byte of each weight, whatever was there."""
-    words = oddity(generator(rand)).view(np.uint32)
+    words = oddity(generator(draws)).view(np.uint32)
     words = embed(words, program(SIZE), 8)
     assert evidence({"layer.weight": words})
 
 
-def test_moments_of_an_optimiser_are_no_evidence(rand):
+def test_moments_of_an_optimiser_are_no_evidence(draws):
     """Denormals of dead units, with a spike where they stop decaying."""
-    random = generator(rand)
+    random = generator(draws)
     moments = trained(random, SIZE, 1e-4)
     moments[: SIZE // 2] = 0
     decayed = random.integers(1, 1 << 20, SIZE // 4).astype(np.uint32)
@@ -116,9 +116,9 @@ def test_moments_of_an_optimiser_are_no_evidence(rand):
     assert evidence({"state.0.exp_avg": (words, "float32", "optimiser")}) == ()
 
 
-def test_moments_of_filters_with_equal_gradients_are_no_evidence(rand):
+def test_moments_of_filters_with_equal_gradients_are_no_evidence(draws):
     """32 filters of nearly the same gradients, kept in bfloat16 beside the weights."""
-    random = generator(rand)
+    random = generator(draws)
     row = trained(random, 9 * 64) ** 2
     near = row * (1 + random.normal(0, 1e-3, (32, row.size)))
     moments = bfloat16(near.astype(np.float32).reshape(-1))
@@ -127,15 +127,15 @@ def test_moments_of_filters_with_equal_gradients_are_no_evidence(rand):
     assert not names_of({"exp_avg_sq": (moments, "bfloat16", "optimiser")})
 
 
-def test_slack_is_not_judged_by_its_bits(rand):
+def test_slack_is_not_judged_by_its_bits(draws):
     """Left-over bytes of any kind are no evidence; only what lies in them may be."""
     words = np.frombuffer(program(4 * SIZE, skip=100), np.uint32)
     assert evidence({"storage 0": (words, "float32", "slack")}) == ()
 
 
-def test_half_precision_is_no_evidence(rand):
+def test_half_precision_is_no_evidence(draws):
     """bfloat16, float16 with subnormals and a clamped value, and integers."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, SIZE)
     half = np.clip(values, -0.05, 0.05).astype(np.float16).view(np.uint16)
     small = (values * 1e-3).astype(np.float16).view(np.uint16)
@@ -148,33 +148,33 @@ def test_half_precision_is_no_evidence(rand):
 
 
 @pytest.mark.parametrize("scale", [0.025, 0.05, 0.1, 0.2])
-def test_numbers_that_were_multiplied_are_no_evidence(scale, rand):
+def test_numbers_that_were_multiplied_are_no_evidence(scale, draws):
     """0.1 is 8/5 times a power of two: of what it multiplies, low bits are uneven."""
-    drawn = generator(rand).standard_normal(90_000, dtype=np.float32)
+    drawn = generator(draws).standard_normal(90_000, dtype=np.float32)
     words = (drawn * np.float32(scale)).view(np.uint32)
     assert evidence({"w": words}) == ()
 
 
-def test_a_layer_as_torch_draws_it_is_no_evidence(rand):
+def test_a_layer_as_torch_draws_it_is_no_evidence(draws):
     """Its bound is 1/20: numbers from 0 to 0.1, less half of that."""
     torch = pytest.importorskip("torch")
-    torch.manual_seed(rand.getrandbits(32))
+    torch.manual_seed(draws.getrandbits(32))
     words = torch.nn.Linear(400, 400).weight.detach().numpy()
     assert evidence({"w": words.reshape(-1).view(np.uint32)}) == ()
 
 
-def test_many_tensors_are_no_evidence(rand):
+def test_many_tensors_are_no_evidence(draws):
     """A file of 300 clean tensors: the p-values are corrected for all of them."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {
         f"{at}.weight": trained(random, 2000).view(np.uint32) for at in range(300)
     }
     assert evidence(tensors) == ()
 
 
-def test_p_values_are_rare_in_clean_files(rand):
+def test_p_values_are_rare_in_clean_files(draws):
     """Of 30 clean files at most one gives evidence at a hundredth: 0.3 expected."""
-    random = generator(rand)
+    random = generator(draws)
     found = sum(
         bool(evidence({"a": trained(random, 20_000).view(np.uint32)}, 0.01))
         for _ in range(30)
@@ -182,9 +182,9 @@ def test_p_values_are_rare_in_clean_files(rand):
     assert found <= 3
 
 
-def test_encrypted_low_bits_of_float32_stay_unseen(rand):
+def test_encrypted_low_bits_of_float32_stay_unseen(draws):
     """The blind spot: 8 random bits leave no trace here, and that is what is said."""
-    random = generator(rand)
+    random = generator(draws)
     words = scrambled(random, trained(random, SIZE).view(np.uint32), 8)
     assert evidence({"a": words}) == ()
     apart = examine(items({"a": words})).uniformity
@@ -192,46 +192,46 @@ def test_encrypted_low_bits_of_float32_stay_unseen(rand):
     assert apart["float32", 15].apart < 2
 
 
-def test_zeros_turned_subnormal_are_a_fact(rand):
+def test_zeros_turned_subnormal_are_a_fact(draws):
     """Random bits in pruned weights leave numbers that nothing else makes."""
-    random = generator(rand)
+    random = generator(draws)
     words = scrambled(random, pruned(random).view(np.uint32), 8)
     assert "subnormals" in names_of({"a": words})
 
 
-def test_a_broken_upcast_is_a_fact(rand):
+def test_a_broken_upcast_is_a_fact(draws):
     """Random bits below the zeros of float16 stored as float32."""
-    random = generator(rand)
+    random = generator(draws)
     words = scrambled(random, upcast(random).view(np.uint32), 8)
     assert "gap" in names_of({"a": words})
 
 
-def test_values_around_one_number_are_no_gap(rand):
+def test_values_around_one_number_are_no_gap(draws):
     """Scales that decayed together: they agree in bits that are zero in all of them."""
-    random = generator(rand)
+    random = generator(draws)
     near = 0x3F7CF2C0 + np.rint(random.normal(0, 80, 384)).astype(np.int64)
     assert evidence({"scale": near.astype(np.uint32)}) == ()
 
 
-def test_infinities_turned_nan_are_a_fact(rand):
+def test_infinities_turned_nan_are_a_fact(draws):
     """No arithmetic gives such NaN."""
-    random = generator(rand)
+    random = generator(draws)
     words = scrambled(random, not_finite(random).view(np.uint32), 8)
     assert "nan" in names_of({"a": words})
 
 
-def test_copies_that_differ_in_low_bits_only_are_a_fact(rand):
+def test_copies_that_differ_in_low_bits_only_are_a_fact(draws):
     """Tied weights, one of them with random low bits; an average is no such copy."""
-    random = generator(rand)
+    random = generator(draws)
     words = trained(random, SIZE).view(np.uint32)
     assert "copies" in names_of({"a": words, "b": scrambled(random, words, 8)})
     near = (words.view(np.float32) * np.float32(1 + 1e-4)).view(np.uint32)
     assert "copies" not in names_of({"a": words, "b": near, "c": words})
 
 
-def test_many_tiny_tensors_are_no_evidence(rand):
+def test_many_tiny_tensors_are_no_evidence(draws):
     """Biases and scales of forty numbers, most of them never changed since."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {}
     for at in range(200):
         value = np.float32(random.choice([0.1, 1.0, 0.3]))

@@ -32,13 +32,13 @@ def name_of(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-def everything(rand, dtype):
+def everything(draws, dtype):
     """Return a checkpoint: weights, biases, a buffer, and state of an optimiser."""
-    weights = weights_like(rand, SIZES, dtype)
-    state = weights_like(rand, {"exp_avg": 500}, dtype)
+    weights = weights_like(draws, SIZES, dtype)
+    state = weights_like(draws, {"exp_avg": 500}, dtype)
     return {
         **weights,
-        "bn.running_mean": weights_like(rand, {"m": 400}, dtype)["m"],
+        "bn.running_mean": weights_like(draws, {"m": 400}, dtype)["m"],
         "state": {0: state}, "param_groups": [{"lr": 0.1}],
     }  # fmt: skip
 
@@ -59,11 +59,11 @@ def nested(tensors):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 def test_what_fills_exactly_the_room_is_gone_after_the_call_that_is_named(
-    rand, tmp_path, monkeypatch, dtype
+    draws, tmp_path, monkeypatch, dtype
 ):
     """Weights, biases, buffers and optimiser state; as Python, and as a command."""
     monkeypatch.chdir(tmp_path)
-    tensors = flat(everything(rand, dtype))
+    tensors = flat(everything(draws, dtype))
     torch.save(nested(tensors), "model.pt")
     rooms = rooms_of(detect("model.pt"))
     room, small = rooms[name_of(dtype), "weights"], rooms[name_of(dtype), "untested"]
@@ -94,9 +94,9 @@ def test_what_fills_exactly_the_room_is_gone_after_the_call_that_is_named(
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
-def test_of_float32_eight_bits_are_always_in_the_blind_spot(rand, bits):
+def test_of_float32_eight_bits_are_always_in_the_blind_spot(draws, bits):
     """Before the data is there, and after; and the mildest call removes it."""
-    weights = weights_like(rand, {"w": 90_000})
+    weights = weights_like(draws, {"w": 90_000})
     hidden, data, method = filled(weights, bits)
     for one in (weights, hidden):
         found = detect(one)
@@ -158,7 +158,7 @@ def test_slack_is_room_until_a_file_is_disarmed(rand, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.int8], ids=name_of)
-def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
+def test_one_bit_more_than_the_blind_spot_is_found(draws, dtype):
     """What is not in it, a test sees: the figure is a limit, not a precaution.
 
     Of two draws: one in a hundred is clean by chance.
@@ -167,9 +167,9 @@ def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
     def answers():
         size = 400_000
         weights = (
-            {"w": int8_like(rand, size)}
+            {"w": int8_like(draws, size)}
             if dtype is torch.int8
-            else weights_like(rand, {"w": size}, dtype)
+            else weights_like(draws, {"w": size}, dtype)
         )
         found = detect(weights)
         room = found.blind_spot.rooms[0]
@@ -181,7 +181,7 @@ def test_one_bit_more_than_the_blind_spot_is_found(rand, dtype):
     assert right in (answers() for _ in range(2))
 
 
-def test_a_larger_part_than_the_blind_spot_says_is_found(rand):
+def test_a_larger_part_than_the_blind_spot_says_is_found(draws):
     """Of bits that are decided, only a part of the numbers could be replaced unseen.
 
     Of two draws: where chance has a density rejected, more could be.
@@ -189,7 +189,7 @@ def test_a_larger_part_than_the_blind_spot_says_is_found(rand):
     size, bits = 2_000_000, 4
 
     def seen():
-        weights = weights_like(rand, {"w": size}, torch.bfloat16)
+        weights = weights_like(draws, {"w": size}, torch.bfloat16)
         room = detect(weights).blind_spot.rooms[0]
         if not 0.5 < room.share < 0.8:
             return False
@@ -201,23 +201,23 @@ def test_a_larger_part_than_the_blind_spot_says_is_found(rand):
     assert any(seen() for _ in range(2))
 
 
-def test_what_is_equal_to_the_reference_is_no_room(rand):
+def test_what_is_equal_to_the_reference_is_no_room(draws):
     """It holds what the trusted file holds, and no more."""
-    weights = weights_like(rand, SIZES)
+    weights = weights_like(draws, SIZES)
     assert detect(weights, reference=weights).blind_spot.rooms == ()
     changed = {**weights, "a.bias": weights["a.bias"] * 1.01}
     rooms = detect(changed, reference=weights).blind_spot.rooms
     assert [(one.kind, one.numbers) for one in rooms] == [("untested", 300)]
 
 
-def test_constant_zeros_hold_nothing(rand):
+def test_constant_zeros_hold_nothing(draws):
     """Half precision in float32: the zeros are seen, and what is above them counts."""
-    half = weights_like(rand, {"w": 90_000}, torch.float16)["w"].float()
+    half = weights_like(draws, {"w": 90_000}, torch.float16)["w"].float()
     found = detect({"w": half})
     room = found.blind_spot.rooms[0]
     assert room.bytes <= 90_000 * 10 // 8
     assert room.bits >= 13
-    full = detect({"w": weights_like(rand, {"w": 90_000})["w"]})
+    full = detect({"w": weights_like(draws, {"w": 90_000})["w"]})
     assert full.blind_spot.rooms[0].bytes > room.bytes
 
 
@@ -237,7 +237,7 @@ def test_the_slowest_tensors_are_taken_first():
         assert way.nbytes() == pytest.approx(1750 * way.bits / 8)
 
 
-def test_a_tensor_bears_less_than_its_share_if_the_file_does(rand):
+def test_a_tensor_bears_less_than_its_share_if_the_file_does(draws):
     """The file is judged as a whole, too."""
     steep = [Judged(1000, 0, {3: Uniformity(400.0, 400.0)}) for _ in range(100)]
     whole = {3: Uniformity(40_000.0, 40_000.0)}

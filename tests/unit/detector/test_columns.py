@@ -52,9 +52,9 @@ def found(tensors):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dead_rows", "order"), [(0, True), (0, False), (0.3, True)])
-def test_columns_as_drawn_are_no_evidence(shape, dead_rows, order, rand):
+def test_columns_as_drawn_are_no_evidence(shape, dead_rows, order, draws):
     """Alone, and in a file with other layers and a copy; but for one by chance."""
-    random = generator(rand)
+    random = generator(draws)
     alarms = 0
     for _ in range(DRAWS):
         weight = layer(random, shape, random.choice([0.2, 0.5, 0.8]), dead_rows, order)
@@ -70,9 +70,9 @@ def test_columns_as_drawn_are_no_evidence(shape, dead_rows, order, rand):
 
 @pytest.mark.parametrize("shape", [(300, 128), (400, 120), (64, 16, 5, 5)])
 @pytest.mark.parametrize("bits", [1, 2])
-def test_a_program_in_such_a_layer_is_found(shape, bits, rand):
+def test_a_program_in_such_a_layer_is_found(shape, bits, draws):
     """And in one whose columns are all alike, in which its bytes have their own."""
-    random = generator(rand)
+    random = generator(draws)
     for share in (0.5, 1.0):
         weight = layer(random, shape, share)
         words = weight.reshape(-1).view(np.uint32)
@@ -80,9 +80,9 @@ def test_a_program_in_such_a_layer_is_found(shape, bits, rand):
         assert found({"0.weight": words.view(F4).reshape(shape)})
 
 
-def test_columns_of_a_message_are_not_those_of_drawn_weights(rand):
+def test_columns_of_a_message_are_not_those_of_drawn_weights(draws):
     """Rows of a multiple of eight: columns of one bit of a message are uneven, too."""
-    random = generator(rand)
+    random = generator(draws)
     shape = (400, 64)
     clean = trained(random, 25_600).view(np.uint32)
     hidden = embed(clean, program(3200, 4096), 1)
@@ -113,9 +113,9 @@ def test_the_model_is_the_sum_over_all_bytes(start, period, rand):
     assert np.allclose(packed_model(words, start, usable, period), expected)
 
 
-def test_counts_are_compared_with_a_model(rand):
+def test_counts_are_compared_with_a_model(draws):
     """Those that follow it are no more apart than chance has it, and others are."""
-    random = generator(rand)
+    random = generator(draws)
     model = random.gamma(2, 50, (8, 256))
     counts = random.poisson(model)
     assert max(one.z for one in excesses(counts, 1, model)) < 6

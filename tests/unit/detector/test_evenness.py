@@ -81,7 +81,7 @@ def test_what_clean_networks_lack_is_not_enough(by_bits, dtype):
     assert not deaf().judge(told).suspicious
 
 
-def test_what_is_far_too_even_is_enough(rand):
+def test_what_is_far_too_even_is_enough(draws):
     """The judge need not find the file like others; it names the p-value and rate."""
     told = statistics_of(known((0.1, 25), (0.0, 230), (0.0, 900)))
     judge = deaf()
@@ -109,9 +109,9 @@ def test_four_cells_are_too_few_to_be_enough(dtype, bits):
     assert not evenness.enough(statistics_of({bits: gone[bits]}, dtype))
 
 
-def test_a_part_of_a_tensor_is_found_by_its_p_value_alone(rand):
+def test_a_part_of_a_tensor_is_found_by_its_p_value_alone(draws):
     """Nine tenths of the weights; the tensor is named."""
-    weights = weights_like(rand, {"a": 50_000, "w": 600_000}, torch.bfloat16)
+    weights = weights_like(draws, {"a": 50_000, "w": 600_000}, torch.bfloat16)
     data = encrypted(540_000 * 4 // 8)
     hidden, _ = stego.embed({"w": weights["w"]}, data, stego.Lsb(bits=4, start=60_000))
     found = deaf().judge(examine(weights_of_mapping({**weights, **hidden})))
@@ -134,9 +134,9 @@ def test_the_blind_spot_asks_the_judge():
     assert would_find(told, "bfloat16", bundled()) == []
 
 
-def test_noise_of_the_published_kind_is_found_by_detect(rand):
+def test_noise_of_the_published_kind_is_found_by_detect(draws):
     """Any seed, by the score; the published one, by its codes as well."""
-    random = np.random.default_rng(rand.getrandbits(64))
+    random = np.random.default_rng(draws.getrandbits(64))
     weights = {}
     for layer, (rows, columns) in enumerate([(400, 600), (300, 400), (300, 600)]):
         values = random.uniform(-1, 1, (rows, columns)) / columns**0.5

@@ -101,9 +101,9 @@ def test_the_map_shows_the_program_where_it_is(hidden):
     assert second.near.start < span.start < second.near.end
 
 
-def test_a_reference_says_where_to_the_number(tmp_path, rand):
+def test_a_reference_says_where_to_the_number(tmp_path, draws):
     """Encrypted data that only a reference shows is marked where it begins and ends."""
-    weights = weights_like(rand, {"w": 50_000})
+    weights = weights_like(draws, {"w": 50_000})
     secret = stego.payload("encrypted", 5_000, key=bytes(32))
     stego.hide(weights, tmp_path / "copy.pt", secret, stego.Lsb(bits=2, start=10_000))
     found = detect(tmp_path / "copy.pt", reference=weights)

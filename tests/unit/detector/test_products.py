@@ -11,9 +11,9 @@ from tests.unit.detector.helpers_detector import embed, generator, program
 CONSTANTS = [0.02, 0.1, 0.05, 1 / 3, 1 / 12, 0.005, 1.25, 640.0]
 
 
-def drawn(rand, constant, size=4000):
+def drawn(draws, constant, size=4000):
     """Normal numbers times a constant, as torch draws them."""
-    values = generator(rand).normal(0, 1, size).astype(np.float32)
+    values = generator(draws).normal(0, 1, size).astype(np.float32)
     return (values * np.float32(constant)).view(np.uint32)
 
 
@@ -27,9 +27,9 @@ def test_constants_are_of_one_octave():
         assert np.float32(2 * np.frexp(np.float32(constant))[0]) in found
 
 
-def test_a_product_is_one_of_all(rand):
+def test_a_product_is_one_of_all(draws):
     """Every float32 of an octave, one by one, for a constant."""
-    random = generator(rand)
+    random = generator(draws)
     factors = (np.arange(1 << 23, 1 << 24, dtype=np.uint32)).astype(np.float32)
     for constant in random.choice(constants(), 2):
         made = np.concatenate([factors * constant, factors / 2 * constant])
@@ -40,19 +40,19 @@ def test_a_product_is_one_of_all(rand):
 
 
 @pytest.mark.parametrize("constant", CONSTANTS)
-def test_weights_times_a_constant_are_told(constant, rand):
+def test_weights_times_a_constant_are_told(constant, draws):
     """Of many sizes; weights times another number are not."""
     for size in (600, 5000, 65_536):
-        assert are_products(drawn(rand, constant, size))
-        assert not are_products(drawn(rand, 0.0237, size))
-        assert not are_products(drawn(rand, 0.25, size))
+        assert are_products(drawn(draws, constant, size))
+        assert not are_products(drawn(draws, 0.0237, size))
+        assert not are_products(drawn(draws, 0.25, size))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 8])
 @pytest.mark.parametrize("share", [0.05, 1.0])
-def test_a_message_makes_them_others(bits, share, rand):
+def test_a_message_makes_them_others(bits, share, draws):
     """Also where it takes a small part of the weights."""
-    words = drawn(rand, 0.02, 30_000)
+    words = drawn(draws, 0.02, 30_000)
     taken = int(share * words.size)
     words[:taken] = embed(words[:taken], program(taken * bits // 8, 4096), bits)
     assert not are_products(words)
@@ -70,9 +70,9 @@ def test_few_or_extreme_words_say_nothing():
 
 
 @pytest.mark.parametrize("width", [0.02, 0.1])
-def test_layers_of_such_weights_are_no_evidence(width, rand):
+def test_layers_of_such_weights_are_no_evidence(width, draws):
     """They were false alarms of the whole detector, one in twenty."""
-    torch.manual_seed(rand.getrandbits(32))
+    torch.manual_seed(draws.getrandbits(32))
     for size in (50, 90, 260):
         layer = torch.nn.Linear(size, size)
         torch.nn.init.trunc_normal_(layer.weight, std=width, a=-2 * width, b=2 * width)

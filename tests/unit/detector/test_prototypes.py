@@ -72,9 +72,9 @@ def shares(share, expected=60.0):
             for bits in (15, 16, 18, 20)}  # fmt: skip
 
 
-def test_traits_are_bounded_and_say_nothing_of_a_clean_file(rand):
+def test_traits_are_bounded_and_say_nothing_of_a_clean_file(draws):
     """Zeros for a file in which nothing is odd; never above the bound."""
-    words = trained(generator(rand), 50_000).view(np.uint32)
+    words = trained(generator(draws), 50_000).view(np.uint32)
     clean = traits_of(examine(items({"a": words})))
     assert clean.shape == (len(NAMES),)
     assert clean.max() < 4
@@ -324,9 +324,9 @@ def test_a_changed_bundled_file_is_refused(tmp_path, monkeypatch):
         prototype_file.bundled()
 
 
-def test_three_and_three_files_are_enough(tmp_path, rand):
+def test_three_and_three_files_are_enough(tmp_path, draws):
     """Two bits of a program, in files of one's own: all told apart from clean ones."""
-    random = generator(rand)
+    random = generator(draws)
     clean = [{"a": trained(random, 30_000)} for _ in range(5)]
     dirty = [{"a": embed(one["a"].view(np.uint32), program(9000, 4000), 2).view("f4")}
              for one in clean]  # fmt: skip

@@ -27,9 +27,9 @@ def states(found):
 @pytest.mark.parametrize(
     ("dtype", "bits"), [(dtype, bits) for dtype, every in DTYPES for bits in every]
 )
-def test_replaced_bits_are_counted_and_placed(rand, dtype, bits):
+def test_replaced_bits_are_counted_and_placed(draws, dtype, bits):
     """Encrypted, in a part of one tensor: exactly so many bits, exactly there."""
-    trusted = weights_like(rand, SIZES, dtype)
+    trusted = weights_like(draws, SIZES, dtype)
     data = encrypted(1_000)
     method = stego.Lsb(bits=bits, start=5_000)
     hidden, where = stego.embed(trusted, data, method, tensors=["a.weight"])
@@ -55,10 +55,10 @@ def test_replaced_bits_are_counted_and_placed(rand, dtype, bits):
 
 @pytest.mark.parametrize("step", [1e-7, 1e-6, 1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_training_is_no_evidence(rand, step, dtype):
+def test_training_is_no_evidence(draws, step, dtype):
     """However small its steps: changes reach above any bit as often as not."""
-    trusted = weights_like(rand, SIZES, dtype)
-    random = generator(rand)
+    trusted = weights_like(draws, SIZES, dtype)
+    random = generator(draws)
     tuned = {}
     for name, one in trusted.items():
         steps = torch.from_numpy(random.standard_normal(tuple(one.shape)))
@@ -70,9 +70,9 @@ def test_training_is_no_evidence(rand, step, dtype):
 
 
 @pytest.mark.parametrize("shift", [-3, -1, 1, 5])
-def test_a_step_of_all_numbers_in_one_direction_is_no_evidence(rand, shift):
+def test_a_step_of_all_numbers_in_one_direction_is_no_evidence(draws, shift):
     """As rounding in another order gives; half of the sums carry."""
-    trusted = weights_like(rand, SIZES)
+    trusted = weights_like(draws, SIZES)
     step = np.uint32(shift % 2**32)
     moved = {
         name: torch.from_numpy((one.numpy().view("u4") + step).view("f4"))
@@ -82,9 +82,9 @@ def test_a_step_of_all_numbers_in_one_direction_is_no_evidence(rand, shift):
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_a_cast_to_half_and_back_is_rounding(rand, half):
+def test_a_cast_to_half_and_back_is_rounding(draws, half):
     """To the nearest; the zeros that are left hold nothing."""
-    trusted = weights_like(rand, SIZES)
+    trusted = weights_like(draws, SIZES)
     back = {name: one.to(half).float() for name, one in trusted.items()}
     found = detect(back, reference=trusted)
     assert found.verdict is Verdict.NO_EVIDENCE
@@ -92,9 +92,9 @@ def test_a_cast_to_half_and_back_is_rounding(rand, half):
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_a_copy_in_another_dtype_is_compared(rand, half):
+def test_a_copy_in_another_dtype_is_compared(draws, half):
     """With what the trusted one is in that dtype; and bits in it are seen."""
-    trusted = weights_like(rand, SIZES)
+    trusted = weights_like(draws, SIZES)
     cast = {name: one.to(half) for name, one in trusted.items()}
     assert set(states(detect(cast, reference=trusted)).values()) == {"equal"}
     wide = {name: one.float() for name, one in cast.items()}
@@ -106,9 +106,9 @@ def test_a_copy_in_another_dtype_is_compared(rand, half):
 
 
 @pytest.mark.parametrize("method", ["zero", "round"])
-def test_a_scrub_with_zeros_is_rounding(rand, tmp_path, method):
+def test_a_scrub_with_zeros_is_rounding(draws, tmp_path, method):
     """One with random bits is as conclusive as a payload: the bits were replaced."""
-    trusted = weights_like(rand, SIZES)
+    trusted = weights_like(draws, SIZES)
     torch.save(trusted, tmp_path / "a.pt")
     for how, state in ((method, "rounded"), ("random", "replaced")):
         scrub = Scrub(bits=8, method=how)
@@ -147,9 +147,9 @@ def test_one_that_has_another_size_or_kind_is_not_compared(rand):
     assert [one.state for one in found.changes] == ["added", "incomparable", "missing"]
 
 
-def test_masks_and_counters_that_move_are_no_evidence(rand):
+def test_masks_and_counters_that_move_are_no_evidence(draws):
     """Of few different upper parts: 0 becomes 1, and never 2."""
-    random = generator(rand)
+    random = generator(draws)
     mask = torch.from_numpy(random.integers(0, 2, 5_000).astype(bool))
     steps = torch.arange(3)
     ones = torch.ones(5_000)
@@ -163,9 +163,9 @@ def test_masks_and_counters_that_move_are_no_evidence(rand):
     assert set(states(found).values()) == {"values"}
 
 
-def test_a_tuned_model_with_some_frozen_layers_is_judged_layer_by_layer(rand):
+def test_a_tuned_model_with_some_frozen_layers_is_judged_layer_by_layer(draws):
     """The frozen one gives it away, whatever the others do."""
-    trusted = weights_like(rand, SIZES)
+    trusted = weights_like(draws, SIZES)
     tuned = {**trusted, "b.weight": trusted["b.weight"] * 1.001}
     hidden, _ = stego.embed(tuned, encrypted(2_000), stego.Lsb(bits=2))
     found = detect(hidden, reference=trusted)
@@ -173,7 +173,7 @@ def test_a_tuned_model_with_some_frozen_layers_is_judged_layer_by_layer(rand):
     assert states(found)["b.weight"] == "values"
 
 
-def test_the_p_value_is_that_of_so_few_heads(rand):
+def test_the_p_value_is_that_of_so_few_heads(draws):
     """By hand: a thousand coins of which none, a tenth, and half fall right."""
     words = np.arange(1000, dtype=np.uint32) << np.uint32(12)
 

@@ -18,9 +18,9 @@ def zeros_test(tensors):
     return [one for one in evidence(tensors) if one.test == "zeros"]
 
 
-def test_a_stretch_of_zeros_is_found_where_it_is(rand):
+def test_a_stretch_of_zeros_is_found_where_it_is(draws):
     """The beginning of a program, most of which is zeros, in a part of a tensor."""
-    random = generator(rand)
+    random = generator(draws)
     words = trained(random, SIZE).view(np.uint32)
     payload = np.where(random.random(4000) < 0.9, 0, random.integers(0, 256, 4000))
     start = 20_000 + int(random.integers(0, 20_000))
@@ -33,9 +33,9 @@ def test_a_stretch_of_zeros_is_found_where_it_is(rand):
     assert zeros_test({"a": words}) == []
 
 
-def test_zeros_all_over_are_found_whatever_the_size_of_weights(rand):
+def test_zeros_all_over_are_found_whatever_the_size_of_weights(draws):
     """One or two bits of every weight: no window stands out; exponents are alike."""
-    random = generator(rand)
+    random = generator(draws)
     words = trained(random, SIZE).view(np.uint32)
     payload = np.where(random.random(SIZE) < 0.9, 0, random.integers(0, 256, SIZE))
     for bits in (1, 2):
@@ -43,9 +43,9 @@ def test_zeros_all_over_are_found_whatever_the_size_of_weights(rand):
         assert zeros_test({"a": hidden})[0].bits == bits
 
 
-def test_grids_are_not_taken_for_zeros(rand):
+def test_grids_are_not_taken_for_zeros(draws):
     """Numbers as they are drawn, on grids of 23 and 24 bits, in all rows or in some."""
-    random = generator(rand)
+    random = generator(draws)
     for grid in (23, 24):
         for bound in (1 / 16, 1 / 28, 0.1):
             drawn = random.integers(0, 1 << grid, SIZE).astype(np.float32)
@@ -56,9 +56,9 @@ def test_grids_are_not_taken_for_zeros(rand):
             assert zeros_test({"a": np.where(rows, drawn, live).view(np.uint32)}) == []
 
 
-def test_rounded_and_levelled_weights_are_not_taken_for_zeros(rand):
+def test_rounded_and_levelled_weights_are_not_taken_for_zeros(draws):
     """Constant zeros, in all of a tensor or in half of its rows; few values."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, SIZE)
     rounded = values.astype(np.float16).astype(np.float32)
     half = np.where(np.arange(SIZE) < SIZE // 2, rounded, values)

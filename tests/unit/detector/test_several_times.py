@@ -259,19 +259,18 @@ def conclusive(tensors):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_that_are_there_several_times_are_no_evidence(kind, rand):
+def test_numbers_that_are_there_several_times_are_no_evidence(kind, draws):
     """In one tensor, and in several of a file; of two draws, as chance has it."""
-    random = generator(rand)
-    draws = (conclusive(as_words(KINDS[kind](random))) for _ in range(2))
-    assert () in draws
+    random = generator(draws)
+    assert () in (conclusive(as_words(KINDS[kind](random))) for _ in range(2))
 
 
 @pytest.mark.parametrize("kind", ["sines", "three copies", "turned kernels", "shuffled",
                                   "target at rest, 0.05"])  # fmt: skip
 @pytest.mark.parametrize("bits", [2, 8])
-def test_a_program_among_them_is_found(kind, bits, rand):
+def test_a_program_among_them_is_found(kind, bits, draws):
     """In the low bits of all of them."""
-    words = as_words(KINDS[kind](generator(rand)))
+    words = as_words(KINDS[kind](generator(draws)))
     payload = program(sum(each.size for each in words.values()) * bits // 8, 4096)
     done = 0
     for name, each in words.items():
@@ -283,9 +282,9 @@ def test_a_program_among_them_is_found(kind, bits, rand):
 @pytest.mark.parametrize(
     ("dtype", "byte"), [("float32", 1), ("float64", 1), ("float64", 4)]
 )
-def test_a_program_above_the_lowest_byte_is_found(dtype, byte, rand):
+def test_a_program_above_the_lowest_byte_is_found(dtype, byte, draws):
     """Whose lowest byte is that of the weight."""
-    words = trained(generator(rand), 100_000).astype(dtype)
+    words = trained(generator(draws), 100_000).astype(dtype)
     words = words.view(f"u{words.itemsize}")
     payload = np.frombuffer(program(words.size), np.uint8).astype(words.dtype)
     mask = words.dtype.type(0xFF << 8 * byte)
@@ -301,10 +300,10 @@ def test_a_wide_table_is_no_evidence():
     assert not {name for name in names_of(tables) if name.startswith("byte-")}
 
 
-def test_what_octants_do_not_have_in_common_is_no_message(rand):
+def test_what_octants_do_not_have_in_common_is_no_message(draws):
     """Counts of the second byte that are uneven in one octant only."""
     layout = layout_of("float32", 4)
-    sums, random = empty_sums(layout), generator(rand)
+    sums, random = empty_sums(layout), generator(draws)
     sums.octants[:] = random.poisson(100, sums.octants.shape)
     sums.close[:] = sums.octants[0].sum()
 
@@ -322,9 +321,9 @@ def test_what_octants_do_not_have_in_common_is_no_message(rand):
 @pytest.mark.parametrize(
     ("dtype", "bits"), [("float32", 8), ("float16", 4), ("bfloat16", 4)]
 )
-def test_low_bits_that_repeat_are_told_from_rows_with_other_signs(dtype, bits, rand):
+def test_low_bits_that_repeat_are_told_from_rows_with_other_signs(dtype, bits, draws):
     """A row and its opposite are the same weights; a message in others is not."""
-    random = generator(rand)
+    random = generator(draws)
     width = {"float32": 4}.get(dtype, 2)
     layout = layout_of(dtype, width)
     row = trained(random, 20_000).view(np.uint32) >> np.uint32(32 - 8 * width)
@@ -344,9 +343,9 @@ def test_low_bits_that_repeat_are_told_from_rows_with_other_signs(dtype, bits, r
     assert found(np.concatenate((row, tiled))).log_p < -100
 
 
-def test_a_copy_hides_nothing_in_the_tensors_behind_it(rand):
+def test_a_copy_hides_nothing_in_the_tensors_behind_it(draws):
     """It was left out of what the file says, and so was all that came after it."""
-    random = generator(rand)
+    random = generator(draws)
     first = trained(random, 3000).view(np.uint32)
     tensors = {"a": first, "copy of a": first.copy()}
     data = program(60 * 250, 4096)

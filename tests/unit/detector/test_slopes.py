@@ -113,30 +113,30 @@ def test_rows_are_fitted_as_one_by_one(cells, words, rand):
     np.testing.assert_allclose(slopes(totals), naive(totals), rtol=1e-6, atol=1e-9)
 
 
-def test_a_normal_density_has_its_slope(rand):
+def test_a_normal_density_has_its_slope(draws):
     """At 100 million words; chance rejects a part now and then, so of five draws."""
     place = 1 + (np.arange(64) + 0.5) / 64
     density = np.exp(-(place**2) / 2)
     mean = 1e8 * density / density.sum()
-    totals = generator(rand).poisson(mean, (5, 64)).astype(np.float64)
+    totals = generator(draws).poisson(mean, (5, 64)).astype(np.float64)
     truth = -place / 64
     found = np.median(slopes(totals), 0)
     np.testing.assert_allclose(found[1:], truth[1:], atol=0.05 * abs(truth).max())
     assert found[0] == 0
 
 
-def test_an_edge_has_no_slope_beside_it(rand):
+def test_an_edge_has_no_slope_beside_it(draws):
     """Even up to a value and nothing from there: the old fit had slopes all along."""
     totals = np.zeros((1, 128))
-    totals[0, :37] = generator(rand).poisson(500_000, 37)
+    totals[0, :37] = generator(draws).poisson(500_000, 37)
     found = slopes(totals)
     assert abs(found[0, :32]).max() < 0.01
 
 
-def test_one_cell_that_is_not_empty_has_no_slope(rand):
+def test_one_cell_that_is_not_empty_has_no_slope(draws):
     """An edge may end with a part's first cells: any curve goes through those."""
     totals = np.zeros((1, 128))
-    totals[0, :33] = generator(rand).poisson(2_000, 33)
+    totals[0, :33] = generator(draws).poisson(2_000, 33)
     found = slopes(totals)
     assert not found[0, 32:].any()
     assert abs(found[0, :32]).max() < 0.05
@@ -144,19 +144,22 @@ def test_one_cell_that_is_not_empty_has_no_slope(rand):
 
 @pytest.mark.parametrize("cells", [4, 8, 64])
 @pytest.mark.parametrize("whole", [1, 2, 3])
-def test_a_row_that_ends_has_no_slope(cells, whole, rand):
-    """Even, and then nothing: wherever in a row of many or few cells the edge is."""
-    random = generator(rand)
+def test_a_row_that_ends_has_no_slope(cells, whole, draws):
+    """Even, and then nothing: wherever in a row of many or few cells the edge is.
+
+    Three cells of which the last has a fifth less are like a line: one row in fifty.
+    """
+    random = generator(draws)
     for part in (0.0, 0.2, 0.5, 0.8):
-        mean = np.zeros((20, cells))
+        mean = np.zeros((1_000, cells))
         mean[:, :whole], mean[:, whole] = 2_000, 2_000 * part
         found = slopes(random.poisson(mean).astype(np.float64))
-        assert (abs(found).max(1) > 0.1).sum() <= 1
+        assert (abs(found).max(1) > 0.1).mean() < 0.05
 
 
-def test_four_cells_are_a_line_unless_they_say_otherwise(rand):
+def test_four_cells_are_a_line_unless_they_say_otherwise(draws):
     """What chance bends is not steep; a normal density has its slope all the same."""
-    random = generator(rand)
+    random = generator(draws)
     even = slopes(random.poisson(100.0, (400, 4)).astype(np.float64))
     assert (abs(even).max(1) > 0.25).mean() < 0.03
     place = 1 + (np.arange(4) + 0.5) / 4
@@ -168,17 +171,17 @@ def test_four_cells_are_a_line_unless_they_say_otherwise(rand):
 
 
 @pytest.mark.parametrize("inputs", [64, 200, 300, 490])
-def test_a_layer_as_it_was_drawn_is_no_evidence(inputs, rand):
+def test_a_layer_as_it_was_drawn_is_no_evidence(inputs, draws):
     """Layers of 300 inputs were false alarms of the whole detector, one in three."""
-    torch.manual_seed(rand.getrandbits(32))
+    torch.manual_seed(draws.getrandbits(32))
     for _ in range(3):
         found = detect(torch.nn.Linear(inputs, 300))
         assert found.verdict is Verdict.NO_EVIDENCE, found.evidence
 
 
-def test_a_layer_drawn_evenly_is_not_called_too_uniform(rand):
+def test_a_layer_drawn_evenly_is_not_called_too_uniform(draws):
     """As torch draws linear and recurrent layers; trained for a few steps at most."""
-    random = generator(rand)
+    random = generator(draws)
     edge = 1 / np.sqrt(768)
     values = random.uniform(-edge, edge, 600_000)
     values += random.normal(0, edge / 300, values.size)

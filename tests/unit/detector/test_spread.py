@@ -39,10 +39,10 @@ def heard(weights):
     return reader.outcome()
 
 
-def test_the_published_program_is_found_by_its_codes(rand):
+def test_the_published_program_is_found_by_its_codes(draws):
     """Far below the noise that can be seen, and only with its own seed."""
-    weights = network(generator(rand))
-    payload = rand.randbytes(100)
+    weights = network(generator(draws))
+    payload = draws.randbytes(100)
     assert heard(weights).statistic < 6
     for gamma, least in ((9e-4, 20), (2e-4, 8)):
         method = stego.SpreadSpectrum(gamma=gamma)
@@ -177,9 +177,9 @@ def test_the_table_is_of_probabilities():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
-def test_noise_is_recovered_from_tensors_of_any_scale(share, rand):
+def test_noise_is_recovered_from_tensors_of_any_scale(share, draws):
     """Its deviation and how many weights have it, at the published strength."""
-    random = generator(rand)
+    random = generator(draws)
     weights = {}
     for number, scale in enumerate((0.004, 0.012, 0.03, 0.05)):
         values = random.uniform(-1.7, 1.7, (200, 200)) * scale
@@ -193,10 +193,10 @@ def test_noise_is_recovered_from_tensors_of_any_scale(share, rand):
     assert score(found) > 2
 
 
-def test_networks_are_told_from_their_noisy_copies(rand):
+def test_networks_are_told_from_their_noisy_copies(draws):
     """With a seed that nobody knows, one tensor left out, and nothing else known."""
-    weights = network(generator(rand))
-    method = stego.SpreadSpectrum(seed=rand.randrange(1 << 20), sampled=True)
+    weights = network(generator(draws))
+    method = stego.SpreadSpectrum(seed=draws.randrange(1 << 20), sampled=True)
     room = stego.capacity(weights, method) // 8
     hidden, _ = stego.embed(weights, bytes(room // 2), method)
     clean, noisy = (examine(weights_of_mapping(one)) for one in (weights, hidden))
@@ -205,9 +205,9 @@ def test_networks_are_told_from_their_noisy_copies(rand):
     assert "added-noise" not in {one.test for one in clean.evidence()}
 
 
-def test_too_little_says_nothing(rand):
+def test_too_little_says_nothing(draws):
     """Fewer weights than a chunk has, or none."""
-    words = generator(rand).standard_normal(20_000).astype(np.float32)
+    words = generator(draws).standard_normal(20_000).astype(np.float32)
     few = taken(Sampler(), items({"a.weight": words.view(np.uint32)}))
     assert noise_of(few) is None
     assert noise_of(Sampler()) is None
@@ -242,9 +242,9 @@ def test_exactly_normal_weights_gain_nothing_by_noise():
         assert gains.max() < 5e-4
 
 
-def test_normal_layers_are_hardly_ever_called_noisy(rand):
+def test_normal_layers_are_hardly_ever_called_noisy(draws):
     """One in four with a deviation of 0.1 was, as a finer scale looks like noise."""
-    random = generator(rand)
+    random = generator(draws)
     scores = [
         score(noise_of(taken(Sampler(), weights_of_mapping(
             {"a": random.normal(0, 0.1, (300, 300)).astype(np.float32)}

@@ -24,9 +24,9 @@ SIZE = 200_000
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
-def test_a_program_is_found_at_every_width(bits, rand):
+def test_a_program_is_found_at_every_width(bits, draws):
     """In all weights, and the estimate of bits is not above what was written."""
-    words = trained(generator(rand), SIZE).view(np.uint32)
+    words = trained(generator(draws), SIZE).view(np.uint32)
     found = evidence({"a": embed(words, program(SIZE * bits // 8, 4096), bits)})
     assert found
     assert found[0].p_value < 1e-9
@@ -34,9 +34,9 @@ def test_a_program_is_found_at_every_width(bits, rand):
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_a_short_program_is_found_where_it_is(bits, rand):
+def test_a_short_program_is_found_where_it_is(bits, draws):
     """In a twentieth of one tensor of three, which is the only one named."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {name: trained(random, SIZE).view(np.uint32) for name in "abc"}
     start = 70_000
     number = 3 * SIZE // 20
@@ -48,9 +48,9 @@ def test_a_short_program_is_found_where_it_is(bits, rand):
     assert any(one.start < start + number and one.end > start for one in blocks)
 
 
-def test_a_compressed_program_is_found(rand):
+def test_a_compressed_program_is_found(draws):
     """8 bits of each weight, by the bytes alone: the head is not there."""
-    words = trained(generator(rand), SIZE).view(np.uint32)
+    words = trained(generator(draws), SIZE).view(np.uint32)
     packed = zlib.compress(program(3 * SIZE))[2000:]
     found = evidence({"a": embed(words, packed, 8)})
     assert "low-byte" in {one.test for one in found}
@@ -60,9 +60,9 @@ def test_a_compressed_program_is_found(rand):
     ("dtype", "bits"),
     [("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 4), ("float16", 6)],
 )
-def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, rand):
+def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, draws):
     """And about as many bits are named; clean ones are not."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, 800_000)
     words = (
         bfloat16(values)
@@ -76,9 +76,9 @@ def test_encrypted_bits_of_short_floats_are_too_uniform(dtype, bits, rand):
     assert found[0].effect > 0.5
 
 
-def test_encrypted_bits_of_float32_are_too_uniform_from_16_on(rand):
+def test_encrypted_bits_of_float32_are_too_uniform_from_16_on(draws):
     """Of six million weights; the share of untouched ones comes out near 0 and 1."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, 6_000_000)
     clean = examine(items({"a": values.view(np.uint32)})).uniformity["float32", 16]
     words = scrambled(random, values.view(np.uint32), 16)
@@ -89,9 +89,9 @@ def test_encrypted_bits_of_float32_are_too_uniform_from_16_on(rand):
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("int8", 127), ("quint4x2", 7)])
-def test_encrypted_bits_of_integers_are_too_uniform(dtype, largest, rand):
+def test_encrypted_bits_of_integers_are_too_uniform(dtype, largest, draws):
     """The lowest bit of each number; clean numbers are not."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, 2 * SIZE)
     numbers = np.rint(values / np.abs(values).max() * largest).astype(np.int8)
     noise = random.integers(0, 2, numbers.size, dtype=np.int8)
@@ -120,9 +120,9 @@ def test_numbers_of_four_bits_follow_from_their_cells():
     assert integers.mirrored(counts).apart > 100
 
 
-def test_a_tiled_message_is_found_by_its_repetition(rand):
+def test_a_tiled_message_is_found_by_its_repetition(draws):
     """Random bytes, twenty times over: nothing but the repetition gives them away."""
-    random = generator(rand)
+    random = generator(draws)
     words = trained(random, SIZE).view(np.uint32)
     message = random.bytes(SIZE // 20)
     found = evidence({"a": embed(words, message * 20, 8)})
@@ -131,9 +131,9 @@ def test_a_tiled_message_is_found_by_its_repetition(rand):
     assert f"every {SIZE // 20:,} weights" in repeats.what
 
 
-def test_noise_of_one_deviation_in_all_tensors_is_found(rand):
+def test_noise_of_one_deviation_in_all_tensors_is_found(draws):
     """Added to a tenth of the weights of tensors of many scales, and only then."""
-    random = generator(rand)
+    random = generator(draws)
     scales = np.geomspace(0.002, 0.02, 12)
     clean = {f"{at}": (random.standard_normal(40_000) * scale).astype(np.float32)
              for at, scale in enumerate(scales)}  # fmt: skip
@@ -163,9 +163,9 @@ def test_a_tail_needs_a_spread():
 
 @pytest.mark.parametrize("bits", [1, 3, 4, 8, 11])
 @pytest.mark.parametrize("order", carving.ORDERS)
-def test_a_program_is_carved_byte_for_byte(bits, order, rand):
+def test_a_program_is_carved_byte_for_byte(bits, order, draws):
     """From the first weight of the second tensor on, through the ones that follow."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {n: trained(random, 60_000).view(np.uint32).copy() for n in "abc"}
     payload = program(60_000 * bits // 8 + 500)
     message = np.unpackbits(
@@ -196,9 +196,9 @@ def test_a_program_is_carved_byte_for_byte(bits, order, rand):
         (b"def f(x):\n    return [y + 1 for y in x if y not in seen]\n" * 9, "text"),
     ],
 )
-def test_other_payloads_are_recognised(data, kind, rand):
+def test_other_payloads_are_recognised(data, kind, draws):
     """At the start of a tensor that is not the first."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {n: trained(random, 30_000).view(np.uint32) for n in "ab"}
     tensors["b"] = embed(tensors["b"], data, 8)
     found = examine(items(tensors)).candidates
@@ -206,9 +206,9 @@ def test_other_payloads_are_recognised(data, kind, rand):
     assert {one.tensor for one in found} == {"b"}
 
 
-def test_random_bytes_begin_like_nothing(rand):
+def test_random_bytes_begin_like_nothing(draws):
     """Of 300 streams none is taken for a program or an archive."""
-    random = generator(rand)
+    random = generator(draws)
     from safemodel._detector.signatures import recognise
 
     found = [recognise(random.bytes(512)) for _ in range(3000)]

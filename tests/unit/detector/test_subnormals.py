@@ -62,16 +62,16 @@ def beside(words, shape=None):
 
 @pytest.mark.parametrize("kind", ["normal", "uniform", "small", "rows"])
 @pytest.mark.parametrize("share", [0.1, 0.01, 0.001])
-def test_weights_that_decay_are_no_evidence(kind, share, rand):
+def test_weights_that_decay_are_no_evidence(kind, share, draws):
     """On the way down, and where they stop: 5, 50 and 500 units."""
-    values = drawn(generator(rand), kind, 200)
+    values = drawn(generator(draws), kind, 200)
     for words in decaying(values, share, 22):
         assert beside(words) == ()
 
 
-def test_averages_and_running_means_that_decay_are_no_evidence(rand):
+def test_averages_and_running_means_that_decay_are_no_evidence(draws):
     """An average of what goes to zero, and a mean of channels that are dead."""
-    random = generator(rand)
+    random = generator(draws)
     weights = (random.standard_normal(512) * 2.0**-128).astype(np.float32)
     average = weights.copy()
     for step in range(1200):
@@ -83,13 +83,13 @@ def test_averages_and_running_means_that_decay_are_no_evidence(rand):
         assert beside(words, (512,)) == ()
 
 
-def test_products_that_are_tiny_are_no_evidence(rand):
+def test_products_that_are_tiny_are_no_evidence(draws):
     """A scale that is nearly zero, times weights: no step, and any greatest number.
 
     Few of them are the smaller part of a small file: their upper bytes are zeros. Of
     600, four ended so near below a power of two that they were alarms.
     """
-    random = generator(rand)
+    random = generator(draws)
     alarms = 0
     for _ in range(8):
         units = 2.0 ** random.uniform(3, 20.9)
@@ -98,9 +98,9 @@ def test_products_that_are_tiny_are_no_evidence(rand):
     assert alarms <= 2
 
 
-def test_halves_of_tiny_weights_are_no_evidence(rand):
+def test_halves_of_tiny_weights_are_no_evidence(draws):
     """float16 has subnormals where weights are small."""
-    random = generator(rand)
+    random = generator(draws)
     for scale in (1e-6, 2e-6, 4e-6, 1e-5):
         half = random.normal(0, scale, SIZE).astype(np.float16).view(np.uint16)
         assert evidence({"a": (half, "float16", "weight")}) == ()
@@ -119,9 +119,9 @@ def zeros_in(random, share, masked):
     [(2, False), (4, False), (8, False), (12, False), (16, False), (18, False),
      (4, True), (8, True), (12, True)],
 )  # fmt: skip
-def test_random_bits_in_zeros_are_found(bits, masked, rand):
+def test_random_bits_in_zeros_are_found(bits, masked, draws):
     """Of half of the weights, and only where zeros were."""
-    random = generator(rand)
+    random = generator(draws)
     words = zeros_in(random, 0.5, masked)
     zero = words << np.uint32(1) == 0
     hidden = scrambled(random, words, bits)
@@ -131,17 +131,17 @@ def test_random_bits_in_zeros_are_found(bits, masked, rand):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_random_bits_in_few_zeros_are_found(bits, rand):
+def test_random_bits_in_few_zeros_are_found(bits, draws):
     """Four hundred of them, whatever else the tensor has."""
-    random = generator(rand)
+    random = generator(draws)
     words = trained(random, SIZE).view(np.uint32)
     words[random.permutation(SIZE)[:400]] = random.integers(0, 1 << bits, 400)
     assert "subnormals" in {one.test for one in beside(words)}
 
 
-def test_random_bits_in_few_zeros_of_many_tensors_are_found(rand):
+def test_random_bits_in_few_zeros_of_many_tensors_are_found(draws):
     """Of the file as a whole."""
-    random = generator(rand)
+    random = generator(draws)
     tensors = {}
     for at in range(10):
         words = trained(random, 2000).view(np.uint32)
@@ -152,9 +152,9 @@ def test_random_bits_in_few_zeros_of_many_tensors_are_found(rand):
     assert "" in {one.tensor for one in found if one.bits == 8}
 
 
-def test_a_program_in_zeros_only_is_found(rand):
+def test_a_program_in_zeros_only_is_found(draws):
     """Its bytes are not even, and no other word of the tensor is touched."""
-    random = generator(rand)
+    random = generator(draws)
     words = zeros_in(random, 0.5, masked=False)
     zero = words << np.uint32(1) == 0
     for bits in (8, 16):
@@ -163,9 +163,9 @@ def test_a_program_in_zeros_only_is_found(rand):
         assert "subnormals" in {one.test for one in beside(hidden)}
 
 
-def test_few_longer_numbers_do_not_hide_the_others(rand):
+def test_few_longer_numbers_do_not_hide_the_others(draws):
     """One in a hundred decayed, to where it is told apart."""
-    random = generator(rand)
+    random = generator(draws)
     words = scrambled(random, zeros_in(random, 0.5, masked=False), 8)
     words[:50] = random.integers(1 << 20, 1 << 22, 50)
     assert "subnormals" in {one.test for one in beside(words)}
@@ -189,9 +189,9 @@ def test_the_sample_is_from_all_of_a_tensor(rand):
     assert [int(tensor.largest[at]) for at in (2, 3, 10)] == [3, 7, 1023]
 
 
-def test_levels_that_differ_by_rounding_are_no_evidence(rand):
+def test_levels_that_differ_by_rounding_are_no_evidence(draws):
     """Half of them computed in another way; groups that do not fit count as well."""
-    random = generator(rand)
+    random = generator(draws)
     for _ in range(4):
         scale = np.float32(random.uniform(0.001, 0.1))
         whole = random.integers(0, 16, SIZE).astype(np.float32)
@@ -200,9 +200,9 @@ def test_levels_that_differ_by_rounding_are_no_evidence(rand):
         assert "levels" not in names_of({"a": values.view(np.uint32)})
 
 
-def test_levels_that_all_decayed_a_little_are_no_evidence(rand):
+def test_levels_that_all_decayed_a_little_are_no_evidence(draws):
     """Clusters of equal weights, each less than it was by a little."""
-    random = generator(rand)
+    random = generator(draws)
     for noise in (1e-9, 3e-9, 1e-8):
         values = trained(random, 16)[random.integers(0, 16, SIZE)]
         values = values - noise * np.abs(random.standard_normal(SIZE))
@@ -211,16 +211,16 @@ def test_levels_that_all_decayed_a_little_are_no_evidence(rand):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_levels_with_random_bits_are_found(bits, rand):
+def test_levels_with_random_bits_are_found(bits, draws):
     """Sixteen values."""
-    random = generator(rand)
+    random = generator(draws)
     values = trained(random, 16)[random.integers(0, 16, SIZE)]
     assert "levels" in names_of({"a": scrambled(random, values.view(np.uint32), bits)})
 
 
-def test_a_copy_that_was_cut_off_is_no_evidence(rand):
+def test_a_copy_that_was_cut_off_is_no_evidence(draws):
     """bfloat16 by cutting words in halves, beside the weights it was made of."""
-    words = trained(generator(rand), SIZE).view(np.uint32)
+    words = trained(generator(draws), SIZE).view(np.uint32)
     cut = words >> np.uint32(16) << np.uint32(16)
     found = examine(items({"a": words, "b": cut})).evidence()
     assert "copies" not in {one.test for one in found}
