@@ -117,6 +117,16 @@ def settle(outs: Iterable[Path]) -> None:
     gc.collect()
 
 
+def forget(path: Path) -> None:
+    """Have the system drop what it holds of a file; the disk is read next time."""
+    sync(path)  # what is not on the disk is not dropped
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def same(source: Path, out: Path) -> bool:
     """Say whether two files hold the same tensors, by torch and the library."""
     before = torch.load(source, weights_only=True, mmap=True)

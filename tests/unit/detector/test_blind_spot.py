@@ -184,7 +184,8 @@ def test_one_bit_more_than_the_blind_spot_is_found(draws, dtype):
 def test_a_larger_part_than_the_blind_spot_says_is_found(draws):
     """Of bits that are decided, only a part of the numbers could be replaced unseen.
 
-    Of two draws: where chance has a density rejected, more could be.
+    Of two draws: where chance has a density rejected, more could be, and in one draw of
+    three it is.
     """
     size, bits = 2_000_000, 4
 
