@@ -111,11 +111,14 @@ def _spaces(
             others["untested", known.dtype].append(known)
         else:
             each = 2 if known.dtype in PACKED else 1
-            sure = evenness.sure(known.dtype, result.uniformity)
-            tested[known.dtype].append(Judged(known.size * each, result.constant, sure))
-    every = evenness.by_dtype(statistics.uniformity)
+            found_in = evenness.testable(known.dtype, result.uniformity, result.octaves)
+            tested[known.dtype].append(
+                Judged(known.size * each, result.constant, found_in)
+            )
+    fine = evenness.by_dtype(statistics.uniformity)
+    coarse = evenness.by_dtype(statistics.octaves)
     for dtype, some in tested.items():
-        whole = evenness.sure(dtype, every.get(dtype, {}))
+        whole = evenness.testable(dtype, fine.get(dtype, {}), coarse.get(dtype, {}))
         needed = needed_of(statistics.ledger, dtype)
         judged = [] if judge is None else would_find(statistics, dtype, judge)
         width = width_of(dtype, 1)

@@ -12,7 +12,7 @@ Rules:
 3. A p-value of a model is no better than the model. By itself it is enough from `RATE`
    on, at a tolerance beyond what clean files of the training side lack (ADR 0028).
    Where only four cells are left, nothing says whether the density was fitted well
-   (`slopes`), and nothing is enough by itself.
+   (`slopes`), and nothing is enough by itself. `octaves` takes it from elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safemodel._detector.evidence import Outcome
 from safemodel._detector.layouts import PACKED, layout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from safemodel._detector.smooth import Uniformity
     from safemodel._detector.statistics import Statistics
@@ -85,7 +85,7 @@ def outcome(
     """
     found, sort = by_bits[bits], sort_of(dtype)
     tolerance = tolerances[sort]
-    decided = found.apart * (1 - tolerance) >= _APART
+    decided = is_decided(found, tolerance)
     z = (missing(by_bits, bits) - tolerance) * found.apart if decided else -inf
     family = "pairs" if sort in ("integer", "packed") else "smooth"
     return Outcome(
@@ -119,13 +119,43 @@ def by_dtype(
     return made
 
 
+def testable(
+    dtype: str, fine: Mapping[int, Uniformity], coarse: Mapping[int, Uniformity]
+) -> dict[int, Uniformity]:
+    """Return what can be enough by itself, by replaced bits.
+
+    Args:
+        dtype: Of the weights.
+        fine: What `smooth` or `integers` found.
+        coarse: What `octaves` found.
+    """
+    return {**sure(dtype, fine), **coarse}
+
+
 def _outcomes(statistics: Statistics) -> Iterator[Outcome]:
     """Yield the outcomes of tensors and of the file."""
     for dtype, by_bits in by_dtype(statistics.uniformity).items():
-        for bits in sure(dtype, by_bits):
-            yield outcome(by_bits, bits, dtype, "", SURE, whole=True)
+        yield from _decided(sure(dtype, by_bits), by_bits, dtype, "", whole=True)
+    for dtype, by_bits in by_dtype(statistics.octaves).items():
+        yield from _decided(by_bits, by_bits, dtype, "", whole=True)
     for one in statistics.tensors:
         # Of 4 bits, a tensor that is lopsided looks like one of even cells.
         if one.dtype not in PACKED:
-            for bits in sure(one.dtype, one.uniformity):
-                yield outcome(one.uniformity, bits, one.dtype, one.name, SURE)
+            fine, coarse = one.uniformity, one.octaves
+            yield from _decided(sure(one.dtype, fine), fine, one.dtype, one.name)
+            yield from _decided(coarse, coarse, one.dtype, one.name)
+
+
+def _decided(
+    those: Iterable[int], by_bits: Mapping[int, Uniformity], dtype: str, tensor: str,
+    *, whole: bool = False,
+) -> Iterator[Outcome]:  # fmt: skip
+    """Yield the outcomes of numbers of bits of which enough is known."""
+    for bits in those:
+        if is_decided(by_bits[bits], SURE[sort_of(dtype)]):
+            yield outcome(by_bits, bits, dtype, tensor, SURE, whole=whole)
+
+
+def is_decided(found: Uniformity, tolerance: float) -> bool:
+    """Say whether clean and replaced weights are far enough apart."""
+    return found.apart * (1 - tolerance) >= _APART

@@ -15,7 +15,9 @@ feel the slope of the density, and only if there are enough of them.
    they are replaced, it is the same, and the room does not shrink.
 3. More bits of a part of the weights go unseen as long as neither their tensor nor the
    file loses more than rule 1 allows. An attacker takes the tensors first that say
-   least for their size.
+   least for their size. A number of bits that is not looked at is found by what is
+   known of fewer, if at all; not where the whole number is replaced, or all but one
+   bit: then there is no density left that it could be compared with.
 4. Tensors that have no such test can be replaced as they are: the mantissa of floats,
    all bits of integers, and all of slack. Signs and exponents of floats are not
    counted: replaced, they end the network.
@@ -35,7 +37,7 @@ from safemodel._detector.smooth import Uniformity
 from safemodel._detector.statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from safemodel._detector.judging import Judge
 
@@ -79,9 +81,9 @@ class Judged(NamedTuple):
     constant: int
     uniformity: dict[int, Uniformity]
 
-    def about(self, bits: int) -> Uniformity:
-        """Return what was found about so many replaced bits, or the next fewer."""
-        return about(self.uniformity, bits)
+    def about(self, bits: int, width: int) -> Uniformity:
+        """Return what is known about so many replaced bits, of at most `width`."""
+        return about(self.uniformity, bits, width - self.constant)
 
 
 class Way(NamedTuple):
@@ -102,9 +104,18 @@ class Way(NamedTuple):
         return sum(one.nbytes(scrubbed) for one in self.stretches)
 
 
-def about(found: dict[int, Uniformity], bits: int) -> Uniformity:
-    """Return what is known about so many replaced bits, or the next fewer."""
-    known = [one for one in found if one <= bits]
+def about(found: dict[int, Uniformity], bits: int, deepest: int) -> Uniformity:
+    """Return what is known about so many replaced bits (rule 3).
+
+    Args:
+        found: By replaced bits.
+        bits: How many.
+        deepest: How many there are.
+    """
+    bits = min(bits, deepest)
+    if bits in found or bits >= deepest - 1:
+        return found.get(bits, Uniformity())
+    known = [one for one in found if one < bits]
     return found[max(known)] if known else Uniformity()
 
 
@@ -142,8 +153,9 @@ def ways(
     """
     tolerance = _tolerance(dtype)
     numbers = sum(one.numbers for one in tensors)
+    deepest = width - min((one.constant for one in tensors), default=0)
     fully = width
-    for bits in sorted(whole, reverse=True):
+    for bits in sorted(whole, reverse=True) if deepest in whole else ():
         if bits not in judged and _unseen(whole[bits], tolerance, needed[1]) >= 1:
             break
         fully = bits - 1
@@ -152,11 +164,11 @@ def ways(
         for one in tensors
     )
     found = [Way(fully, 1.0, full)]
-    for bits in (*(one for one in sorted(whole) if one > fully), width):
-        if bits > fully:
-            taken = _taken(tensors, about(whole, bits), bits, width, dtype, needed)
-            share = sum(one.numbers for one in taken) / max(numbers, 1)
-            found.append(Way(bits, min(share, 1.0), taken))
+    for bits in range(fully + 1, deepest + 1):
+        known = about(whole, bits, deepest)
+        taken = _taken(tensors, known, bits, width, dtype, needed)
+        share = sum(one.numbers for one in taken) / max(numbers, 1)
+        found.append(Way(bits, min(share, 1.0), taken))
     return tuple(found)
 
 
@@ -169,26 +181,31 @@ def would_find(statistics: Statistics, dtype: str, judge: Judge) -> list[int]:
     """
     ledger = Ledger()
     ledger.counts = dict(statistics.ledger.counts)
-    every = by_dtype(statistics.uniformity)
+    every, coarse = by_dtype(statistics.uniformity), by_dtype(statistics.octaves)
     certain = []
-    for bits in sorted(every.get(dtype, ())):
-        whole = {
-            (which, at): found
-            for which, by_bits in every.items()
-            for at, found in _as_if(by_bits, bits if which == dtype else 0).items()
-        }
+    for bits in sorted({*every.get(dtype, ()), *coarse.get(dtype, ())}):
         tensors = tuple(
             one._replace(
-                uniformity=_as_if(one.uniformity, bits if one.dtype == dtype else 0)
+                uniformity=_as_if(one.uniformity, bits if one.dtype == dtype else 0),
+                octaves=_as_if(one.octaves, bits if one.dtype == dtype else 0),
             )
             for one in statistics.tensors
         )
-        if judge.judge(Statistics(ledger, tensors, whole, ())).suspicious:
+        whole = (
+            {
+                (which, at): found
+                for which, by_bits in some.items()
+                for at, found in _as_if(by_bits, bits if which == dtype else 0).items()
+            }
+            for some in (every, coarse)
+        )
+        made = Statistics(ledger, tensors, next(whole), (), octaves=next(whole))
+        if judge.judge(made).suspicious:
             certain.append(bits)
     return certain
 
 
-def _as_if(found: dict[int, Uniformity], bits: int) -> dict[int, Uniformity]:
+def _as_if(found: Mapping[int, Uniformity], bits: int) -> dict[int, Uniformity]:
     """Return what would be found if so many bits were replaced, and the rest clean."""
     made = {}
     for at, one in found.items():
@@ -246,8 +263,10 @@ def _taken(
     tolerance = _tolerance(dtype)
     left = _bearable(whole, tolerance, needed[1])
     taken = []
-    for one in sorted(tensors, key=lambda t: t.about(bits).expected / t.numbers):
-        found = one.about(bits)
+    abouts = [(one, one.about(bits, width)) for one in tensors]
+    for one, found in sorted(
+        abouts, key=lambda pair: pair[1].expected / pair[0].numbers
+    ):
         # Of 4 bits, no tensor is judged by itself.
         share = 1.0 if dtype in PACKED else _unseen(found, tolerance, needed[0])
         if found.expected > 0:

@@ -22,16 +22,17 @@ replaces the X lowest bits by random ones makes each cell flat.
    whose density ends in the first cells are left out.
 5. Rows that lie on a grid coarser than the cells say nothing, and are left out.
 
-`integers` does the same for numbers without an exponent.
+`integers` does the same for numbers without an exponent, and `octaves` where so many
+bits are replaced that the others tell no slope.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from safemodel._detector import octaves
 from safemodel._detector.layouts import layout_of
 from safemodel._detector.slopes import slopes
 from safemodel._graph.reconstructors.torch_values import DTYPE_ITEMSIZE
@@ -54,8 +55,8 @@ _SPIKE = 8
 _SHORTER = 0.25
 _ENDED = 3.0
 """Standard deviations of fewer than half as many words as in the cell before."""
-_ROUNDED = 13
-"""Constant bits that wide floats have once they have been rounded to 16 bits."""
+_ROUNDED = 10
+"""Bits of a mantissa that are left at most once numbers were rounded to 16 bits."""
 
 
 class Uniformity(NamedTuple):
@@ -101,12 +102,17 @@ def constant_bits(tensor: Tensor) -> int:
     return below + (joined & -joined).bit_length() - 1 if joined else layout.mantissa
 
 
+def is_rounded(layout: Layout, constant: int) -> bool:
+    """Say whether numbers were rounded to 16 bits, whatever they are stored in."""
+    return layout.mantissa - constant <= _ROUNDED
+
+
 def replaceable(layout: Layout, constant: int = 0) -> tuple[int, ...]:
     """Return the numbers of replaced bits that are looked at."""
     hidden = max(0, constant - (layout.mantissa - layout.kept))
     most = layout.mantissa - constant - 2
     every = range(max(1, most + 3 - layout.kept + hidden), most + 1)
-    if layout.kind == "float" and constant < _ROUNDED:
+    if layout.kind == "float" and not is_rounded(layout, constant):
         # Those between say nothing that their neighbours do not, and each takes time.
         return tuple(bits for bits in every if most - bits in _BELOW)
     return tuple(every)
@@ -122,6 +128,7 @@ class Density(NamedTuple):
 
     Attributes:
         rows: Counts by exponent and upper mantissa.
+        exponents: Of the rows.
         bits: Of the mantissa, without those that are always zeros.
         kept: Of these, the upper ones that are counted.
         notched: Whether the numbers were rounded to 16 bits (rule 4).
@@ -129,6 +136,7 @@ class Density(NamedTuple):
     """
 
     rows: NDArray[np.float64]
+    exponents: NDArray[np.int64]
     bits: int
     kept: int
     notched: bool
@@ -141,19 +149,32 @@ def density_of(tensor: Tensor) -> Density:
     hidden = max(0, constant - (layout.mantissa - layout.kept))
     finite = (tensor.exponents > 0) & (tensor.exponents < (1 << layout.exponent) - 1)
     rows = tensor.top[finite, :: 1 << hidden]
-    rows = rows[rows.sum(1) >= _LEAST].astype(np.float64)
+    enough = rows.sum(1) >= _LEAST
+    rows, exponents = rows[enough].astype(np.float64), np.flatnonzero(finite)[enough]
     return Density(
-        rows, layout.mantissa - constant, layout.kept - hidden,
-        layout.kind == "short" or constant >= _ROUNDED, replaceable(layout, constant),
+        rows, exponents, layout.mantissa - constant, layout.kept - hidden,
+        is_rounded(layout, constant), replaceable(layout, constant),
     )  # fmt: skip
 
 
-def uniformities(densities: Sequence[Density]) -> list[dict[int, Uniformity]]:
+class Evenness(NamedTuple):
+    """How even the low bits of a tensor are, by replaced bits.
+
+    Attributes:
+        uniformity: As found here, or by `integers`.
+        octaves: As found by `octaves`, where nearly all of a mantissa is replaced.
+    """
+
+    uniformity: dict[int, Uniformity]
+    octaves: dict[int, Uniformity]
+
+
+def uniformities(densities: Sequence[Density]) -> list[Evenness]:
     """Return what tensors say about each number of replaced bits (rules 1 to 5).
 
     Tensors of a kind are looked at together: it takes less time by far.
     """
-    found: list[dict[int, Uniformity]] = [{} for _ in densities]
+    found = [Evenness({}, {}) for _ in densities]
     kinds: dict[tuple[int, int, bool], list[int]] = {}
     for at, one in enumerate(densities):
         kinds.setdefault((one.bits, one.kept, one.notched), []).append(at)
@@ -165,35 +186,60 @@ def uniformities(densities: Sequence[Density]) -> list[dict[int, Uniformity]]:
     return found
 
 
-def _of_kind(densities: list[Density]) -> list[dict[int, Uniformity]]:
+def _of_kind(densities: list[Density]) -> list[Evenness]:
     """Return the same for tensors that differ in nothing but their rows."""
-    first = densities[0]
+    first, number = densities[0], len(densities)
     rows = np.concatenate([one.rows for one in densities])
-    owner = np.repeat(np.arange(len(densities)), [len(one.rows) for one in densities])
-    # Rows on a grid (rule 5) have words in every other place at most.
-    odd = rows @ (np.arange(1 << first.kept) % 2.0) > 0
-    rows, owner = rows[odd], owner[odd]
-    rows, kept = _without_spikes(rows)
-    owner = owner[kept]
-    ends = np.searchsorted(owner, np.arange(len(densities) + 1))
+    owner = np.repeat(np.arange(number), [len(one.rows) for one in densities])
+    exponents = np.concatenate([one.exponents for one in densities])
+    rows, kept = _usable(rows)
+    owner, exponents = owner[kept], exponents[kept]
+    ends = np.searchsorted(owner, np.arange(number + 1))
     below = first.bits - first.kept
     bits = [one for one in first.replaceable if below < one <= first.bits - 2]
-    found = [dict.fromkeys(first.replaceable, Uniformity()) for _ in densities]
+    found = [
+        Evenness(dict.fromkeys(first.replaceable, Uniformity()), {}) for _ in densities
+    ]
     if not len(rows) or not bits:
         return found
     cells = Cells(rows, first.kept)
     for one in sorted(bits):
         left = first.bits - one
         cells = cells.joined(left)
-        seen, expected = (
-            np.bincount(owner, each, len(densities)) for each in _of_rows(cells)
-        )
-        for at, (start, end) in enumerate(pairwise(ends)):
-            total = Uniformity(float(seen[at]), float(expected[at]))
-            if first.notched and end > start:
-                total = total.plus(_notch(rows[start:end], first.kept - left))
-            found[at][one] = total
+        for at, total in enumerate(_by_owner(owner, _of_rows(cells), number)):
+            start, end = ends[at : at + 2]
+            notched = first.notched and end > start
+            notch = (
+                _notch(rows[start:end], first.kept - left) if notched else Uniformity()
+            )
+            found[at].uniformity[one] = total.plus(notch)
+    for left in octaves.LEFT:
+        if first.kept - left >= octaves.WITHIN:
+            cells = cells.joined(left)
+            sums = octaves.sums(cells, owner, exponents)
+            for at, total in enumerate(_by_owner(owner, sums, number)):
+                found[at].octaves[first.bits - left] = total
     return found
+
+
+def _by_owner(
+    owner: NDArray[np.int64],
+    sums: tuple[NDArray[np.float64], NDArray[np.float64]],
+    number: int,
+) -> list[Uniformity]:
+    """Return what rows say, tensor by tensor."""
+    seen, expected = (np.bincount(owner, each, number).tolist() for each in sums)
+    return [Uniformity(*pair) for pair in zip(seen, expected, strict=True)]
+
+
+def _usable(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return rows without spikes, and which they are; those on a grid are left out."""
+    # A grid (rule 5) has words in every other place at most.
+    dense = np.flatnonzero(rows @ (np.arange(rows.shape[1]) % 2.0) > 0)
+    some, kept = _without_spikes(rows[dense])
+    return some, dense[kept]
 
 
 def _without_spikes(

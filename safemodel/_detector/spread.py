@@ -148,7 +148,7 @@ def _of_all(tensor: Tensor) -> NDArray[np.float64]:
 def values_of(words: NDArray[np.unsignedinteger], dtype: str) -> NDArray[np.float64]:
     """Return the numbers that words of a float format are."""
     if dtype == "bfloat16":
-        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(float)
+        words = words.astype(np.uint32) << np.uint32(16)
     # A signalling NaN is one that an attack may leave.
     with np.errstate(invalid="ignore"):
         return words.view(f"f{words.dtype.itemsize}").astype(np.float64)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safemodel._detector import (
     carving,
-    evenness,
-    integers,
     runs,
     smooth,
     spread,
@@ -24,34 +22,33 @@ from safemodel._detector import (
     structured,
 )
 from safemodel._detector.counts import BLOCK, Counter
+from safemodel._detector.densities import LEAST as LEAST_SMOOTH
+from safemodel._detector.densities import Densities
 from safemodel._detector.evidence import Ledger
-from safemodel._detector.layouts import PACKED
 from safemodel._detector.repeats import of_piece
-from safemodel._detector.smooth import Uniformity
+from safemodel._detector.smooth import Evenness
 from safemodel._detector.spread_published import Published
 from safemodel._detector.spread_samples import Sampler
 from safemodel._detector.streams import entropy
 from safemodel._detector.subnormals import Subnormals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from safemodel._detector.counts import Block, Piece, Tensor
     from safemodel._detector.evidence import Candidate, Evidence, Outcome
+    from safemodel._detector.smooth import Uniformity
     from safemodel._detector.spread_fit import Noise
     from safemodel._detector.structured import Close, Sums
     from safemodel._detector.weights import Weights
 
 _CARVED_BLOCKS = 4
 _LEAST = 256
-_LEAST_SMOOTH = 1000
 _MOST_CANDIDATES = 1000
-_WAITING = 1 << 18
-"""Counts of densities that wait to be looked at together: two megabytes."""
-_WAITING_TENSORS = 256
+_NOTHING: Mapping[Any, Uniformity] = {}
 
 
 class TensorResult(NamedTuple):
@@ -70,6 +67,7 @@ class TensorResult(NamedTuple):
         uniformity: By replaced bits; see `smooth`.
         subnormals: Share of subnormal words.
         tail: See `spread`; None if it has none.
+        octaves: As `uniformity`; see `octaves`.
     """
 
     name: str
@@ -84,6 +82,7 @@ class TensorResult(NamedTuple):
     uniformity: dict[int, Uniformity]
     subnormals: float
     tail: spread.Tail | None
+    octaves: Mapping[int, Uniformity] = _NOTHING
 
 
 class Statistics(NamedTuple):
@@ -96,6 +95,7 @@ class Statistics(NamedTuple):
         candidates: What the low bits begin like, the most certain first.
         noise: What was added to all matrices, if anything was; see `spread_fit`. None
             if there is too little to say.
+        octaves: As `uniformity`; see `octaves`.
     """
 
     ledger: Ledger
@@ -103,6 +103,7 @@ class Statistics(NamedTuple):
     uniformity: dict[tuple[str, int], Uniformity]
     candidates: tuple[Candidate, ...]
     noise: Noise | None = None
+    octaves: Mapping[tuple[str, int], Uniformity] = _NOTHING
 
     def evidence(self, threshold: float = 1e-3) -> tuple[Evidence, ...]:
         """Return what is evidence at a threshold, the strongest first."""
@@ -132,10 +133,8 @@ class _Examiner:
         self._again = False
         self._results: list[TensorResult] = []
         self._whole: dict[str, Sums] = {}
-        self._uniform: dict[tuple[str, int], Uniformity] = {}
+        self._densities = Densities(self._ledger)
         self._found: list[tuple[float, Candidate]] = []
-        self._waiting: list[tuple[str, str, smooth.Density, dict[int, Uniformity]]] = []
-        self._waits = 0
 
     def take(self, item: Weights) -> None:
         """Look at a piece of a tensor."""
@@ -169,17 +168,13 @@ class _Examiner:
     def finish(self) -> Statistics:
         """Make the tests over all tensors together."""
         self._end_tensor()
-        self._fit()
         for dtype, sums in self._whole.items():
             layout = smooth.layout_of_dtype(dtype)
             where = {
                 "what": f"{dtype}: low bits of the whole file are not evenly spread"
             }
             self._add_all(structured.outcomes(sums, layout, "structured-file", where))
-        for dtype, by_bits in evenness.by_dtype(self._uniform).items():
-            for bits in by_bits:
-                made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
-                self._ledger.add(made)
+        self._densities.finish()
         self._add_all(self._subnormals.outcomes())
         tails = [one.tail for one in self._results if one.tail is not None]
         self._ledger.add(spread.common_noise(tails))
@@ -188,8 +183,9 @@ class _Examiner:
         self._ledger.add(spread_score.outcome(noise))
         self._found.sort(key=lambda pair: pair[0])
         return Statistics(
-            self._ledger, tuple(self._results), self._uniform,
+            self._ledger, tuple(self._results), self._densities.uniformity,
             tuple(candidate for _, candidate in self._found[:_MOST_CANDIDATES]), noise,
+            self._densities.octaves,
         )  # fmt: skip
 
     def _look(self, piece: Piece, tensor: Tensor) -> None:
@@ -308,14 +304,14 @@ class _Examiner:
         self._add_all(structure.of_tensor(tensor))
         self._add_all(self._copies.add(tensor))
         self._add_all(self._subnormals.add(tensor))
-        uniform = self._smooth(tensor)
+        even = self._even(tensor)
         if tensor.layout.kind != "bytes":
             if self._blocks > 1:
                 self._sums_ended(tensor, sums or structured.empty_sums(tensor.layout))
             elif tensor.role == "weight":
                 self._of_tensor(tensor)  # the tests are made even if nothing is left
         if tensor.size >= _LEAST:
-            self._results.append(self._result(tensor, uniform))
+            self._results.append(self._result(tensor, even))
 
     def _sums_ended(self, tensor: Tensor, sums: Sums) -> None:
         """Make the tests over all blocks of a tensor, and add them to those of all."""
@@ -328,7 +324,7 @@ class _Examiner:
             if known is not sums:
                 structured.add(known, sums)
 
-    def _result(self, tensor: Tensor, uniform: dict[int, Uniformity]) -> TensorResult:
+    def _result(self, tensor: Tensor, even: Evenness) -> TensorResult:
         counts = tensor.lows[0]
         known = tensor.layout.exponent > 0
         return TensorResult(
@@ -336,57 +332,17 @@ class _Examiner:
             smooth.constant_bits(tensor) if known else 0,
             structured.tensor_excess(tensor).effect, entropy(counts),
             structured.bias(counts)[0],
-            self._suspects / max(self._blocks, 1), uniform,
-            tensor.subnormals / tensor.size, spread.tail_of(tensor),
+            self._suspects / max(self._blocks, 1), even.uniformity,
+            tensor.subnormals / tensor.size, spread.tail_of(tensor), even.octaves,
         )  # fmt: skip
 
-    def _smooth(self, tensor: Tensor) -> dict[int, Uniformity]:
-        """Make the tests for uniformity; return what they found.
-
-        Those of floats are made later, for many tensors at once, and are in what is
-        returned then.
-        """
-        found: dict[int, Uniformity] = {}
-        if tensor.role != "weight" or tensor.size < _LEAST_SMOOTH:
-            return found
+    def _even(self, tensor: Tensor) -> Evenness:
+        """Make the tests for uniformity; what they found of floats is known later."""
+        if tensor.role != "weight" or tensor.size < LEAST_SMOOTH:
+            return Evenness({}, {})
         if 2 * self._repetitive > tensor.size:
-            return found  # so few different words say nothing about a density
-        if tensor.layout.kind == "integer":
-            values = integers.by_value(tensor.top, tensor.dtype)
-            packed = tensor.dtype in PACKED
-            for bits in (1,) if packed else (1, 2, 3):
-                found[bits] = (
-                    integers.mirrored(values)
-                    if packed
-                    else integers.pairs(values, bits)
-                )
-            self._uniformities(tensor.name, tensor.dtype, found)
-        elif tensor.layout.exponent:
-            density = smooth.density_of(tensor)
-            self._waiting.append((tensor.name, tensor.dtype, density, found))
-            self._waits += density.rows.size
-            if self._waits >= _WAITING or len(self._waiting) >= _WAITING_TENSORS:
-                self._fit()
-        return found
-
-    def _fit(self) -> None:
-        """Make the tests for uniformity of the tensors that wait for them."""
-        made = smooth.uniformities([density for _, _, density, _ in self._waiting])
-        for (name, dtype, _, found), each in zip(self._waiting, made, strict=True):
-            found.update(each)
-            self._uniformities(name, dtype, found)
-        self._waiting, self._waits = [], 0
-
-    def _uniformities(
-        self, name: str, dtype: str, found: dict[int, Uniformity]
-    ) -> None:
-        """Take what the tests for uniformity found in a tensor."""
-        for bits, one in found.items():
-            if dtype not in PACKED:
-                # Of 4 bits, a tensor that is lopsided looks like one of even cells.
-                self._ledger.add(evenness.outcome(found, bits, dtype, name))
-            key = (dtype, bits)
-            self._uniform[key] = self._uniform.get(key, Uniformity()).plus(one)
+            return Evenness({}, {})  # so few different words say nothing of a density
+        return self._densities.take(tensor)
 
     def _carve(self, made: Iterable[tuple[Outcome, Candidate | None]]) -> None:
         for outcome, candidate in made:

@@ -29,6 +29,7 @@ import numpy as np
 
 from safemodel._detector.evenness import is_contrary
 from safemodel._detector.layouts import PACKED, layout_of
+from safemodel._detector.smooth import is_rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,8 @@ BOUND = 12.0
 _MOST = 9.0
 """Of the ratio of one number of bits (rule 4)."""
 _APART = 2.0
-_ROUNDED = 13
+_WIDE = 14
+"""Replaced bits of numbers that were not rounded to 16 bits, at least."""
 _TIMES = 3.0
 """Likelihood ratios that count at most (rule 3)."""
 _SLACK = 3.0
@@ -109,8 +111,8 @@ def kind_of(dtype: str, bits: int, constant: int | None = None) -> str:
     if layout.kind == "short":
         return dtype
     if constant is None:
-        return "wide" if bits >= layout.mantissa - 8 else "rounded"
-    return "rounded" if constant >= _ROUNDED else "wide"
+        return "wide" if bits >= _WIDE else "rounded"
+    return "rounded" if is_rounded(layout, constant) else "wide"
 
 
 def kinds_in(statistics: Statistics) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ def replaced(by_bits: Mapping[int, Uniformity], spread: float) -> tuple[float, i
 
 def _credible(by_bits: Mapping[int, Uniformity]) -> dict[int, float]:
     """Return which part of what numbers of bits say can be true (rule 5)."""
-    if min(by_bits, default=0) > _ROUNDED:
+    if min(by_bits, default=0) >= _WIDE:
         return dict.fromkeys(by_bits, 1.0)
     found: dict[int, float] = {}
     order = sorted(by_bits)

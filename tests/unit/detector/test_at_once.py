@@ -76,13 +76,16 @@ def test_tensors_fitted_together_give_what_each_gives_alone(rand):
             counter.finish(tensor)
             densities.append(smooth.density_of(tensor))
     together = smooth.uniformities(densities)
-    assert any(one.expected for each in together for one in each.values())
+    assert any(one.expected for each in together for one in each.uniformity.values())
+    assert any(one.expected for each in together for one in each.octaves.values())
     for density, found in zip(densities, together, strict=True):
         (alone,) = smooth.uniformities([density])
-        assert list(found) == list(alone) == list(density.replaceable)
-        for bits, one in found.items():
-            assert one.seen == pytest.approx(alone[bits].seen, rel=1e-9, abs=1e-9)
-            assert one.expected == pytest.approx(alone[bits].expected, rel=1e-9)
+        assert list(found.uniformity) == list(density.replaceable)
+        for known, others in zip(alone, found, strict=True):
+            assert list(known) == list(others)
+            for bits, one in others.items():
+                assert one.seen == pytest.approx(known[bits].seen, rel=1e-9, abs=1e-9)
+                assert one.expected == pytest.approx(known[bits].expected, rel=1e-9)
 
 
 def test_no_spike_is_missed_by_the_first_look(rand):
@@ -134,7 +137,7 @@ def test_many_small_tensors_are_all_looked_at(draws):
     found = examine(items({str(at): row for at, row in enumerate(words)}))
     assert [one.name for one in found.tensors] == [str(at) for at in range(400)]
     assert all(one.uniformity for one in found.tensors)
-    widths = len(found.tensors[0].uniformity)
+    widths = len(found.tensors[0].uniformity) + len(found.tensors[0].octaves)
     assert found.ledger.counts["smooth-tensor"] == 400 * widths
     whole = found.uniformity["float32", 16]
     parts = sum(one.uniformity[16].expected for one in found.tensors)

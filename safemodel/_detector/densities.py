@@ -1,0 +1,106 @@
+"""The tests for bits that are too even, over the tensors of one file.
+
+Rules:
+
+1. Floats wait until there are many, and are looked at together: that takes less time by
+   far. What is returned for a tensor is filled then, at the latest by `finish`.
+2. What is found of a tensor is added to what all weights of its dtype say together.
+3. Each number of bits is a test, of a tensor and of the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemodel._detector import evenness, integers, smooth
+from safemodel._detector.layouts import PACKED
+from safemodel._detector.smooth import Evenness, Uniformity
+
+if TYPE_CHECKING:
+    from safemodel._detector.counts import Tensor
+    from safemodel._detector.evidence import Ledger
+    from safemodel._detector.smooth import Density
+
+LEAST = 1000
+"""Words of a tensor below which nothing is said about its density."""
+_WAITING = 1 << 18
+"""Counts of densities that wait to be looked at together: two megabytes."""
+_WAITING_TENSORS = 256
+
+
+class Densities:
+    """Makes the tests.
+
+    Args:
+        ledger: Takes the outcomes.
+
+    Attributes:
+        uniformity: (dtype, replaced bits) → all weights together.
+        octaves: The same of what `octaves` finds.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: list[tuple[str, str, Density, Evenness]] = []
+        self._waits = 0
+        self.uniformity: dict[tuple[str, int], Uniformity] = {}
+        self.octaves: dict[tuple[str, int], Uniformity] = {}
+
+    def take(self, tensor: Tensor) -> Evenness:
+        """Look at a tensor that was read to the end; return what is found (rule 1)."""
+        found = Evenness({}, {})
+        if tensor.layout.kind == "integer":
+            values = integers.by_value(tensor.top, tensor.dtype)
+            packed = tensor.dtype in PACKED
+            for bits in (1,) if packed else (1, 2, 3):
+                found.uniformity[bits] = (
+                    integers.mirrored(values)
+                    if packed
+                    else integers.pairs(values, bits)
+                )
+            self._add(tensor.name, tensor.dtype, found)
+        elif tensor.layout.exponent:
+            density = smooth.density_of(tensor)
+            self._waiting.append((tensor.name, tensor.dtype, density, found))
+            self._waits += density.rows.size
+            if self._waits >= _WAITING or len(self._waiting) >= _WAITING_TENSORS:
+                self._fit()
+        return found
+
+    def finish(self) -> None:
+        """Look at what waits, and make the tests over all tensors together."""
+        self._fit()
+        for dtype, by_bits in evenness.by_dtype(self.uniformity).items():
+            for bits in by_bits:
+                made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
+                self._ledger.add(made)
+        for dtype, by_bits in evenness.by_dtype(self.octaves).items():
+            for bits in by_bits:
+                made = evenness.outcome(
+                    by_bits, bits, dtype, "", evenness.SURE, whole=True
+                )
+                self._ledger.add(made)
+
+    def _fit(self) -> None:
+        """Look at the tensors that wait."""
+        made = smooth.uniformities([density for _, _, density, _ in self._waiting])
+        for (name, dtype, _, found), each in zip(self._waiting, made, strict=True):
+            found.uniformity.update(each.uniformity)
+            found.octaves.update(each.octaves)
+            self._add(name, dtype, found)
+        self._waiting, self._waits = [], 0
+
+    def _add(self, name: str, dtype: str, found: Evenness) -> None:
+        """Take what was found of a tensor (rules 2 and 3)."""
+        for bits, one in found.uniformity.items():
+            if dtype not in PACKED:
+                # Of 4 bits, a tensor that is lopsided looks like one of even cells.
+                self._ledger.add(evenness.outcome(found.uniformity, bits, dtype, name))
+            key = (dtype, bits)
+            self.uniformity[key] = self.uniformity.get(key, Uniformity()).plus(one)
+        for bits, one in found.octaves.items():
+            self._ledger.add(
+                evenness.outcome(found.octaves, bits, dtype, name, evenness.SURE)
+            )
+            key = (dtype, bits)
+            self.octaves[key] = self.octaves.get(key, Uniformity()).plus(one)
