@@ -6,11 +6,13 @@ Rules:
    far. What is returned for a tensor is filled then, at the latest by `finish`.
 2. What is found of a tensor is added to what all weights of its dtype say together.
 3. Each number of bits is a test, of a tensor and of the file.
+4. Of tensors of one axis `octaves` says nothing: several layers may lie flat in one,
+   and if those were drawn evenly up to powers of two, their density has steps there.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safemodel._detector import evenness, integers, smooth
 from safemodel._detector.layouts import PACKED
@@ -28,6 +30,24 @@ _WAITING = 1 << 18
 _WAITING_TENSORS = 256
 
 
+class _Waiting(NamedTuple):
+    """A tensor that is looked at later, without its counts, which take more memory.
+
+    Attributes:
+        name: Its path.
+        dtype: Torch's name of its dtype.
+        flat: Whether it has one axis at most (rule 4).
+        density: Of it.
+        found: To be filled.
+    """
+
+    name: str
+    dtype: str
+    flat: bool
+    density: Density
+    found: Evenness
+
+
 class Densities:
     """Makes the tests.
 
@@ -41,7 +61,7 @@ class Densities:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._waiting: list[tuple[str, str, Density, Evenness]] = []
+        self._waiting: list[_Waiting] = []
         self._waits = 0
         self.uniformity: dict[tuple[str, int], Uniformity] = {}
         self.octaves: dict[tuple[str, int], Uniformity] = {}
@@ -61,7 +81,10 @@ class Densities:
             self._add(tensor.name, tensor.dtype, found)
         elif tensor.layout.exponent:
             density = smooth.density_of(tensor)
-            self._waiting.append((tensor.name, tensor.dtype, density, found))
+            flat = len(tensor.shape) < 2
+            self._waiting.append(
+                _Waiting(tensor.name, tensor.dtype, flat, density, found)
+            )
             self._waits += density.rows.size
             if self._waits >= _WAITING or len(self._waiting) >= _WAITING_TENSORS:
                 self._fit()
@@ -83,11 +106,12 @@ class Densities:
 
     def _fit(self) -> None:
         """Look at the tensors that wait."""
-        made = smooth.uniformities([density for _, _, density, _ in self._waiting])
-        for (name, dtype, _, found), each in zip(self._waiting, made, strict=True):
-            found.uniformity.update(each.uniformity)
-            found.octaves.update(each.octaves)
-            self._add(name, dtype, found)
+        made = smooth.uniformities([one.density for one in self._waiting])
+        for one, each in zip(self._waiting, made, strict=True):
+            one.found.uniformity.update(each.uniformity)
+            if not one.flat:
+                one.found.octaves.update(each.octaves)
+            self._add(one.name, one.dtype, one.found)
         self._waiting, self._waits = [], 0
 
     def _add(self, name: str, dtype: str, found: Evenness) -> None:

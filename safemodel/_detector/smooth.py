@@ -150,7 +150,7 @@ def density_of(tensor: Tensor) -> Density:
     finite = (tensor.exponents > 0) & (tensor.exponents < (1 << layout.exponent) - 1)
     rows = tensor.top[finite, :: 1 << hidden]
     enough = rows.sum(1) >= _LEAST
-    rows, exponents = rows[enough].astype(np.float64), np.flatnonzero(finite)[enough]
+    rows, exponents = rows[enough].astype(np.float64), tensor.exponents[finite][enough]
     return Density(
         rows, exponents, layout.mantissa - constant, layout.kept - hidden,
         is_rounded(layout, constant), replaceable(layout, constant),

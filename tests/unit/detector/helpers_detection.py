@@ -19,6 +19,12 @@ def weights_like(rand, sizes, dtype=torch.float32):
     }
 
 
+def matrices_like(rand, sizes, dtype=torch.float32):
+    """Return the same as matrices of 100 columns, as layers have them."""
+    weights = weights_like(rand, sizes, dtype)
+    return {name: one.reshape(-1, 100) for name, one in weights.items()}
+
+
 def int8_like(rand, size):
     """Return weights that were quantised to eight bits."""
     values = generator(rand).standard_normal(size) * 30

@@ -15,6 +15,7 @@ from tests.unit.detector.helpers_detection import (
     encrypted,
     filled,
     int8_like,
+    matrices_like,
     weights_like,
 )
 
@@ -96,7 +97,7 @@ def test_what_fills_exactly_the_room_is_gone_after_the_call_that_is_named(
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_of_float32_eight_bits_are_always_in_the_blind_spot(draws, bits):
     """Before the data is there, and after; and the mildest call removes it."""
-    weights = weights_like(draws, {"w": 90_000})
+    weights = matrices_like(draws, {"w": 90_000})
     hidden, data, method = filled(weights, bits)
     for one in (weights, hidden):
         found = detect(one)
@@ -166,7 +167,7 @@ def test_one_bit_more_than_the_blind_spot_is_found(draws, dtype):
 
     def answers():
         size = 400_000
-        weights = weights_like(draws, {"w": size}, dtype)
+        weights = matrices_like(draws, {"w": size}, dtype)
         found = detect(weights)
         room = found.blind_spot.rooms[0]
         assert room.bits < {torch.float32: 20, torch.float16: 6}.get(dtype, 3)
@@ -182,7 +183,7 @@ def test_one_bit_more_than_the_blind_spot_is_found(draws, dtype):
 def test_more_bytes_than_the_blind_spot_says_are_found(draws, dtype):
     """However many bits of a weight they take, all of the mantissa at most."""
     size = 1_000_000
-    weights = weights_like(draws, {"w": size}, dtype)
+    weights = matrices_like(draws, {"w": size}, dtype)
     room = detect(weights).blind_spot.rooms[0]
     width = room.partly
     tried = 0
@@ -218,12 +219,12 @@ def test_what_is_equal_to_the_reference_is_no_room(draws):
 
 def test_constant_zeros_hold_nothing(draws):
     """Half precision in float32: the zeros are seen, and what is above them counts."""
-    half = weights_like(draws, {"w": 90_000}, torch.float16)["w"].float()
+    half = matrices_like(draws, {"w": 90_000}, torch.float16)["w"].float()
     found = detect({"w": half})
     room = found.blind_spot.rooms[0]
     assert room.bytes <= 90_000 * 10 // 8
     assert room.bits >= 13
-    full = detect({"w": weights_like(draws, {"w": 90_000})["w"]})
+    full = detect({"w": matrices_like(draws, {"w": 90_000})["w"]})
     assert full.blind_spot.rooms[0].bytes > room.bytes
 
 

@@ -12,8 +12,13 @@ from safemodel._detector import octaves, smooth
 from safemodel._detector.counts import Counter
 from safemodel._detector.results import Verdict
 from safemodel._detector.statistics import examine
+from safemodel._detector.weights import Weights
 from safemodel.evaluation import stego
-from tests.unit.detector.helpers_detection import encrypted, weights_like
+from tests.unit.detector.helpers_detection import (
+    encrypted,
+    matrices_like,
+    weights_like,
+)
 from tests.unit.detector.helpers_detector import generator, items, trained
 
 MANTISSA = {
@@ -30,11 +35,11 @@ def hidden(weights, bits, share=1.0):
     return stego.embed(weights, encrypted((size - start) * bits // 8), method)[0]
 
 
-def octaves_of(values):
+def octaves_of(values, shape=(-1, 100)):
     """Return what the octaves of float32 or float16 values say, by replaced bits."""
-    words = values.view(f"u{values.itemsize}")
-    made = items({"w": (words, str(values.dtype), "weight")})
-    return examine(made).tensors[0].octaves
+    words, shape = values.view(f"u{values.itemsize}"), values.reshape(shape).shape
+    item = Weights("w", str(values.dtype), words, "weight", shape, 0, words.size)
+    return examine([item]).tensors[0].octaves
 
 
 def density_of(values):
@@ -108,7 +113,7 @@ def test_sums_are_those_of_a_slow_reckoning(size, left, rand):
 @pytest.mark.parametrize("left", octaves.LEFT)
 def test_encrypted_data_in_nearly_whole_mantissas_is_found(dtype, left, draws):
     """And in most of the weights; clean ones have all of their slope."""
-    weights = weights_like(draws, {"a": 100_000, "b": 300_000}, dtype)
+    weights = matrices_like(draws, {"a": 100_000, "b": 300_000}, dtype)
     bits = MANTISSA[dtype] - left
     assert detect(weights).verdict is Verdict.NO_EVIDENCE
     for share in (1.0, 0.8):
@@ -123,7 +128,8 @@ def test_encrypted_data_in_nearly_whole_mantissas_is_found(dtype, left, draws):
 def test_tensors_of_nothing_but_encrypted_data_are_found(dtype):
     """Signs and exponents too: most numbers are far too large, or are none."""
     data = bytearray(encrypted(400_000))
-    found = detect({"layer.weight": torch.frombuffer(data, dtype=dtype)})
+    weights = torch.frombuffer(data, dtype=dtype).reshape(-1, 100)
+    found = detect({"layer.weight": weights})
     assert found.verdict is Verdict.SUSPICIOUS
 
 
@@ -183,6 +189,20 @@ def test_other_octaves_of_other_tensors_are_no_neighbours(rand):
         for bits, known in one.items():
             assert known.seen == pytest.approx(other.octaves[bits].seen, abs=1e-6)
             assert known.expected == pytest.approx(other.octaves[bits].expected)
+
+
+def test_layers_laid_flat_in_one_tensor_are_not_looked_at():
+    """Drawn evenly up to 1/8, 1/16 and 1/32: the steps are there, as if replaced."""
+    torch.manual_seed(1)
+    sizes = ((64, 1024), (256, 256), (1024, 256))  # each of whole blocks
+    flat = torch.cat([torch.nn.Linear(*size).weight.reshape(-1) for size in sizes])
+    values = flat.detach().numpy()
+    assert octaves_of(values, (-1,)) == {}
+    assert detect({"flat_param": flat.detach()}).verdict is Verdict.NO_EVIDENCE
+    found = octaves_of(values, (-1, 128))
+    whole = found[max(found)]
+    assert whole.share < 0.1
+    assert whole.apart > 50
 
 
 def test_rows_that_are_too_few_have_no_slope():
