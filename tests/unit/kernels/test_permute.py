@@ -538,7 +538,7 @@ def test_second_rounds_refuse_what_does_not_fit(kernel, name, change, rand):
 
 
 @pytest.mark.parametrize(
-    ("pools", "draws", "first"),
+    ("pools", "partners", "first"),
     [
         (np.zeros((2, 10), "V3"), np.zeros((2, 10), "i8"), 0),
         (np.zeros((2, 10), "u4"), np.zeros((2, 10), "u8"), 0),
@@ -551,14 +551,14 @@ def test_second_rounds_refuse_what_does_not_fit(kernel, name, change, rand):
         (frozen(np.zeros((2, 10), "u4")), np.zeros((2, 10), "i8"), 0),
     ],
 )
-def test_shuffle_refuses_what_does_not_fit(pools, draws, first):
+def test_shuffle_refuses_what_does_not_fit(pools, partners, first):
     """An exchange with what is no element above all."""
     with pytest.raises(ValueError, match="kernel"):
-        permute.shuffle(pools, draws, first, False)
+        permute.shuffle(pools, partners, first, False)
 
 
 @pytest.mark.parametrize(
-    ("words", "first", "draws", "refused"),
+    ("words", "first", "drawn", "refused"),
     [
         (np.zeros((2, 5), "u8"), 0, np.zeros((2, 5), "i8"), np.zeros(10, "i8")),
         (np.zeros((2, 5), "u4"), 0, np.zeros((2, 5), "i4"), np.zeros(10, "i8")),
@@ -569,10 +569,10 @@ def test_shuffle_refuses_what_does_not_fit(pools, draws, first):
         (np.zeros((2, 5), "u4"), 0, frozen(np.zeros((2, 5), "i8")), np.zeros(10, "i8")),
     ],
 )
-def test_bounded_refuses_what_does_not_fit(words, first, draws, refused):
+def test_bounded_refuses_what_does_not_fit(words, first, drawn, refused):
     """And bounds that are no 32-bit numbers."""
     with pytest.raises(ValueError, match="kernel"):
-        permute.bounded(words, first, draws, refused)
+        permute.bounded(words, first, drawn, refused)
 
 
 def test_addresses_are_those_of_numpy():
