@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -302,24 +303,26 @@ def measure_disarm(report: Report) -> None:
     warm_cache([source])
     outs = {name: FOLDER / f"out{suffix_of(name)}" for name in WRITERS}
 
-    def timed(chosen: Iterable[str], prepare: Callable[[], None]) -> Timings:
-        def check(name: str, _: Any) -> None:
-            if not same(source, outs[name]):
-                raise AssertionError(f"{name}: other tensors")
+    def check(name: str, _: Any) -> None:
+        if not same(source, outs[name]):
+            raise AssertionError(f"{name}: other tensors")
 
-        timings = interleave(
-            {name: lambda name=name: WRITERS[name](source, outs[name])
-             for name in chosen},
-            ROUNDS, check, prepare,
-        )  # fmt: skip
+    def from_memory() -> None:
         settle(outs.values())
-        return timings
 
     def from_the_disk() -> None:
         settle(outs.values())
         forget(source)
 
-    timings = timed(WRITERS, lambda: settle(outs.values()))
+    def timed(chosen: Iterable[str], prepare: Callable[[], None]) -> Timings:
+        contenders: dict[str, Callable[[], Any]] = {
+            name: partial(WRITERS[name], source, outs[name]) for name in chosen
+        }
+        timings = interleave(contenders, ROUNDS, check, prepare)
+        settle(outs.values())
+        return timings
+
+    timings = timed(WRITERS, from_memory)
     for end in ("", ", no digests"):
         against_peers(report, timings, end)
     # What does the same work as disarm by default, for information.

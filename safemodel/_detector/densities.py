@@ -93,16 +93,15 @@ class Densities:
     def finish(self) -> None:
         """Look at what waits, and make the tests over all tensors together."""
         self._fit()
-        for dtype, by_bits in evenness.by_dtype(self.uniformity).items():
-            for bits in by_bits:
-                made = evenness.outcome(by_bits, bits, dtype, "", whole=True)
-                self._ledger.add(made)
-        for dtype, by_bits in evenness.by_dtype(self.octaves).items():
-            for bits in by_bits:
-                made = evenness.outcome(
-                    by_bits, bits, dtype, "", evenness.SURE, whole=True
-                )
-                self._ledger.add(made)
+        for every, tolerances in (
+            (self.uniformity, evenness.TOLERANCE), (self.octaves, evenness.SURE),
+        ):  # fmt: skip
+            for dtype, by_bits in evenness.by_dtype(every).items():
+                for bits in by_bits:
+                    made = evenness.outcome(
+                        by_bits, bits, dtype, "", tolerances, whole=True
+                    )
+                    self._ledger.add(made)
 
     def _fit(self) -> None:
         """Look at the tensors that wait."""
@@ -116,15 +115,14 @@ class Densities:
 
     def _add(self, name: str, dtype: str, found: Evenness) -> None:
         """Take what was found of a tensor (rules 2 and 3)."""
-        for bits, one in found.uniformity.items():
-            if dtype not in PACKED:
-                # Of 4 bits, a tensor that is lopsided looks like one of even cells.
-                self._ledger.add(evenness.outcome(found.uniformity, bits, dtype, name))
-            key = (dtype, bits)
-            self.uniformity[key] = self.uniformity.get(key, Uniformity()).plus(one)
-        for bits, one in found.octaves.items():
-            self._ledger.add(
-                evenness.outcome(found.octaves, bits, dtype, name, evenness.SURE)
-            )
-            key = (dtype, bits)
-            self.octaves[key] = self.octaves.get(key, Uniformity()).plus(one)
+        for by_bits, every, tolerances in (
+            (found.uniformity, self.uniformity, evenness.TOLERANCE),
+            (found.octaves, self.octaves, evenness.SURE),
+        ):
+            for bits, one in by_bits.items():
+                if dtype not in PACKED:
+                    # Of 4 bits, a tensor that is lopsided looks like one of even cells.
+                    made = evenness.outcome(by_bits, bits, dtype, name, tolerances)
+                    self._ledger.add(made)
+                key = (dtype, bits)
+                every[key] = every.get(key, Uniformity()).plus(one)

@@ -85,7 +85,7 @@ def outcome(
     """
     found, sort = by_bits[bits], sort_of(dtype)
     tolerance = tolerances[sort]
-    decided = is_decided(found, tolerance)
+    decided = _is_decided(found, tolerance)
     z = (missing(by_bits, bits) - tolerance) * found.apart if decided else -inf
     family = "pairs" if sort in ("integer", "packed") else "smooth"
     return Outcome(
@@ -152,10 +152,10 @@ def _decided(
 ) -> Iterator[Outcome]:  # fmt: skip
     """Yield the outcomes of numbers of bits of which enough is known."""
     for bits in those:
-        if is_decided(by_bits[bits], SURE[sort_of(dtype)]):
+        if _is_decided(by_bits[bits], SURE[sort_of(dtype)]):
             yield outcome(by_bits, bits, dtype, tensor, SURE, whole=whole)
 
 
-def is_decided(found: Uniformity, tolerance: float) -> bool:
+def _is_decided(found: Uniformity, tolerance: float) -> bool:
     """Say whether clean and replaced weights are far enough apart."""
     return found.apart * (1 - tolerance) >= _APART

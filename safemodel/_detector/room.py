@@ -181,28 +181,33 @@ def would_find(statistics: Statistics, dtype: str, judge: Judge) -> list[int]:
     """
     ledger = Ledger()
     ledger.counts = dict(statistics.ledger.counts)
-    every, coarse = by_dtype(statistics.uniformity), by_dtype(statistics.octaves)
+    fine, coarse = by_dtype(statistics.uniformity), by_dtype(statistics.octaves)
     certain = []
-    for bits in sorted({*every.get(dtype, ()), *coarse.get(dtype, ())}):
+    for bits in sorted({*fine.get(dtype, ()), *coarse.get(dtype, ())}):
+        replaced = {dtype: bits}
         tensors = tuple(
             one._replace(
-                uniformity=_as_if(one.uniformity, bits if one.dtype == dtype else 0),
-                octaves=_as_if(one.octaves, bits if one.dtype == dtype else 0),
+                uniformity=_as_if(one.uniformity, replaced.get(one.dtype, 0)),
+                octaves=_as_if(one.octaves, replaced.get(one.dtype, 0)),
             )
             for one in statistics.tensors
         )
-        whole = (
-            {
-                (which, at): found
-                for which, by_bits in some.items()
-                for at, found in _as_if(by_bits, bits if which == dtype else 0).items()
-            }
-            for some in (every, coarse)
-        )
-        made = Statistics(ledger, tensors, next(whole), (), octaves=next(whole))
+        whole, octaves = _all_as_if(fine, replaced), _all_as_if(coarse, replaced)
+        made = Statistics(ledger, tensors, whole, (), octaves=octaves)
         if judge.judge(made).suspicious:
             certain.append(bits)
     return certain
+
+
+def _all_as_if(
+    every: Mapping[str, Mapping[int, Uniformity]], replaced: Mapping[str, int]
+) -> dict[tuple[str, int], Uniformity]:
+    """Return the same of all weights of each dtype."""
+    return {
+        (dtype, at): found
+        for dtype, by_bits in every.items()
+        for at, found in _as_if(by_bits, replaced.get(dtype, 0)).items()
+    }
 
 
 def _as_if(found: Mapping[int, Uniformity], bits: int) -> dict[int, Uniformity]:
